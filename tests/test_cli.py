@@ -116,6 +116,8 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("downgrade", "-1"),
     ("downgrade", BASE),
     ("recover",),
+    ("learn", "extend", "tokmigrate.yaml", "--tokens", "2", "-m", "Two more"),
+    ("learn", "prune", "tokmigrate.yaml", "--tokens", "900", "-m", "Fewer"),
     ("revision", "-m", "One more"),
     ("lock",),
     ("validate",),
@@ -146,7 +148,7 @@ def test_every_command_prints_one_document(place: Workspace, call: Call) -> None
         said = call(place.root, *sentence, "--json")
         assert said.code == 0, (sentence, said)
         assert said.document["schema_version"] == 1, sentence
-        assert said.document["command"] == sentence[0]
+        assert said.document["command"] == " ".join(sentence[: 2 if sentence[0] == "learn" else 1])
         assert said.err == "", sentence
     assert contents(place.model) == before
 
@@ -405,7 +407,9 @@ def test_help_and_version(place: Workspace, call: Call) -> None:
         said = call(place.root, name, "--help")
         assert said.code == 0
         assert f"Usage: tokmigrate {name}" in said.out
-        assert "--json" in said.out
+        assert "--json" in said.out or name == "learn"
+    for name in ("extend", "prune"):
+        assert "--json" in call(place.root, "learn", name, "--help").out
 
 
 def test_completion(place: Workspace) -> None:

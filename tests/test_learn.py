@@ -109,7 +109,8 @@ def test_text_of_kept_tokens_stays_as_it_is(tmp_path: Path, corpus: Path, name: 
 def test_unused_tokens_and_those_to_keep(tmp_path: Path, corpus: Path) -> None:
     model = shared_model(tmp_path / "w", BPE[0])
     produced = {token for tokens in tokenize(model.library(), CODE.splitlines()) for token in tokens}
-    rare = sorted(token for token in model.library().get_vocab() if token not in produced and len(token) > 5)[:3]
+    vocabulary = model.json("tokenizer.json")["model"]["vocab"]
+    rare = sorted(token for token in vocabulary if token not in produced and token.isalpha() and len(token) > 9)[:3]
     (tmp_path / "keep.txt").write_text("".join(f"{token}\n" for token in rare), "utf-8")
     told = learn(model, "prune", corpus, "--unused", "--keep", tmp_path / "keep.txt")
     assert told["kept"]["keep"] == 3
