@@ -78,11 +78,6 @@ class Snapshot:
     def _layouts(self) -> dict[str, Layout]:
         return {}
 
-    def in_shard(self, file: str) -> tuple[VocabularyTensor, ...]:
-        """Return the vocabulary tensors of a shard, in the order of their data."""
-        header = self.weights.shard(file).header
-        return tuple(sorted((t for t in self.tensors if t.file == file), key=lambda t: header.entry(t.name).begin))
-
     @property
     def vocabulary_shards(self) -> tuple[str, ...]:
         """The files that hold a vocabulary tensor, sorted."""
