@@ -132,14 +132,14 @@ def test_a_verification_that_fails_leaves_nothing(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     before = contents(place.model)
     calls: list[Late] = []
-    begun = threading.Event()
+    started = threading.Event()
 
     class Late(BackgroundCall[Any]):
         """One that starts at the moment of the test."""
 
         def __init__(self, work: Callable[[], Any]) -> None:
             calls.append(self)
-            super().__init__(lambda: begun.wait(60) and work())
+            super().__init__(lambda: started.wait(60) and work())
 
     monkeypatch.setattr("tokmigrate.commands.session.BackgroundCall", Late)
     copied = 0
@@ -150,9 +150,9 @@ def test_a_verification_that_fails_leaves_nothing(
             copied += event.count
         if moment == "copied":
             if event == ActivityStarted("demo", "verifying"):
-                begun.set()
+                started.set()
         elif copied > SIZE:
-            begun.set()
+            started.set()
             assert calls[0].stopped.wait(60)
             if moment != "copying":
                 raise StorageError("the disk is full")

@@ -13,7 +13,7 @@ import pytest
 from blake3 import blake3
 from in_process import Here
 from test_crash import dying_at, exit_code
-from test_filesystem import in_namespace
+from test_filesystem import in_namespace, mount_image
 from tracing import strace_works
 from workspaces import BASE, Contents, Workspace, contents, make_workspace
 
@@ -122,11 +122,7 @@ def test_up_and_down_again_by_any_number_of_threads(
 
 @pytest.mark.parametrize("maker", [XFS, "mkfs.btrfs -q"])
 def test_blocks_that_can_be_shared_are_not_written(tmp_path: Path, at_head: Workspace, maker: str) -> None:
-    program = maker.split(maxsplit=1)[0]
-    if shutil.which(program) is None or shutil.which("losetup") is None:
-        pytest.skip(f"no {program} or no losetup here to make a filesystem that shares blocks")
-    (tmp_path / "mounted").mkdir()
-    mounting = f"truncate -s 600M image && {maker} image >&2 && mount -o loop image mounted"
+    mounting = mount_image(tmp_path, maker)
     script = f"""
 import json, os, sys
 from pathlib import Path
@@ -157,11 +153,7 @@ print(json.dumps({{"used": used, "size": size, "made": made, "same": contents(pl
 def test_tensors_on_record_are_not_read_where_their_blocks_are_shared(
     tmp_path: Path, at_head: Workspace, maker: str
 ) -> None:
-    program = maker.split(maxsplit=1)[0]
-    if shutil.which(program) is None or shutil.which("losetup") is None:
-        pytest.skip(f"no {program} or no losetup here to make a filesystem that shares blocks")
-    (tmp_path / "mounted").mkdir()
-    mounting = f"truncate -s 600M image && {maker} image >&2 && mount -o loop image mounted"
+    mounting = mount_image(tmp_path, maker)
     script = f"""
 import json, os, sys
 from pathlib import Path
@@ -260,11 +252,9 @@ UP_AND_DOWN = [(False, "up", ""), (False, "up", "head"), (False, "down", ""), (F
 def test_a_file_has_the_blocks_of_the_one_before(
     tmp_path: Path, maker: str, hidden: int, changes: list[tuple[bool, str, str]], most: list[float]
 ) -> None:
-    for program in (maker.split(maxsplit=1)[0], "losetup", "filefrag"):
-        if shutil.which(program) is None:
-            pytest.skip(f"no {program} here to compare the blocks of files")
-    (tmp_path / "mounted").mkdir()
-    mounting = f"truncate -s 600M image && {maker} image >&2 && mount -o loop image mounted"
+    if shutil.which("filefrag") is None:
+        pytest.skip("no filefrag here to compare the blocks of files")
+    mounting = mount_image(tmp_path, maker)
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
     answer = in_namespace(tmp_path, mounting, EXTENTS.format(paths=paths, hidden=hidden, changes=changes))
     assert answer["same"] is True

@@ -15,6 +15,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from making import llama, workspace
+from random_bpe import random_bpes
 from real_tokenizers import available, real
 from shared_models import SharedModel, shared_model
 
@@ -211,19 +212,14 @@ def test_spare_rows_are_used_first(tmp_path: Path) -> None:
 
 @st.composite
 def merging(draw: st.DrawFn) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return a BPE with random merges, several for one token among them, and merges to append."""
-    vocabulary = {letter: number for number, letter in enumerate("abc")}
-    merges: list[tuple[str, str]] = []
-    for _ in range(draw(st.integers(0, 30))):
-        pair = (draw(st.sampled_from(sorted(vocabulary))), draw(st.sampled_from(sorted(vocabulary))))
-        if pair not in merges:
-            merges.append(pair)
-            vocabulary.setdefault("".join(pair), len(vocabulary))
+    """Return a BPE with the first of random merges, and the others to append."""
+    model = draw(random_bpes())["model"]
+    merges = [(left, right) for left, right in model["merges"]]
     first = draw(st.integers(0, len(merges)))
     made = {"".join(pair) for pair in merges[:first]} | set("abc")
-    old = {token: number for number, token in enumerate(token for token in vocabulary if token in made)}
-    model = {"type": "BPE", "vocab": old, "merges": [list(pair) for pair in merges[:first]]}
-    return {"model": {**model, "ignore_merges": draw(st.booleans())}, "added_tokens": []}, merges[first:]
+    old = {token: number for number, token in enumerate(token for token in model["vocab"] if token in made)}
+    model |= {"vocab": old, "merges": model["merges"][:first], "ignore_merges": draw(st.booleans())}
+    return {"model": model, "added_tokens": []}, merges[first:]
 
 
 @given(merging(), st.lists(st.text("abc", min_size=1, max_size=14), max_size=30))

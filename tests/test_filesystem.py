@@ -40,6 +40,15 @@ OLD = 1_600_000_000_123_456_789
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 
+def mount_image(root: Path, maker: str) -> str:
+    """Return the shell commands that mount an image on `mounted`; skips where there is no program to make one."""
+    program = maker.split(maxsplit=1)[0]
+    if shutil.which(program) is None or shutil.which("losetup") is None:
+        pytest.skip(f"no {program} or no losetup here to make a filesystem that shares blocks")
+    (root / "mounted").mkdir()
+    return f"truncate -s 600M image && {maker} image >&2 && mount -o loop image mounted"
+
+
 def in_namespace(directory: Path, mounting: str, script: str) -> dict[str, object]:
     """Run a Python script where `mounting` has been done for it alone; return the JSON that it prints."""
     unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-r", "-m"]
@@ -96,11 +105,7 @@ def test_a_clone_is_the_same_bytes_by_the_cheapest_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("maker", ["mkfs.xfs -q -m reflink=1", "mkfs.btrfs -q"])
 def test_blocks_are_shared_where_the_filesystem_can(tmp_path: Path, maker: str) -> None:
-    program = maker.split(maxsplit=1)[0]
-    if shutil.which(program) is None or shutil.which("losetup") is None:
-        pytest.skip(f"no {program} or no losetup here to make a filesystem that shares blocks")
-    (tmp_path / "mounted").mkdir()
-    mounting = f"truncate -s 400M image && {maker} image >&2 && mount -o loop image mounted"
+    mounting = mount_image(tmp_path, maker)
     script = """
 import json, os
 from pathlib import Path

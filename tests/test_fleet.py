@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from workspaces import BASE, DEMO, HEAD, Contents, Workspace, contents, environment, make_workspace
+from workspaces import BASE, DEMO, HEAD, Contents, Workspace, contents, environment, make_fleet, make_workspace
 
 from tokmigrate.commands import resources
 from tokmigrate.commands.fleet import each_model
@@ -31,12 +30,7 @@ NAMES = ("a", "b", "c", "d")
 @pytest.fixture
 def place(tmp_path: Path) -> Workspace:
     """Four copies of the demo."""
-    made = make_workspace(tmp_path / "place")
-    for name in NAMES:
-        shutil.copytree(made.model, made.root / "models" / name)
-    models = "".join(f"  {name}: {{path: models/{name}}}\n" for name in NAMES)
-    made.settings.write_text(f"format: 1\nverify: fast\nmodels:\n{models}", "utf-8")
-    return made
+    return make_fleet(tmp_path / "place", NAMES)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspaces import BASE, Workspace, contents, make_workspace, run_here
+from workspaces import BASE, Workspace, contents, make_fleet, make_workspace, run_here
 
 from tokmigrate.apply import library_check
 from tokmigrate.errors import FileProblems
@@ -28,12 +28,7 @@ NAMES = ("a", "b")
 @pytest.fixture
 def place(tmp_path: Path) -> Workspace:
     """Two copies of the demo."""
-    made = make_workspace(tmp_path / "place")
-    for name in NAMES:
-        shutil.copytree(made.model, made.root / "models" / name)
-    models = "".join(f"  {name}: {{path: models/{name}}}\n" for name in NAMES)
-    made.settings.write_text(f"format: 1\nverify: fast\nmodels:\n{models}", "utf-8")
-    return made
+    return make_fleet(tmp_path / "place", NAMES)
 
 
 def record_calls(function: Callable[..., Any]) -> tuple[list[tuple[Any, ...]], Callable[..., Any]]:

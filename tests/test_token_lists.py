@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from random_bpe import random_bpes
 from real_tokenizers import available
 from shared_models import SharedModel, shared_model
 
@@ -157,20 +158,7 @@ def test_a_list_is_read_as_it_was_written(tokens: list[str]) -> None:
         assert read_tokens("a.txt", "\n".join(tokens).encode()) == tuple(tokens)
 
 
-@st.composite
-def merging(draw: st.DrawFn) -> dict[str, Any]:
-    """Return a BPE with random merges, several for one token among them."""
-    vocabulary = {letter: number for number, letter in enumerate("abc")}
-    merges: list[list[str]] = []
-    for _ in range(draw(st.integers(0, 25))):
-        pair = [draw(st.sampled_from(sorted(vocabulary))) for _ in range(2)]
-        if pair not in merges:
-            merges.append(pair)
-            vocabulary.setdefault("".join(pair), len(vocabulary))
-    return {"model": {"type": "BPE", "vocab": vocabulary, "merges": merges}, "added_tokens": []}
-
-
-@given(merging(), st.data(), st.lists(st.text("abc", min_size=1, max_size=14), max_size=30))
+@given(random_bpes(), st.data(), st.lists(st.text("abc", min_size=1, max_size=14), max_size=30))
 def test_parts_are_enough_for_every_text(document: dict[str, Any], data: st.DataObject, texts: list[str]) -> None:
     tokenizer = Tokenizer(document)
     some = data.draw(st.sets(st.sampled_from(sorted(tokenizer.vocabulary)), max_size=6))

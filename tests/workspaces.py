@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,16 @@ def image(directory: Path) -> Image:
             held = FileImage(path.read_bytes(), stat.S_IMODE(status.st_mode), status.st_mtime_ns)
             found[str(path.relative_to(directory))] = held
     return found
+
+
+def make_fleet(root: Path, names: Iterable[str]) -> Workspace:
+    """Make a workspace whose models are copies of the demo."""
+    made = make_workspace(root)
+    for name in names:
+        shutil.copytree(made.model, made.root / "models" / name)
+    models = "".join(f"  {name}: {{path: models/{name}}}\n" for name in names)
+    made.settings.write_text(f"format: 1\nverify: fast\nmodels:\n{models}", "utf-8")
+    return made
 
 
 def contents(directory: Path) -> Contents:
