@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -34,14 +35,17 @@ class StepReached:
     step: Step
 
 
+Activity = Literal[
+    "computing the new rows", "staging", "reading", "verifying", "tokenizing the corpus", "learning from the corpus"
+]
+
+
 @dataclass(frozen=True)
 class ActivityStarted:
     """An activity on `model` starts; `total` is how many bytes it reads or writes, None where they are not counted."""
 
     model: str
-    activity: Literal[
-        "computing the new rows", "staging", "reading", "verifying", "tokenizing the corpus", "learning from the corpus"
-    ]
+    activity: Activity
     total: int | None = None
 
 
@@ -74,3 +78,15 @@ OnProgress = Callable[[Event], None]
 
 def no_progress(event: Event) -> None:
     """Listen to nothing."""
+
+
+@contextmanager
+def report_activity(
+    on_progress: OnProgress, model: str, activity: Activity, total: int | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Report an activity while it lasts, and give what reports how many more bytes it has read or written."""
+    on_progress(ActivityStarted(model, activity, total))
+    try:
+        yield lambda count: on_progress(BytesProcessed(model, count))
+    finally:
+        on_progress(ActivityEnded(model))

@@ -52,8 +52,9 @@ def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) 
     left = differences(step.after.documents, target)
     refused = refused if left else ()
     remarks = _remarks(before, after, operations, left, refused)
-    models = (before.model,) if before.model else ("*",)
-    path = write_yaml_migration(workspace, message, operations, revision=revision, remarks=remarks, models=models)
+    path = write_yaml_migration(
+        workspace, message, operations, revision=revision, remarks=remarks, models=before.models
+    )
     return Generated(path, operations, left, refused)
 
 

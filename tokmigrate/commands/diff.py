@@ -36,6 +36,11 @@ class Side:
     documents: Documents
     model: str | None = None
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that a migration made for it is for, as its `models:` says."""
+        return (self.model,) if self.model else ("*",)
+
 
 @dataclass(frozen=True)
 class Comparison:

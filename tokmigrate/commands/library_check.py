@@ -14,7 +14,7 @@ from tokmigrate.apply.candidate import Documents
 from tokmigrate.apply.library_check import collect_inputs, verify_adapter_documents, verify_documents
 from tokmigrate.apply.publish import Change
 from tokmigrate.commands.models import adapters_of, downgrades_of_adapters
-from tokmigrate.events import ActivityEnded, ActivityStarted, OnProgress
+from tokmigrate.events import OnProgress, report_activity
 from tokmigrate.memo import Memo
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.plan import Plan
@@ -81,12 +81,9 @@ def accept_outcome(
     verifications: Verifications,
 ) -> Accepted:
     """Do what `verify_outcome` does before any of several models is changed, once for those that are alike."""
-    on_progress(ActivityStarted(model, "verifying"))
-    try:
+    with report_activity(on_progress, model, "verifying"):
         inputs = (tuple(checks), [tuple(collect_inputs(*each)) for each in outcome])
         return verifications.get(inputs, lambda: verify_outcome(workspace, outcome, checks))
-    finally:
-        on_progress(ActivityEnded(model))
 
 
 def verify_once(

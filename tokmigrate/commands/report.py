@@ -18,7 +18,7 @@ from tokmigrate.commands.plan import plan_or_reuse
 from tokmigrate.commands.records import list_events_in_force
 from tokmigrate.commands.row_survey import COMPARED_AT_MOST, embedding_matrices, survey_matrices
 from tokmigrate.errors import TokmigrateError
-from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
+from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.references.references import unknown_references
@@ -80,11 +80,9 @@ def collect_report(workspace: Workspace, entry: ModelEntry, on_progress: OnProgr
     # New rows that start alike would only name each other.
     old = set(expand(state.population))
     among = [number for number, text in texts.items() if number in old and not is_tombstone(text)]
-    on_progress(
-        ActivityStarted(entry.name, "reading", sum(each.geometry.size for each in embedding_matrices(snapshot)))
-    )
-    norms, nearest, equal = survey_matrices(snapshot, new, among, lambda n: on_progress(BytesProcessed(entry.name, n)))
-    on_progress(ActivityEnded(entry.name))
+    size = sum(each.geometry.size for each in embedding_matrices(snapshot))
+    with report_activity(on_progress, entry.name, "reading", size) as count_bytes:
+        norms, nearest, equal = survey_matrices(snapshot, new, among, count_bytes)
     records = read_init_records(row.event for row in events)
     known = OnRecord(records, undo_digests(applied), ObjectStore(workspace.objects))
     training = {token.id: token for token in training_of(snapshot, known)}

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.errors import FileProblems, Problem, TokenizerError, UsageError
-from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
+from tokmigrate.errors import TokenizerError, UsageError
+from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.model.documents.config_fields import Limit, limit_of
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
@@ -121,18 +121,8 @@ def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> 
         "tokenizers": [state.request() for state in states],
         "pairs": [list(pair) for pair in pairs],
     }
-    on_progress(ActivityStarted(plan.model, "tokenizing the corpus", size))
-    try:
-        answer = stream_worker(
-            "impact",
-            request,
-            lambda count: on_progress(BytesProcessed(plan.model, count)),
-            plan.snapshot.state.traits.worker,
-        )
-    finally:
-        on_progress(ActivityEnded(plan.model))
-    if "problem" in answer:
-        raise FileProblems([Problem(**answer["problem"])])
+    with report_activity(on_progress, plan.model, "tokenizing the corpus", size) as count_bytes:
+        answer = stream_worker("impact", request, count_bytes, plan.snapshot.state.traits.worker)
     if "fault" in answer:
         raise _corpus_error(plan, states, corpus, **answer["fault"])
     if not answer["lines"]:

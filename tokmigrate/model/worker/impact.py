@@ -6,7 +6,7 @@ the id of its `unknown` token or null, and the ids of its `byte_tokens`, empty w
 
 Streamed answer, progress in bytes read: `lines` with text, `empty` ones, `text_bytes`; for each of `tokenizers` its
 counts, as `Tally` gives them; for each of `pairs` `tokenized_differently` and `other_ids`; and the `worst` lines, as
-`example` gives them. Or `problem`, where the corpus is not text; or `fault`, `{tokenizer, line, cause}`, where a
+`example` gives them. Or `fault`, `{tokenizer, line, cause}`, where a
 tokenizer cannot be loaded (line is null) or fails at a line.
 
 A line ends with `\\n` or `\\r\\n`, the last one also without; a byte order mark before the first is not a text. Lines
@@ -20,7 +20,7 @@ import heapq
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -282,8 +282,6 @@ class _FaultError(Exception):
 def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     try:
         return _measure(request, tell)
-    except FileProblems as error:
-        return {"problem": asdict(error.problems[0])}
     except _FaultError as fault:
         return {"fault": fault.answer}
 

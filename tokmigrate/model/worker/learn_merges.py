@@ -6,7 +6,7 @@ most letters of a token, as the vocabulary spells it.
 
 Streamed answer, progress in bytes read: `merges`, each `[left, right, saved]` in the order of their ranks, with the
 tokens that it saves in the lines that were held out; `text_bytes`; `held_bytes` and `held_tokens`, the bytes and the
-tokens before of those lines. Or `problem`, where a corpus is not text.
+tokens before of those lines.
 
 The text of the corpus is tokenized, and neighbouring tokens of a word are joined, the most frequent pair first; of
 equal ones the first by text, so that every machine learns the same. What the pre-tokenizer separates is never joined,
@@ -18,12 +18,11 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.errors import FileProblems
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.model.tokenizer.tokenizer_json import BYTE, product
 from tokmigrate.model.worker.count_tokens import is_held_out
@@ -56,10 +55,7 @@ class _Corpus:
 
 def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     tokenizer = open_tokenizer(request["document"])
-    try:
-        corpus = _read(tokenizer, request, tell)
-    except FileProblems as error:
-        return {"problem": asdict(error.problems[0])}
+    corpus = _read(tokenizer, request, tell)
     words = [_Word(list(word), corpus.words[word], corpus.held[word]) for word in sorted({*corpus.words, *corpus.held})]
     merges = _Merges(request["document"], words)
     held_tokens = sum(len(word.tokens) * word.held for word in words)

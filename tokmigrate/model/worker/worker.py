@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
-from tokmigrate.errors import LimitError, TokenizerError, TokmigrateError, VerificationError
+from tokmigrate.errors import FileProblems, LimitError, Problem, TokenizerError, TokmigrateError, VerificationError
 from tokmigrate.formatting import format_count
 from tokmigrate.parallel import is_stopped
 from tokmigrate.settings import WorkerLimits
@@ -217,7 +217,7 @@ def stream_worker(
     """Ask a worker whose answer takes as long as its work is large, and hear how much more is done.
 
     It may use all processors, unless TOKENIZERS_PARALLELISM or RAYON_NUM_THREADS says otherwise, and the memory of
-    `limits` for each. Raises what `call_worker` raises.
+    `limits` for each. Raises what `call_worker` raises, and FileProblems where a file that it reads is no text.
     """
     answer: dict[str, Any] | None = None
     parallel = {"TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true")}
@@ -226,6 +226,8 @@ def stream_worker(
         answer = said.get("answer")
         if "done" in said:
             on_progress(said["done"])
+        if "problem" in said:
+            raise FileProblems([Problem(**said["problem"])])
     if answer is None:
         raise _failure(question, request, "no answer")
     return answer

@@ -9,9 +9,12 @@ import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from tokmigrate.errors import FileProblems
 
 SHOWN = 20
 """How many differences an answer lists; all are counted."""
@@ -31,7 +34,10 @@ def run_worker(answer: Callable[[Request], Answer]) -> None:
 
 
 def run_streaming_worker(answer: Callable[[Request, Tell], Answer]) -> None:
-    """Read one request, and write how far `answer` is, as `{"done": n}` each time, and at last `{"answer": …}`."""
+    """Read one request, and write how far `answer` is, as `{"done": n}` each time, and at last `{"answer": …}`.
+
+    Where a file is not what it has to be, it is `{"problem": …}`, the first of FileProblems.
+    """
     with _open_answers() as say:
         request = _apply_limits(_request())
 
@@ -39,7 +45,10 @@ def run_streaming_worker(answer: Callable[[Request, Tell], Answer]) -> None:
             _limit_cpu(request)
             say({"done": done})
 
-        say({"answer": answer(request, tell)})
+        try:
+            say({"answer": answer(request, tell)})
+        except FileProblems as error:
+            say({"problem": asdict(error.problems[0])})
 
 
 def _request() -> Request:
