@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from tokmigrate.commands.diff import Side
-from tokmigrate.errors import FileProblems, Problem, UsageError
-from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
+from tokmigrate.errors import UsageError
+from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_bytes
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, model_kind
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, find_spaced, model_kind
 from tokmigrate.model.worker.impact import corpus_bytes
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.extend_vocab import reachable_merges
@@ -56,14 +58,19 @@ class LearnedMerges:
     def steps(self) -> tuple[tuple[int, int], ...]:
         """How many merges and the tokens that they save, for a growing number of merges."""
         ends = dict.fromkeys(-(-len(self.saved) * step // STEPS) for step in range(1, STEPS + 1))
-        return tuple((end, sum(self.saved[:end])) for end in ends)
+        return tuple((end, self._totals[end]) for end in ends)
 
     @property
     def worth(self) -> int | None:
         """The number of merges from which the next 1,000 save less than 1 % of the tokens; None where none are left."""
         least = _WORTH * self.held_tokens
-        starts = range(len(self.saved) - _NEXT + 1)
-        return next((start for start in starts if sum(self.saved[start : start + _NEXT]) < least), None)
+        pairs = enumerate(zip(self._totals, self._totals[_NEXT:], strict=False))
+        return next((start for start, (before, after) in pairs if after - before < least), None)
+
+    @cached_property
+    def _totals(self) -> tuple[int, ...]:
+        """What the first 0, 1, 2, … merges save together."""
+        return tuple(accumulate(self.saved, initial=0))
 
 
 def learn_extension(
@@ -103,15 +110,9 @@ def learn_extension(
         "min_count": min_count,
         "max_length": max_length,
     }
-    on_progress(ActivityStarted(side.name, "learning from the corpus", sum(map(corpus_bytes, corpus))))
-    try:
-        answer = stream_worker(
-            "learn_merges", request, lambda count: on_progress(BytesProcessed(side.name, count)), state.traits.worker
-        )
-    finally:
-        on_progress(ActivityEnded(side.name))
-    if "problem" in answer:
-        raise FileProblems([Problem(**answer["problem"])])
+    size = sum(map(corpus_bytes, corpus))
+    with report_activity(on_progress, side.name, "learning from the corpus", size) as count_bytes:
+        answer = stream_worker("learn_merges", request, count_bytes, state.traits.worker)
     saved = {(left, right): count for left, right, count in answer["merges"]}
     merges = reachable_merges(state, tuple(saved)) if saved else ()
     if not merges:
@@ -130,23 +131,21 @@ def _write(
     answer: dict[str, Any],
     message: str,
 ) -> LearnedMerges:
-    is_plain = not any(mark in part for merge in merges for part in merge for mark in " \n\r")
+    is_plain = find_spaced(merges) is None
     name = file_name(workspace, message, ".merges" if is_plain else ".merges.json")
     text = "".join(f"{left} {right}\n" for left, right in merges) if is_plain else json.dumps(merges, indent=1)
     operation = operation_types()["extend_vocab"].model_validate({"merges_file": name, "init": SUBTOKENS})
     listed = operation.with_listed({name: text.encode()})
-    known = state.tokenizer.ids
-    new_tokens = len({left + right for left, right in merges} - known.keys())
     # Nothing is written that cannot be applied.
-    listed.apply(state, Context("0000"))
+    after = listed.apply(state, Context("0000"))
+    new_tokens = len(after.tokenizer.ids) - len(state.tokenizer.ids)
     held = answer["held_tokens"]
     remarks = [
         f"Learned from {format_bytes(answer['text_bytes'])} of text. What was held out of it has"
         f" {held:,} tokens, and {held - sum(saved):,} with these {len(merges):,} merges."
     ]
     merges_file = write_attachment(workspace, name, text)
-    models = (side.model,) if side.model else ("*",)
-    path = write_yaml_migration(workspace, message, (operation,), remarks=remarks, models=models)
+    path = write_yaml_migration(workspace, message, (operation,), remarks=remarks, models=side.models)
     return LearnedMerges(
         path, merges_file, new_tokens, answer["text_bytes"], answer["held_bytes"], answer["held_tokens"], saved
     )

@@ -14,7 +14,16 @@ from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files
 from tokmigrate.model.documents.state import MERGES, VOCAB_JSON, ModelState
-from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Merge, Tokenizer, merges_of, model_kind, product
+from tokmigrate.model.tokenizer.tokenizer_json import (
+    BYTE,
+    FILE,
+    Merge,
+    Tokenizer,
+    find_spaced,
+    merges_of,
+    model_kind,
+    product,
+)
 from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChanges
 from tokmigrate.operations.row_changes import choose_init, init_recipe, with_new_rows
 from tokmigrate.operations.token_checks import find_unreachable
@@ -63,16 +72,14 @@ class ExtendVocab(TokenListOperation):
     init: InitSpec | None = Field(default=None, description="How the rows are initialised.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        new = _read_merges(state, self.merges)
-        start = max(state.tokenizer.texts) + 1
-        ids = {token: start + place for place, token in enumerate(new.tokens)}
-        after = _with_files(
-            state.with_document(FILE, state.tokenizer.with_merges(self.merges, ids).document), self.merges, ids
-        )
-        lookup = _JoinedTokens(state.tokenizer, new.sources)
+        made = _append(state, self.merges)
+        after = _with_files(made.state, self.merges, made.ids)
+        lookup = _JoinedTokens(state.tokenizer, made.sources)
         spec = choose_init(state, context, self.init)
-        recipes = {number: init_recipe(state, context, token, spec, lookup=lookup) for token, number in ids.items()}
-        lost = find_unreachable(after, new.tokens)
+        recipes = {
+            number: init_recipe(state, context, token, spec, lookup=lookup) for token, number in made.ids.items()
+        }
+        lost = find_unreachable(after, made.ids)
         if lost:
             raise OperationError(
                 f"no text produces {format_count(len(lost), 'new token')}: {format_quoted(lost, 10)}",
@@ -116,25 +123,25 @@ def reachable_merges(state: ModelState, merges: Sequence[Merge]) -> tuple[Merge,
     Raises:
         OperationError: The tokenizer cannot have one of them.
     """
-    new = _read_merges(state, merges)
-    start = max(state.tokenizer.texts) + 1
-    ids = {token: start + place for place, token in enumerate(new.tokens)}
-    after = state.with_document(FILE, state.tokenizer.with_merges(merges, ids).document)
-    lost = set(find_unreachable(after, new.tokens))
+    made = _append(state, merges)
+    lost = set(find_unreachable(made.state, made.ids))
+    prefix = state.documents[FILE]["model"].get("continuing_subword_prefix") or ""
     kept: list[Merge] = []
     for merge in merges:
-        if lost.isdisjoint(merge) and merge[0] + merge[1] not in lost:
+        token = product(merge, prefix)
+        if lost.isdisjoint((*merge, token)):
             kept.append(merge)
-        elif merge[0] + merge[1] in new.sources:
-            lost.add(merge[0] + merge[1])
+        elif token in made.ids:
+            lost.add(token)
     return tuple(kept)
 
 
 @dataclass(frozen=True)
-class _NewTokens:
-    """The new tokens of merges, in the order of their ids, and the old tokens that each of them is joined from."""
+class _Extended:
+    """A state with merges appended to tokenizer.json, the ids of the new tokens, and the old ones that each joins."""
 
-    tokens: tuple[str, ...]
+    state: ModelState
+    ids: Mapping[str, int]
     sources: Mapping[str, tuple[int, ...]]
 
 
@@ -153,8 +160,16 @@ class _JoinedTokens:
         return self.sources.get(text) or self.tokenizer.pieces(text)
 
 
-def _read_merges(state: ModelState, merges: Sequence[Merge]) -> _NewTokens:
-    """Return what merges make; raises OperationError for one that the tokenizer cannot have."""
+def _append(state: ModelState, merges: Sequence[Merge]) -> _Extended:
+    """Return the state with merges appended; raises OperationError for one that the tokenizer cannot have."""
+    sources = _read_merges(state, merges)
+    start = max(state.tokenizer.texts) + 1
+    ids = {token: start + place for place, token in enumerate(sources)}
+    return _Extended(state.with_document(FILE, state.tokenizer.with_merges(merges, ids).document), ids, sources)
+
+
+def _read_merges(state: ModelState, merges: Sequence[Merge]) -> dict[str, tuple[int, ...]]:
+    """Return the new tokens that merges make, in their order, each with the old ones that it is joined from."""
     document, tokenizer = state.documents[FILE], state.tokenizer
     if model_kind(document) != "BPE":
         raise OperationError(
@@ -190,7 +205,7 @@ def _read_merges(state: ModelState, merges: Sequence[Merge]) -> _NewTokens:
         known.add(merge)
         if made not in vocabulary and made not in sources:
             sources[made] = tuple(source for part in merge for source in (sources.get(part) or (vocabulary[part],)))
-    return _NewTokens(tuple(sources), sources)
+    return sources
 
 
 def _fault(number: int, merge: Merge, reason: str) -> OperationError:
@@ -206,7 +221,7 @@ def _with_files(state: ModelState, merges: Sequence[Merge], ids: Mapping[str, in
     if VOCAB_JSON in state.documents:
         state = state.with_document(VOCAB_JSON, {**state.documents[VOCAB_JSON], **ids})
     if MERGES in state.documents:
-        spaced = next((part for merge in merges for part in merge if any(mark in part for mark in " \n\r")), None)
+        spaced = find_spaced(merges)
         if spaced is not None:
             raise OperationError(f"it cannot hold '{spaced}', which has a space", where=MERGES, hint=IN_ANOTHER_FORMAT)
         text = str(state.documents[MERGES])

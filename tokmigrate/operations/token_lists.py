@@ -45,8 +45,7 @@ class TokenListOperation(Operation):
             if (file := getattr(self, name)) is not None
         }
         # What a file lists is not written again into the migration: the set of written fields stays.
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return cast(Self, self.model_construct(_fields_set=self.model_fields_set, **{**values, **listed}))
+        return cast(Self, self.model_construct(_fields_set=self.model_fields_set, **{**dict(self), **listed}))
 
     @classmethod
     def read_items(cls, file: str, data: bytes) -> tuple[Any, ...]:

@@ -97,6 +97,11 @@ def product(merge: Merge, prefix: str) -> str:
     return merge[0] + merge[1].removeprefix(prefix)
 
 
+def find_spaced(merges: Iterable[Merge]) -> str | None:
+    """Return the first part of merges that `left right` on a line cannot hold, None where there is none."""
+    return next((part for merge in merges for part in merge if any(mark in part for mark in " \n\r")), None)
+
+
 def without(merges: Iterable[Json], gone: frozenset[str], prefix: str) -> list[Json]:
     """Return the merges, as the file writes them, that neither make nor use a token of `gone`."""
     return [
