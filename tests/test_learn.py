@@ -12,6 +12,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from in_process import Here
+from random_bpe import random_bpes
 from real_tokenizers import available
 from shared_models import SharedModel, shared_model
 
@@ -129,6 +130,7 @@ def test_unused_tokens_and_those_to_keep(tmp_path: Path, corpus: Path) -> None:
         (["prune", "CORPUS", "--tokens", "5", "--unused"], "give one of --tokens"),
         (["prune", "CORPUS", "--tokens", "999999"], "no token would be removed"),
         (["prune", "missing.txt", "--unused"], "missing.txt"),
+        (["prune", "CORPUS", "--unused", "--keep", "NAMES"], "'no such token' is not a token of this tokenizer"),
         (["extend", "EMPTY", "--tokens", "5"], "no merge to learn"),
         (["extend", "BINARY", "--tokens", "5"], "is not UTF-8"),
     ],
@@ -137,7 +139,13 @@ def test_a_refusal_writes_nothing(tmp_path: Path, corpus: Path, words: list[str]
     model = shared_model(tmp_path / "w", BPE[0])
     (tmp_path / "empty.txt").write_text("", "utf-8")
     (tmp_path / "binary.txt").write_bytes(b"a\n\xff\xfe\n")
-    paths = {"CORPUS": corpus, "EMPTY": tmp_path / "empty.txt", "BINARY": tmp_path / "binary.txt"}
+    (tmp_path / "names.txt").write_text("no such token\n", "utf-8")
+    paths = {
+        "CORPUS": corpus,
+        "NAMES": tmp_path / "names.txt",
+        "EMPTY": tmp_path / "empty.txt",
+        "BINARY": tmp_path / "binary.txt",
+    }
     told = Here(model.root).run("learn", *(str(paths.get(word, word)) for word in words), "-m", "Learned")
     assert told.returncode in (1, 2)
     assert message in told.stderr
@@ -155,15 +163,8 @@ def test_only_a_bpe_learns_merges(tmp_path: Path, corpus: Path, name: str) -> No
 @st.composite
 def counted(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, int]]:
     """Return a BPE with random merges, and how often each of its tokens occurs."""
-    vocabulary = {letter: number for number, letter in enumerate("abc")}
-    merges: list[list[str]] = []
-    for _ in range(draw(st.integers(0, 25))):
-        pair = [draw(st.sampled_from(sorted(vocabulary))) for _ in range(2)]
-        if pair not in merges:
-            merges.append(pair)
-            vocabulary.setdefault("".join(pair), len(vocabulary))
-    document = {"model": {"type": "BPE", "vocab": vocabulary, "merges": merges}, "added_tokens": []}
-    return document, {token: draw(st.integers(0, 9)) for token in vocabulary}
+    document = draw(random_bpes())
+    return document, {token: draw(st.integers(0, 9)) for token in document["model"]["vocab"]}
 
 
 @given(counted(), st.integers(1, 20), st.sets(st.sampled_from("abc")))

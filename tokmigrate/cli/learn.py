@@ -108,10 +108,10 @@ def prune(
 ) -> None:
     """Choose the tokens that a corpus needs; write a migration.
 
-    The migration removes all other tokens.
-    Letters, bytes, special and added tokens, and the tokens that files and chat templates name, stay anyhow. A token
-    of a BPE is removed only when no token that stays is merged from it, so text that is made of kept tokens is
-    tokenized as before. Every tenth line is held out, and its tokens are counted before and after.
+    The migration removes all other tokens. Letters, bytes, special and added tokens, and the tokens that files and chat
+    templates name, stay anyhow. A token of a BPE is removed only when no token that stays is merged from it, so text
+    that is made of kept tokens is tokenized as before. Every tenth line is held out, and its tokens are counted before
+    and after.
     """
     given = [tokens is not None, coverage is not None, min_count is not None, unused]
     if sum(given) != 1:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tokmigrate.commands.diff import Side
-from tokmigrate.errors import FileProblems, Problem, UsageError
-from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
+from tokmigrate.errors import UsageError
+from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.files import read_file
 from tokmigrate.formatting import format_bytes
 from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.worker.impact import corpus_bytes
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.operation import Context, Operation
 from tokmigrate.operations.registry import operation_types
+from tokmigrate.operations.token_checks import id_of
 from tokmigrate.operations.token_closure import MergeTrees, required_tokens
 from tokmigrate.operations.token_lists import read_tokens
 from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
@@ -98,41 +98,30 @@ def learn_removal(
     state = state_without_weights(side.documents, 0)
     total = sum(map(corpus_bytes, corpus))
     templates = list(read_chat_templates(side.documents).values())
-    on_progress(ActivityStarted(side.name, "learning from the corpus", 3 * total))
-
-    def count(tokenizer: Tokenizer, held_out: bool, texts: Sequence[str] = ()) -> dict[str, Any]:
-        request = {
-            "files": [str(path) for path in corpus],
-            "document": tokenizer.document,
-            "held_out": held_out,
-            "texts": list(texts),
-        }
-        answer = stream_worker(
-            "count_tokens", request, lambda done: on_progress(BytesProcessed(side.name, done)), state.traits.worker
+    request: dict[str, Any] = {"files": [str(path) for path in corpus], "document": state.tokenizer.document}
+    texts, ids = state.tokenizer.texts, state.tokenizer.ids
+    named = read_tokens(str(keep), read_file(keep)) if keep else ()
+    for token in named:
+        id_of(state, token)
+    with report_activity(on_progress, side.name, "learning from the corpus", 2 * total) as count_bytes:
+        learned = stream_worker(
+            "count_tokens", {**request, "held_out_alone": False, "texts": templates}, count_bytes, state.traits.worker
         )
-        if "problem" in answer:
-            raise FileProblems([Problem(**answer["problem"])])
-        return answer
-
-    try:
-        learned, before = count(state.tokenizer, False, templates), count(state.tokenizer, True)
-        texts = state.tokenizer.texts
         stay: dict[str, Reason] = dict.fromkeys((texts[number] for number in learned["of_texts"]), "template")
-        stay |= dict.fromkeys(read_tokens(str(keep), read_file(keep)) if keep else (), "keep")
+        stay |= dict.fromkeys(named, "keep")
         counts = {texts[number]: occurrences for number, occurrences in learned["counts"]}
         kept = choose_tokens(state, counts, wanted, stay)
-        if len(kept) == len(state.tokenizer.ids):
+        if len(kept) == len(ids):
             raise UsageError("no token would be removed", where=side.name, hint="keep fewer tokens, or give less text")
         name = file_name(workspace, message, ".keep.json")
-        listed = json.dumps(sorted(kept, key=state.tokenizer.ids.__getitem__), indent=0, ensure_ascii=False) + "\n"
+        listed = json.dumps(sorted(kept, key=ids.__getitem__), indent=0, ensure_ascii=False) + "\n"
         operations = _build_operations(name, multiple_of)
         reached = state
         for operation in operations:
             reached = operation.with_listed({name: listed.encode()}).apply(reached, Context("0000"))
-        after = count(reached.tokenizer, True)
-    finally:
-        on_progress(ActivityEnded(side.name))
-    held_before, held_after = (sum(number for _, number in each["counts"]) for each in (before, after))
+        request = {**request, "document": reached.tokenizer.document, "held_out_alone": True, "texts": []}
+        after = stream_worker("count_tokens", request, count_bytes, state.traits.worker)
+    held_before, held_after = learned["held_tokens"], after["held_tokens"]
     remarks = [
         f"Chosen by {format_bytes(learned['text_bytes'])} of text. What was held out of it has {held_before:,} tokens,"
         f" and {held_after:,} afterwards."
@@ -141,19 +130,15 @@ def learn_removal(
     reasons = write_attachment(
         workspace, file_name(workspace, message, ".reasons.tsv"), _format_reasons(state, kept, counts)
     )
-    models = (side.model,) if side.model else ("*",)
-    path = write_yaml_migration(workspace, message, operations, remarks=remarks, models=models)
-    held: dict[Reason, int] = defaultdict(int)
-    for reason in kept.values():
-        held[reason] += 1
+    path = write_yaml_migration(workspace, message, operations, remarks=remarks, models=side.models)
     return ChosenTokens(
         path,
         keep_file,
         reasons,
-        dict(held),
-        len(state.tokenizer.ids) - len(kept),
+        Counter(kept.values()),
+        len(ids) - len(kept),
         learned["text_bytes"],
-        before["text_bytes"],
+        learned["held_bytes"],
         held_before,
         held_after,
     )

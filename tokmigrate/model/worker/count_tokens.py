@@ -1,21 +1,20 @@
 """How often each token is in a corpus.
 
-Request: `files`, the paths of the corpus; `document`, a tokenizer.json; `held_out`, whether the lines that are held out
-are counted, every tenth, or the others; `texts`, further texts whose tokens are wanted.
+Request: `files`, the paths of the corpus; `document`, a tokenizer.json; `held_out_alone`, whether only the lines that
+are held out are counted, every tenth; `texts`, further texts whose tokens are wanted.
 
-Streamed answer, progress in bytes read: `counts`, `[id, count]` of each token that occurs; `text_bytes` of the lines
-that are counted; `of_texts`, the ids of the tokens of `texts`. Or `problem`, where a corpus is not text.
+Streamed answer, progress in bytes read: `counts`, `[id, count]` of each token that occurs in the lines to learn from;
+`text_bytes` of these lines; `held_bytes` and `held_tokens` of those that are held out; `of_texts`, the ids of the
+tokens of `texts`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.errors import FileProblems
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.model.worker.impact import blocks
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
@@ -27,25 +26,26 @@ HELD_OUT = 10
 def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     tokenizer = open_tokenizer(request["document"])
     counts: Counter[int] = Counter()
-    text_bytes = 0
+    text_bytes = held_bytes = held_tokens = 0
     with text_alone(tokenizer):
-        try:
-            for path in request["files"]:
-                for block in blocks(Path(path)):
-                    lines = [text for number, text in block.lines if is_held_out(number) == request["held_out"]]
+        for path in request["files"]:
+            for block in blocks(Path(path)):
+                held = [text for number, text in block.lines if is_held_out(number)]
+                held_bytes += sum(len(text.encode()) for text in held)
+                held_tokens += sum(map(len, tokenizer.encode_batch_fast(held, add_special_tokens=False)))
+                if not request["held_out_alone"]:
+                    lines = [text for number, text in block.lines if not is_held_out(number)]
                     text_bytes += sum(len(text.encode()) for text in lines)
                     for encoding in tokenizer.encode_batch_fast(lines, add_special_tokens=False):
                         counts.update(encoding.ids)
-                    tell(block.read)
-        except FileProblems as error:
-            return {"problem": asdict(error.problems[0])}
-        of_texts = [
-            encoding.ids for encoding in tokenizer.encode_batch_fast(request["texts"], add_special_tokens=False)
-        ]
+                tell(block.read)
+        of_texts = tokenizer.encode_batch_fast(request["texts"], add_special_tokens=False)
     return {
         "counts": sorted(counts.items()),
         "text_bytes": text_bytes,
-        "of_texts": sorted({number for ids in of_texts for number in ids}),
+        "held_bytes": held_bytes,
+        "held_tokens": held_tokens,
+        "of_texts": sorted({number for encoding in of_texts for number in encoding.ids}),
     }
 
 
