@@ -115,7 +115,7 @@ def _restore_index(
 
 def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict[str, ShardImage]:
     """Return the new vocabulary shards: rows that `edit` keeps stay as they are now."""
-    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    tensors = snapshot.tensors_by_name
     made = {
         name: {recipe: stored.row(name, recipe) for _, recipe in tensor.window.of(edit).recipes()}
         for name, tensor in tensors.items()
@@ -147,7 +147,7 @@ def stamp_before(
         known[name] = ChangedFile.of(files[name], snapshot.layout(name) if known[name].layout else None)
     shards = dict(stamp.shards)
     if images and shards:
-        there = {shard.file for shard in snapshot.weights.shards}
+        there = snapshot.weights.files
         shards = {name: held for name, held in shards.items() if name in there.difference(snapshot.vocabulary_shards)}
         for name, image in images.items():
             shards[name] = ChangedShard(image.digest, find_baseline_start(snapshot, name))
@@ -348,8 +348,8 @@ def _find_changed_shards(snapshot: Snapshot, undone: Sequence[Undo], known: Mapp
     changing = [undo for undo in undone if undo.shards]
     if not changing:
         return frozenset()
-    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    there = {shard.file for shard in snapshot.weights.shards}
+    tensors = snapshot.tensors_by_name
+    there = snapshot.weights.files
     # A later migration need not write each shard that an earlier one wrote.
     wanted = {*snapshot.vocabulary_shards, *(name for undo in changing for name in undo.left_shards if name in there)}
     found: dict[str, str] = {

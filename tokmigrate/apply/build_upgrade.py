@@ -79,7 +79,7 @@ class UpgradeBuilder:
         self._seed = seed
         self._objects = objects
         self._snapshot = plan.snapshot
-        self._tensors = {tensor.name: tensor for tensor in plan.snapshot.tensors}
+        self._tensors = plan.snapshot.tensors_by_name
         self._rows: Mapping[str, TensorRows] = {}
         self._made: RowBytes = {}
         self._fixed: Mapping[str, str] = {}
@@ -200,7 +200,7 @@ class UpgradeBuilder:
             starts = {name: found.baseline_start for name, found in self._plan.shard_layouts.items()}
             shards |= {name: ChangedShard(image.digest, starts[name]) for name, image in images.items()}
             # A program that saved the model again may have left shards out.
-            there = {shard.file for shard in self._snapshot.weights.shards} - self._plan.removed_shards
+            there = self._snapshot.weights.files - self._plan.removed_shards
             shards = {name: shard for name, shard in shards.items() if name in there or name in starts}
         applied = last.applied if last else ()
         return Stamp(

@@ -36,7 +36,7 @@ def read_contents(
     Args:
         also: Other shards that are read.
     """
-    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    tensors = snapshot.tensors_by_name
     found = Contents()
     for file in sorted({*snapshot.vocabulary_shards, *also}):
         found = found.join(read_shard(snapshot.directory / file, snapshot.weights.shard(file).header, tensors, means))

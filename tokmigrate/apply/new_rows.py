@@ -69,7 +69,7 @@ def new_row_bytes(
         populations: What `find_populations` returns for the plan.
         means: The means of these rows.
     """
-    by_name = {tensor.name: tensor for tensor in plan.snapshot.tensors}
+    by_name = plan.snapshot.tensors_by_name
     made: dict[str, dict[Recipe, bytes]] = {}
     for tensor in sorted(plan.snapshot.tensors, key=lambda tensor: tensor.name != tensor.canonical):
         if tensor.canonical in made and by_name[tensor.canonical].dtype == tensor.dtype:

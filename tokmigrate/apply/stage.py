@@ -50,7 +50,7 @@ class StagedDirectory:
             DriftError: Nor is the model what it was when it was migrated.
         """
         _check_files(self.path, snapshot, candidate)
-        tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+        tensors = snapshot.tensors_by_name
         sources = _find_sources(snapshot, candidate)
         for name, writer in self.writers.items():
             is_right = writer.digest() == completion.digests[name]
@@ -98,7 +98,7 @@ def stage(
     gone = candidate.removed | {name for name, data in candidate.files.items() if data is None}
     written = {real_name(snapshot.directory, name) for name in names - gone}
     written |= {entry_name(snapshot.directory, name) for name in gone}
-    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    tensors = snapshot.tensors_by_name
     contents = Contents()
     with storage_errors("stage the new model", target):
         clone_tree(snapshot.directory, target, written)
@@ -191,7 +191,7 @@ def _check_files(directory: Path, snapshot: Snapshot, candidate: Candidate) -> N
 def _check_untouched(snapshot: Snapshot, shard: str) -> None:
     """Raise DriftError where the model's own shard is not the one in the stamp."""
     recorded = snapshot.stamp.shards.get(shard) if snapshot.stamp else None
-    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    tensors = snapshot.tensors_by_name
     path = snapshot.directory / shard
     if recorded and read_shard_digest(path, tensors, snapshot.state.rows) != recorded.digest:
         raise DriftError(

@@ -139,7 +139,7 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
 
 def _list_changed(snapshot: Snapshot) -> list[str]:
     changed = list(list_changed_documents(snapshot))
-    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    tensors = snapshot.tensors_by_name
     for name, shard in (snapshot.stamp.shards if snapshot.stamp else {}).items():
         path = snapshot.directory / name
         if not exists(path) or read_shard_digest(path, tensors, snapshot.state.rows) != shard.digest:

@@ -123,7 +123,7 @@ def _make_dummy(
 def _stamp(stamp: Stamp, snapshot: Snapshot, made: ModelEntry) -> Stamp:
     """Return a model's stamp for its dummy model: with the digests of its own files."""
     # A dummy model without a stamp is read as one of a baseline, which its rows are not.
-    tensors = {tensor.name: tensor for tensor in take_snapshot(made).tensors}
+    tensors = take_snapshot(made).tensors_by_name
     shards = {}
     for name in stamp.shards:
         digest = read_shard_digest(made.path / name, tensors, snapshot.state.rows)

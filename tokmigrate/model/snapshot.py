@@ -75,6 +75,11 @@ class Snapshot:
         return self._layouts[name]
 
     @cached_property
+    def tensors_by_name(self) -> Mapping[str, VocabularyTensor]:
+        """The tensors with a vocabulary axis by their names."""
+        return {tensor.name: tensor for tensor in self.tensors}
+
+    @cached_property
     def _layouts(self) -> dict[str, Layout]:
         return {}
 

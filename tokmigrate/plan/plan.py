@@ -162,7 +162,7 @@ class Plan:
 
     @property
     def _isolation_notes(self) -> Iterator[str]:
-        there = {shard.file for shard in self.snapshot.weights.shards}
+        there = self.snapshot.weights.files
         if VOCABULARY_SHARD in self.shard_layouts and VOCABULARY_SHARD not in there:
             yield describe_isolation(self.snapshot) or ""
 
@@ -182,7 +182,7 @@ class Plan:
                 found.append(FileChange(name, "changed" if is_there else "new", len(data)))
             elif is_there:
                 found.append(FileChange(name, "removed", 0))
-        there = {shard.file for shard in self.snapshot.weights.shards}
+        there = self.snapshot.weights.files
         for name, written in self.shard_layouts.items():
             found.append(FileChange(name, "changed" if name in there else "new", written.header.file_size))
         found += [FileChange(name, "removed", 0) for name in sorted(self.removed_shards)]

@@ -70,7 +70,7 @@ def isolate_vocabulary(snapshot: Snapshot, state: ModelState) -> ModelState:
 
 def refuse_taken_names(snapshot: Snapshot, written: Collection[str]) -> None:
     """Raise WeightsError where a file has the name of a shard that is new, or of the index of a model in one file."""
-    own = {shard.file for shard in snapshot.weights.shards}
+    own = snapshot.weights.files
     new = [name for name in written if name not in own]
     for name in (*new, *([INDEX] if new and snapshot.weights.index is None else ())):
         if name in snapshot.names:
@@ -125,7 +125,7 @@ def _find_mixed(snapshot: Snapshot, files: Mapping[str, str]) -> frozenset[str]:
 
 def _count_bytes(snapshot: Snapshot, rows: int) -> int:
     """Return the bytes of all tensors where there are `rows` rows."""
-    vocabulary = {tensor.name: tensor for tensor in snapshot.tensors}
+    vocabulary = snapshot.tensors_by_name
     return sum(_size_with(rows, vocabulary.get(entry.name), entry) for _, entry in snapshot.weights.tensors())
 
 
@@ -150,7 +150,7 @@ def _join_headers(snapshot: Snapshot, file: str, names: Collection[str]) -> Head
     Most of the bytes are at the same place of a block as at the baseline.
     """
     rows = snapshot.state.lineage.old_rows
-    vocabulary = {tensor.name: tensor for tensor in snapshot.tensors}
+    vocabulary = snapshot.tensors_by_name
     sources = sorted({snapshot.weights.tensor(name)[0].file for name in names})
     bytes_at: Counter[int] = Counter()
     tensors: list[tuple[str, str, tuple[int, ...]]] = []

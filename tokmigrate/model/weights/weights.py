@@ -73,6 +73,11 @@ class Weights:
     unread: tuple[str, ...] = ()
 
     @cached_property
+    def files(self) -> frozenset[str]:
+        """The names of the shards."""
+        return frozenset(shard.file for shard in self.shards)
+
+    @cached_property
     def _by_name(self) -> dict[str, tuple[Shard, TensorEntry]]:
         return {entry.name: (shard, entry) for shard, entry in self.tensors()}
 
