@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from blake3 import blake3
 from in_process import Here
 from test_demo import model_of, tokenizer_of
 from test_semantic_undo import trained
@@ -112,6 +113,16 @@ def test_a_tokenizer_that_does_not_hang_together(place: Workspace) -> None:
     change(place.model / "tokenizer.json", lambda document: document["added_tokens"].pop(-2))
     said, found = checked(place, 4)
     assert found["broken"] in said
+
+
+def test_a_changed_file_whose_undo_data_is_lost(place: Workspace) -> None:
+    file = place.model / "tokenizer_config.json"
+    digest = blake3(file.read_bytes()).hexdigest()
+    objects = (place.root / ".tokmigrate" / "objects").rglob("*")
+    (held,) = (path for path in objects if path.is_file() and digest.endswith(path.name))
+    held.unlink()
+    change(file, lambda document: document.update({"padding_side": "right"}))
+    assert "tokenizer_config.json was changed, and its earlier contents are unknown here" in checked(place, 4)[0]
 
 
 def test_a_stamp_that_is_missing(place: Workspace) -> None:

@@ -16,7 +16,6 @@ from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.apply.new_rows import InitRows, StoredInitRows
 from tokmigrate.errors import UndoError, WeightsError
 from tokmigrate.formats import UNDO_RECORD, check_version
-from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import parse_header
 from tokmigrate.model.snapshot import Snapshot
@@ -199,31 +198,19 @@ def read_undo_record(digest: str, objects: Objects) -> Undo:
 class Left:
     """What a migration left: the bytes of files, None for a removed one, and digests of shards and their tensors."""
 
-    files: Mapping[str, bytes | None]
+    files: StoredFiles
     shards: Mapping[str, str]
     tensors: Mapping[str, str]
 
 
 def read_left(digest: str, objects: Objects) -> Left:
-    """Return what the migration of an undo record left, without reading what was before it.
+    """Return what the migration of an undo record left; a file is read when it is asked for.
 
     Raises:
-        UndoError: The record, or a file of it, is missing, damaged or of a newer format.
+        UndoError: The record is missing, damaged or of a newer format; or a file is, when it is read.
     """
     record = _record(objects.get(digest), digest)
     return Left(StoredFiles(record.files_after, objects), record.shards_after, record.tensors_after)
-
-
-def read_left_stamp(digest: str, objects: Objects) -> bytes | None:
-    """Return the stamp that the migration of an undo record left, which is all that is read; errors as `read_left`."""
-    stamp = _record(objects.get(digest), digest).files_after.get(STAMP)
-    return None if stamp is None else objects.get(stamp)
-
-
-def read_left_digests(digest: str, objects: Objects) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return the digests of shards, and those of their tensors, that the migration of an undo record left."""
-    record = _record(objects.get(digest), digest)
-    return record.shards_after, record.tensors_after
 
 
 def list_objects(digest: str, objects: Objects) -> Iterator[str]:
@@ -304,7 +291,7 @@ class StoredRows:
 
     @cached_property
     def _tensors(self) -> Mapping[str, VocabularyTensor]:
-        return {tensor.name: tensor for tensor in self.snapshot.tensors}
+        return self.snapshot.tensors_by_name
 
     def row(self, name: str, recipe: Recipe) -> bytes:
         """Return a row of a tensor, rounded once where the tensor has another dtype than it had.

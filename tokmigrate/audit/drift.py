@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from blake3 import blake3
 
 from tokmigrate.apply.digests import read_contents
-from tokmigrate.apply.undo_record import Left
+from tokmigrate.apply.undo_record import Left, StoredFiles
+from tokmigrate.errors import UndoError
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.semantic_diff import Difference, differences, without_ignorable
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -49,7 +51,7 @@ def drift_of(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
     recorded = {name: shard.digest for name, shard in (snapshot.stamp.shards if snapshot.stamp else {}).items()}
     if not recorded:
         return documents
-    there = {shard.file for shard in snapshot.weights.shards}
+    there = snapshot.weights.files
     names = {*snapshot.vocabulary_shards, *there.intersection(recorded)}
     found = read_contents(snapshot, also=names)
     headers = {name: snapshot.weights.shard(name).header for name in sorted(names)}
@@ -86,15 +88,20 @@ def document_drift(snapshot: Snapshot, applied: Iterable[Left]) -> Drift:
     changed = list_changed_documents(snapshot)
     if snapshot.stamp is None or not changed:
         return Drift()
-    left: dict[str, bytes | None] = {}
+    left: dict[str, StoredFiles] = {}
     for each in applied:
-        left |= each.files
+        left |= dict.fromkeys(each.files, each.files)
     files = snapshot.stamp.files
-    resaved = tuple(name for name in changed if name in left and _digest(left[name]) == files[name].digest)
+    then: dict[str, bytes | None] = {}
+    for name in changed:
+        if name in left and left[name].digests[name] == files[name].digest:
+            # `undo_data` reports what is lost of it.
+            with suppress(UndoError):
+                then[name] = left[name][name]
+    resaved = tuple(then)
     # A file that is gone because another program does not write it is not a drift.
     unknown = tuple(name for name in changed if name in snapshot.texts and name not in resaved)
-    then = with_files(snapshot.state.documents, {name: left[name] for name in resaved})
-    found = differences(then, snapshot.state.documents)
+    found = differences(with_files(snapshot.state.documents, then), snapshot.state.documents)
     return Drift(resaved, differences=without_ignorable(found), unknown=unknown)
 
 

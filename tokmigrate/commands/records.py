@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from tokmigrate.apply.build_upgrade import AppliedStep
-from tokmigrate.apply.undo_record import Left, read_left, read_left_stamp
+from tokmigrate.apply.undo_record import Left, read_left
 from tokmigrate.audit.drift import Drift, document_drift, drift_of, each_line, remedy, stamp_trouble
 from tokmigrate.commands.models import format_model
 from tokmigrate.errors import DriftError, UndoError
@@ -161,23 +161,21 @@ def _build_drift_error(workspace: Workspace, snapshot: Snapshot, found: Drift, l
 def _compare_with_record(workspace: Workspace, snapshot: Snapshot, compare: Callable[[Iterable[Left]], Drift]) -> Drift:
     """Return what is wrong with a stamp; where nothing is, how the model differs from what its migrations left."""
     rows = list_applied(workspace, snapshot)
-    stamps = _read_left(workspace, rows[::-1], read_left_stamp)
+    stamps = _read_left(workspace, rows[::-1], lambda left: left.files.get(STAMP))
     last = next((stamp for stamp in stamps if stamp is not None), None)
     lineage = parse_stamp(last, STAMP).lineage if last else ""
     trouble = stamp_trouble(snapshot, lineage, [row.record.revision for row in rows])
     if trouble or snapshot.stamp is None:
         lost = snapshot.stamp is None and rows
         return Drift(stamp=trouble, stamp_at=rows[-1].record.revision if lost else None)
-    return compare(_read_left(workspace, rows, read_left))
+    return compare(_read_left(workspace, rows, lambda left: left))
 
 
-def _read_left(
-    workspace: Workspace, rows: Sequence[AppliedRow], read: Callable[[str, ObjectStore], Found]
-) -> Iterator[Found]:
-    """Yield what migrations left, in the order of the rows, as far as the undo data is here."""
+def _read_left(workspace: Workspace, rows: Sequence[AppliedRow], read: Callable[[Left], Found]) -> Iterator[Found]:
+    """Yield what is read of what migrations left, in the order of the rows, as far as the undo data is here."""
     objects = ObjectStore(workspace.objects)
     for row in rows:
         if row.record.undo is not None:
             # `undo_data` reports what is lost of it.
             with suppress(UndoError):
-                yield read(row.record.undo, objects)
+                yield read(read_left(row.record.undo, objects))

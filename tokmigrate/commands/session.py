@@ -11,7 +11,7 @@ from tokmigrate.apply.journal import Journal
 from tokmigrate.apply.known_files import describe_files, find_known, find_known_tensors
 from tokmigrate.apply.lock import hold_lock
 from tokmigrate.apply.publish import Change, RecoveryOutcome, publish, recover
-from tokmigrate.apply.undo_record import read_left_digests
+from tokmigrate.apply.undo_record import read_left
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.commands.library_check import Accepted, outcome_of_changes, verify_once
 from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError, UndoError
@@ -152,9 +152,9 @@ def _read_last_digests(
     for row in reversed(state.list_applied(model)):
         # Without them more is read.
         with suppress(UndoError):
-            shards, tensors = read_left_digests(row.record.undo, objects) if row.record.undo else ({}, {})
-            if shards:
-                return shards, tensors
+            left = read_left(row.record.undo, objects) if row.record.undo else None
+            if left and left.shards:
+                return left.shards, left.tensors
     return {}, {}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.digests import lineage, read_shard_digest
 from tokmigrate.apply.publish import Change
-from tokmigrate.apply.undo_record import read_left, read_left_stamp
+from tokmigrate.apply.undo_record import read_left
 from tokmigrate.audit.drift import drift_of, each_line
 from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.audit.token_history import read_init_records
@@ -145,7 +145,7 @@ def _find_lost_stamp(state: State, workspace: Workspace, snapshot: Snapshot, tar
     rows = state.list_applied(model) if model else ()
     digest = next((row.record.undo for row in rows if row.record.revision == target), None)
     objects = ObjectStore(workspace.objects)
-    left = read_left_stamp(digest, objects) if digest is not None and objects.has(digest) else None
+    left = read_left(digest, objects).files.get(STAMP) if digest is not None and objects.has(digest) else None
     return None if left is None else parse_stamp(left, STAMP)
 
 
@@ -219,8 +219,8 @@ def _update_stamp(source: Stamp, snapshot: Snapshot) -> Stamp:
 
 def _read_digests(snapshot: Snapshot, recorded: Collection[str] = ()) -> dict[str, str]:
     """Return the digests of the shards with a vocabulary tensor, and of those `recorded` that are there."""
-    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    rows, there = snapshot.state.rows, {shard.file for shard in snapshot.weights.shards}
+    tensors = snapshot.tensors_by_name
+    rows, there = snapshot.state.rows, snapshot.weights.files
     names = sorted({*snapshot.vocabulary_shards, *there.intersection(recorded)})
     return {name: read_shard_digest(snapshot.directory / name, tensors, rows) for name in names}
 
