@@ -22,7 +22,7 @@ from blake3 import blake3
 from tokmigrate.errors import OperationError, OutOfStepError, TokenizerError, in_one_line
 from tokmigrate.memo import Memo
 from tokmigrate.model.formats.json_text import Json, replace_at, walk
-from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer, text_alone
+from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer
 from tokmigrate.model.tokenizer.vocabulary import Vocabulary, read_vocabulary
 from tokmigrate.vocabulary.ids import AddedToken, Layered, Run, runs
 
@@ -295,14 +295,17 @@ class Tokenizer:
     def pieces(self, text: str) -> tuple[int, ...]:
         """Return the ids that the tokenizers library gives `text`, without special tokens around it."""
         tokenizer = _OPEN.get(self.document, self._open)
-        with library_errors(lambda cause: _cannot_tokenize(text, cause)), text_alone(tokenizer):
+        with library_errors(lambda cause: _cannot_tokenize(text, cause)):
             return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _open(self) -> Any:
         with library_errors(
             lambda cause: TokenizerError(f"the tokenizers library cannot load it: {cause}", where=FILE)
         ):
-            return open_tokenizer(self.document)
+            tokenizer = open_tokenizer(self.document)
+        # A template can repeat or drop a text. Threads share the tokenizer, so it goes once and for all.
+        tokenizer.post_processor = None
+        return tokenizer
 
 
 _OPEN: Memo[Any] = Memo(2, operator.is_)
@@ -338,19 +341,11 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 def post_processor_tokens(document: Json) -> Iterator[str]:
     """Yield the text of every token that the post-processor puts around a text."""
-
-    def walk(part: Json) -> Iterator[str]:
-        if not isinstance(part, dict):
-            return
-        for inner in part.get("processors") or []:
-            yield from walk(inner)
-        for name in ("sep", "cls"):
-            if isinstance(part.get(name), list):
-                yield part[name][0]
-        for special in (part.get("special_tokens") or {}).values():
-            yield from special["tokens"]
-
-    yield from walk(document.get("post_processor"))
+    for path, held in walk(document.get("post_processor")):
+        if isinstance(held, list) and path[-1:] in (("sep",), ("cls",)):
+            yield held[0]
+        elif isinstance(held, list) and path[-1:] == ("tokens",):
+            yield from held
 
 
 # The letters that a byte-level tokenizer writes for bytes: `bytes_to_unicode` of GPT-2's encoder.py, as in tokenizers.
