@@ -13,6 +13,7 @@ import pytest
 from workspaces import HEAD, REPOSITORY, contents, make_workspace
 
 import tokmigrate
+from tokmigrate.commands import preparation
 
 
 def test_the_exported_names() -> None:
@@ -62,8 +63,10 @@ def test_a_plan_is_kept_for_models_that_are_alike_until_the_workspace_is_closed(
         kept = weakref.ref(ws.plan()[0].steps[0])
         gc.collect()
         assert kept() is ws.plan()[0].steps[0]
+        migration = weakref.ref(ws.plan()[0].steps[0].migration)
     gc.collect()
     assert kept() is None
+    assert migration() is None
 
 
 def test_what_it_returns_can_be_printed(tmp_path: Path) -> None:
@@ -74,14 +77,18 @@ def test_what_it_returns_can_be_printed(tmp_path: Path) -> None:
         assert "message='Add the ChatML role tokens'" in repr(ws.plan())
 
 
-def test_a_closed_workspace_says_so(tmp_path: Path) -> None:
+def test_a_closed_workspace_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_workspace(tmp_path / "w")
+    made.settings.write_text(made.settings.read_text("utf-8").replace("verify: fast", "verify: full"), "utf-8")
+    started: list[str] = []
+    monkeypatch.setattr(preparation, "prepare_worker", started.append)
     with tokmigrate.open(made.root) as ws:
         assert not ws.closed
     for act in (ws.plan, ws.upgrade, ws.status, ws.check, ws.current, lambda: ws.downgrade("base")):
         with pytest.raises(tokmigrate.UsageError, match="the workspace is closed") as raised:
             act()
         assert raised.value.hint
+    assert not started
     ws = tokmigrate.open(made.root)
     ws.close()
     ws.close()

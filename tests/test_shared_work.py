@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import making
 import pytest
 from workspaces import BASE, Workspace, contents, make_fleet, make_workspace, run_here
 
 from tokmigrate.apply import library_check
 from tokmigrate.errors import FileProblems
-from tokmigrate.memo import Memo
+from tokmigrate.memo import Memo, forget_all
 from tokmigrate.model.documents import reading
+from tokmigrate.model.tokenizer import tokenizer_json
+from tokmigrate.model.tokenizer.library import open_tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.plan import plan
 from tokmigrate.plan.steps import steps_of
@@ -46,7 +52,7 @@ def record_calls(function: Callable[..., Any]) -> tuple[list[tuple[Any, ...]], C
 def test_migrations_are_parsed_once_for_all_models(
     place: Workspace, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    yaml_file._read_again.cache_clear()
+    forget_all()
     calls, call = record_calls(yaml_file.parse)
     monkeypatch.setattr(yaml_file, "parse", call)
     run_here(place.root, *words.split())
@@ -77,6 +83,42 @@ def test_a_migration_is_parsed_again_where_its_file_or_one_that_it_names_was_edi
     template.unlink()
     with pytest.raises(FileProblems, match="chat"):
         read("{file: chat.jinja}")
+
+
+class Overlapping:
+    """A tokenizer of the library on which two threads work: the second begins within the first, and ends after it."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        vars(self).update(tokenizer=tokenizer, second=threading.Event(), first_is_done=threading.Event())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["tokenizer"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(vars(self)["tokenizer"], name, value)
+
+    def encode(self, text: str, **options: Any) -> Any:
+        if text == "first":
+            assert self.second.wait(60)
+        else:
+            self.second.set()
+            assert self.first_is_done.wait(60)
+        return vars(self)["tokenizer"].encode(text, **options)
+
+
+def test_threads_that_share_a_tokenizer_get_the_pieces_of_the_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = [{"Sequence": {"id": "A", "type_id": 0}}] * 2
+    template = {"type": "TemplateProcessing", "single": twice, "pair": twice, "special_tokens": {}}
+    document = {**making.tokenizer_json(), "post_processor": template}
+    pieces = Tokenizer({**document}).pieces("second")
+    shared = Overlapping(open_tokenizer(document))
+    monkeypatch.setattr(tokenizer_json, "open_tokenizer", lambda _: shared)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(Tokenizer(document).pieces, "first")
+        second = pool.submit(Tokenizer(document).pieces, "second")
+        first.result(60)
+        shared.first_is_done.set()
+        assert second.result(60) == pieces
 
 
 @pytest.mark.parametrize(

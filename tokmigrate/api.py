@@ -8,7 +8,7 @@ with tokmigrate.open("path/to/project") as ws:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -100,9 +100,10 @@ class OpenWorkspace:
             lock_timeout_s: How many seconds to wait for another process.
             keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
         """
-        prepare_upgrade(self.workspace, self._models(model))
+        entries = self._models(model)
+        prepare_upgrade(self.workspace, entries)
         return self._change(
-            model,
+            entries,
             partial(accept_upgrade, self.workspace, to=to, on_progress=on_progress, keep_owner=keep_owner),
             lambda entry, accepted: upgrade_model(
                 self.workspace, entry, to, lock_timeout_s, on_progress, keep_owner=keep_owner, accepted=accepted
@@ -119,9 +120,10 @@ class OpenWorkspace:
         keep_owner: bool = True,
     ) -> tuple[Downgraded, ...]:
         """Take migrations back, as `upgrade` brings them; `to` has no default."""
+        entries = self._models(model)
         prepare_downgrade(self.workspace)
         return self._change(
-            model,
+            entries,
             partial(accept_downgrade, self.workspace, to=to, on_progress=on_progress, keep_owner=keep_owner),
             lambda entry, accepted: downgrade_model(
                 self.workspace, entry, to, lock_timeout_s, on_progress, keep_owner=keep_owner, accepted=accepted
@@ -137,10 +139,12 @@ class OpenWorkspace:
         return tuple(check_model(self.workspace, entry) for entry in self._models(model))
 
     def _change(
-        self, model: str | None, accept: Callable[..., Accepted | None], act: Callable[[ModelEntry, Accepted | None], T]
+        self,
+        entries: Sequence[ModelEntry],
+        accept: Callable[..., Accepted | None],
+        act: Callable[[ModelEntry, Accepted | None], T],
     ) -> tuple[T, ...]:
         """Change models, after all of several were accepted."""
-        entries = self._models(model)
         verifications = Verifications(len(entries))
         accepted = [accept(entry, verifications=verifications) if len(entries) > 1 else None for entry in entries]
         return tuple(map(act, entries, accepted))

@@ -51,7 +51,17 @@ class Memo(Generic[Value]):
 _MEMOS: WeakSet[Memo[Any]] = WeakSet()
 
 
+_CLEAR: list[Callable[[], None]] = []
+
+
+def forget_with_all(clear: Callable[[], None]) -> None:
+    """Have `forget_all` call what clears another cache too."""
+    _CLEAR.append(clear)
+
+
 def forget_all() -> None:
     """Forget what is kept in this process: of a large vocabulary that is hundreds of megabytes."""
     for memo in _MEMOS:
         memo.clear()
+    for clear in _CLEAR:
+        clear()

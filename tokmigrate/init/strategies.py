@@ -14,6 +14,7 @@ from pydantic_core import core_schema
 from tokmigrate.errors import OperationError, suggest
 from tokmigrate.init.row_strategy import WORD_START, Lookup, Request, RowStrategy, source_of
 from tokmigrate.init.statistics import RowStatistics, tree_sum
+from tokmigrate.memo import forget_with_all
 from tokmigrate.model.formats.dtype import FLOATING, Matrix, to_float64
 from tokmigrate.model.formats.safetensors_header import Header, parse_header
 from tokmigrate.vocabulary.row_edit import Side
@@ -385,3 +386,6 @@ def _row(data: bytes, path: str, name: str) -> Matrix:
 @lru_cache(maxsize=1)
 def _header(data: bytes, path: str) -> Header:
     return parse_header(data, len(data), path)
+
+
+forget_with_all(_header.cache_clear)

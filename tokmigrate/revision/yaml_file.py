@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,6 +18,7 @@ from tokmigrate.errors import FileProblems, Problem, StorageError, suggest
 from tokmigrate.files import read_file
 from tokmigrate.formats import MIGRATION
 from tokmigrate.init import InitSpec
+from tokmigrate.memo import forget_with_all
 from tokmigrate.operations.operation import Fields, Item
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.migration import (
@@ -120,9 +120,13 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
     Its `path` is absolute, and need not be there yet; messages call it `shown`. No reference may leave the workspace's
     directory `root`. Raises FileProblems with all that is wrong in it.
     """
-    found = _read_again(data, path, shown, root)
-    is_current = all(_read_attachment(path, name, root) == held for name, held in found.attachments.items())
-    return found if is_current else _read(data, path, shown, root)
+    key = (data, path, shown, root)
+    found = _KNOWN.get(key)
+    if found is None or any(_read_attachment(path, name, root) != held for name, held in found.attachments.items()):
+        found = _KNOWN[key] = _read(data, path, shown, root)
+        if len(_KNOWN) > _MOST:
+            _KNOWN.pop(next(iter(_KNOWN)), None)
+    return found
 
 
 def _read(data: bytes, path: Path, shown: str, root: Path) -> Migration:
@@ -150,8 +154,10 @@ def _read(data: bytes, path: Path, shown: str, root: Path) -> Migration:
     return replace(migration, operations=with_listed(operations, attachments, shown), replaces=header.replaces)
 
 
-_read_again = lru_cache(maxsize=4096)(_read)
+_KNOWN: dict[tuple[bytes, Path, str, Path], Migration] = {}
 """A command asks several times for its migrations, of which one may list 100,000 tokens."""
+_MOST = 4096
+forget_with_all(_KNOWN.clear)
 
 
 def read_contents(kind: type[H], tree: Tree, problems: list[Problem]) -> tuple[H | None, Body]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from tokmigrate.errors import DriftError, ModelError, TokmigrateError
 from tokmigrate.files import read_if_present
 from tokmigrate.formats import STAMP, check_version
+from tokmigrate.memo import forget_with_all
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.json_text import Json, Layout, parse
 from tokmigrate.vocabulary.ids import Run
@@ -184,6 +185,7 @@ def _parse(data: bytes) -> Stamp:
 
 _parse_again = lru_cache(maxsize=2)(_parse)
 """A command asks several times for the stamp before a change and for that after it, which may hold 100,000 rows."""
+forget_with_all(_parse_again.cache_clear)
 
 
 def _damaged_error() -> DriftError:

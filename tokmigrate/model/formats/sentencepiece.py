@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from tokmigrate.errors import TokenizerError
+from tokmigrate.memo import forget_with_all
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
@@ -280,3 +281,6 @@ def is_sentencepiece(data: bytes) -> bool:
         return first is not None and first.number == _PIECES and bool(Piece(first.data).text)
     except (TokenizerError, ValueError):
         return False
+
+
+forget_with_all(SentencePieceModel.read.cache_clear)
