@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from shared_models import SharedModel, shared_model
 from tokmigrate.commands.stamp import stamp_model
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError
+from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 
 REAL = available("phi-2", "mistral-chat", "phi-3-mini", "deepseek", "minimind")
@@ -199,8 +201,15 @@ def test_it_is_stamped_and_detected(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="merges"):
         stamp_model(model.workspace, model.entry, "head")
     upgrade(model.workspace, model.entry)
+    upgraded = read_stamp(model.directory)
+    # Nothing tells how the rows were made but the files.
     (model.directory / "tokmigrate.json").unlink()
+    shutil.rmtree(model.root / ".tokmigrate")
     stamp_model(model.workspace, model.entry, "head")
+    stamped = read_stamp(model.directory)
+    assert upgraded is not None
+    assert stamped is not None
+    assert (stamped.rows, stamped.baseline_tokens) == (upgraded.rows, upgraded.baseline_tokens)
 
 
 def test_spare_rows_are_used_first(tmp_path: Path) -> None:

@@ -44,6 +44,18 @@ def word_of(model: Path, name: str) -> str:
     return next(token for token in ordered[200:] if token not in added | parts and len(token) > 3)
 
 
+@pytest.mark.parametrize("section", ["normalizer", "pre_tokenizer"])
+def test_a_letter_for_a_byte_is_never_removed(tmp_path: Path, section: str) -> None:
+    model = llama(tmp_path / "m")
+    document = json.loads((model / "tokenizer.json").read_text("utf-8"))
+    parts = {"normalizer": {"type": "ByteLevel"}, "pre_tokenizer": document["pre_tokenizer"]}
+    document |= {"normalizer": None, "pre_tokenizer": None, section: parts[section]}
+    write_json(model / "tokenizer.json", document)
+    made = remove(tmp_path / "w", model, "z")
+    with pytest.raises(OperationError, match="'z' is a letter of the alphabet"):
+        upgrade(made.workspace, made.entry("m"))
+
+
 @pytest.mark.parametrize("name", ["mistral-chat", "oromo-t5", "bert-base-uncased"])
 def test_real_tokenizers_close_up(tmp_path: Path, name: str) -> None:
     model = real_model(tmp_path / "m", name)

@@ -158,6 +158,15 @@ def test_a_list_is_read_as_it_was_written(tokens: list[str]) -> None:
         assert read_tokens("a.txt", "\n".join(tokens).encode()) == tuple(tokens)
 
 
+def test_a_token_without_letters_has_no_parts() -> None:
+    affixes = {"continuing_subword_prefix": "##", "end_of_word_suffix": "</w>"}
+    vocabulary = {token: number for number, token in enumerate(["a", "##b", "ab", "", "##", "</w>"])}
+    model = {"type": "BPE", "vocab": vocabulary, "merges": ["a ##b"], **affixes}
+    trees = MergeTrees(Tokenizer({"model": model, "added_tokens": []}))
+    assert trees.find_parts({"", "##", "</w>"}) == {"", "##", "</w>"}
+    assert trees.find_parts({"ab"}) == {"a", "##b", "ab"}
+
+
 @given(random_bpes(), st.data(), st.lists(st.text("abc", min_size=1, max_size=14), max_size=30))
 def test_parts_are_enough_for_every_text(document: dict[str, Any], data: st.DataObject, texts: list[str]) -> None:
     tokenizer = Tokenizer(document)

@@ -10,7 +10,7 @@ from tokmigrate.commands.diff import Side
 from tokmigrate.formatting import format_count
 from tokmigrate.model.documents.declared import ID_FILES, state_without_weights
 from tokmigrate.model.documents.semantic_diff import Difference, differences
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, view
 from tokmigrate.operations.operation import Operation
 from tokmigrate.plan.steps import steps_of
 from tokmigrate.revision.derivation import derive
@@ -39,7 +39,7 @@ def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) 
     """
     revision = new_revision_id()
     target = {name: held for name, held in after.documents.items() if name not in ID_FILES or name in before.documents}
-    room = max(max(Tokenizer(documents[FILE]).texts, default=-1) + 1 for documents in (before.documents, target))
+    room = max(view(documents[FILE]).highest + 1 for documents in (before.documents, target))
     state = state_without_weights(before.documents, room)
     derived = derive(state, target, revision)
     operations, refused = tuple(derived.operations), tuple(dict.fromkeys(derived.refused))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -20,6 +21,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import (
     Merge,
     Tokenizer,
     find_spaced,
+    is_byte_level,
     merges_of,
     model_kind,
     product,
@@ -102,6 +104,18 @@ class ExtendVocab(TokenListOperation):
         writes = (*Footprint.name_tokens(self._products()), _MERGES)
         return Footprint.of(writes, (*Footprint.name_tokens(parts), *Footprint.name_init(self.init)))
 
+    def token_changes_in(self, state: ModelState) -> TokenChanges:
+        # Of a product that another merge makes too, the vocabulary had the token before.
+        model = state.documents[FILE]["model"]
+        prefix = model.get("continuing_subword_prefix") or ""
+        makers: dict[str, set[Merge]] = defaultdict(set)
+        for merge in merges_of(model):
+            makers[product(merge, prefix)].add(merge)
+        products = dict.fromkeys(product(merge, prefix) for merge in self.merges)
+        return TokenChanges(
+            extended=tuple(token for token in products if token in makers and makers[token] <= {*self.merges})
+        )
+
     def expected(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
         known = set(merges_of(state.documents[FILE]["model"]))
         missing = tuple(merge for merge in self.merges if merge not in known)
@@ -163,7 +177,7 @@ class _JoinedTokens:
 def _append(state: ModelState, merges: Sequence[Merge]) -> _Extended:
     """Return the state with merges appended; raises OperationError for one that the tokenizer cannot have."""
     sources = _read_merges(state, merges)
-    start = max(state.tokenizer.texts) + 1
+    start = state.tokenizer.highest + 1
     ids = {token: start + place for place, token in enumerate(sources)}
     return _Extended(state.with_document(FILE, state.tokenizer.with_merges(merges, ids).document), ids, sources)
 
@@ -184,8 +198,7 @@ def _read_merges(state: ModelState, merges: Sequence[Merge]) -> dict[str, tuple[
     model = document["model"]
     known = set(merges_of(model))
     prefix = model.get("continuing_subword_prefix") or ""
-    is_byte_level = "'ByteLevel'" in str(document.get("pre_tokenizer"))
-    vocabulary = tokenizer.vocabulary
+    vocabulary, has_letters = tokenizer.vocabulary, is_byte_level(document)
     sources: dict[str, tuple[int, ...]] = {}
     for number, merge in enumerate(merges, 1):
         made = product(merge, prefix)
@@ -200,7 +213,7 @@ def _read_merges(state: ModelState, merges: Sequence[Merge]) -> dict[str, tuple[
             raise _fault(number, merge, "the tokenizer has this merge already")
         if made in tokenizer.added:
             raise _fault(number, merge, f"'{made}' is an added token, which is matched before any merge")
-        if not is_byte_level and _WORD_START in made.lstrip(_WORD_START):
+        if not has_letters and _WORD_START in made.lstrip(_WORD_START):
             raise _fault(number, merge, f"'{made}' goes over the border of a word")
         known.add(merge)
         if made not in vocabulary and made not in sources:

@@ -227,6 +227,10 @@ class Operation(Item, ABC):
         """Return what it does to tokens, for `stamp`, `squash`, `lint` and `blame`; None where that is not known."""
         return None
 
+    def token_changes_in(self, state: ModelState) -> TokenChanges | None:  # noqa: ARG002
+        """Return what it did to tokens, as far as a model shows that it was applied to, perhaps before others."""
+        return self.token_changes()
+
     def footprint(self) -> Footprint | None:
         """Return what it reads and writes, for `rebase` and `lint`; None where that may be anything."""
         return None

@@ -102,12 +102,14 @@ class RemoveTokens(TokenListOperation):
             gone = (*gone, *lost)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
+        gone = [token for token in before.tokenizer.ids if token not in after.tokenizer.ids]
+        # Without `with` it removes what is listed and nothing else.
+        named = self.tokens or (self.list_removed(before) if self.with_ else gone)
         if self.ids == "compact":
             reason = "higher ids move down; tokenized data will refer to other tokens"
         else:
-            reason = f"text with {format_quoted(self.list_removed(before))} is tokenized differently"
-        named = {*self.list_removed(before)}
-        lost = [token for token in before.tokenizer.ids if token not in after.tokenizer.ids and token not in named]
+            reason = f"text with {format_quoted(named)} is tokenized differently"
+        lost = [token for token in gone if token not in {*named}] if self.with_ else []
         if lost:
             reason += f"; also removes {len(lost)} that no text produces without them: {format_quoted(lost)}"
         return Risk.breaking(reason)

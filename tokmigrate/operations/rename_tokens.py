@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
@@ -15,12 +14,10 @@ from tokmigrate.model.documents.chat_template import find_in_templates, texts_in
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import with_renamed_tokens
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, merges_of, product
+from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Merge, merges_of, product
 from tokmigrate.operations.operation import CHAT_TEMPLATE, Context, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.row_operations import with_reinitialised_rows
 from tokmigrate.operations.token_checks import id_of
-
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 class RenameTokens(Operation):
@@ -71,7 +68,7 @@ class RenameTokens(Operation):
                     f"'{seen[new]}' and '{old}' cannot both become '{new}'", hint="give one another text"
                 )
             seen[new] = old
-            if model.get("byte_fallback") and _BYTE.fullmatch(old) and old in state.tokenizer.vocabulary:
+            if model.get("byte_fallback") and BYTE.fullmatch(old) and old in state.tokenizer.vocabulary:
                 raise OperationError(f"'{old}' (id {number}) represents a byte, which the library finds by that text")
         merges = find_merges(model)
         token = next((old for old in self.tokens if old in merges), None)

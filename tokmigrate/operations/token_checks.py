@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tokmigrate.errors import OperationError, suggest
 from tokmigrate.formatting import format_quoted
@@ -13,8 +13,10 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import find_named_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import (
+    BYTE,
     FILE,
     Tokenizer,
+    is_byte_level,
     letters_of_bytes,
     model_kind,
     post_processor_tokens,
@@ -53,8 +55,7 @@ def check_not_in_use(state: ModelState, gone: frozenset[str]) -> None:
             raise OperationError(
                 f"'{token}' is used by {place}", where=file, hint="let another token do that first, or keep it"
             )
-    document = state.documents[FILE]
-    letters = sorted(each for each in gone & state.tokenizer.vocabulary.keys() if is_letter(each, document))
+    letters = sorted(filter(find_letters(state.documents[FILE]), gone & state.tokenizer.vocabulary.keys()))
     if letters:
         are = "is a letter" if len(letters) == 1 else "are letters"
         raise OperationError(
@@ -80,11 +81,10 @@ def find_uses(state: ModelState, gone: frozenset[str]) -> Iterator[tuple[str, st
         yield template.file, template.kind, token
 
 
-def is_letter(token: str, document: Json) -> bool:
-    """Return whether a token of the model is one of the letters or bytes that all text is made of."""
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bool(document["model"].get("byte_fallback"))
-    return len(token) == 1 and "'ByteLevel'" in str(document.get("pre_tokenizer"))
+def find_letters(document: Json) -> Callable[[str], bool]:
+    """Return what tells whether a token of the model is one of the letters or bytes that all text is made of."""
+    has_letters, has_bytes = is_byte_level(document), bool(document["model"].get("byte_fallback"))
+    return lambda token: has_bytes if BYTE.fullmatch(token) else has_letters and len(token) == 1
 
 
 _FEW = 32

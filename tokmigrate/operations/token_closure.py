@@ -13,7 +13,7 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.references import ids_by_field
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, Tokenizer, merges_of, product
-from tokmigrate.operations.token_checks import find_uses, is_letter
+from tokmigrate.operations.token_checks import find_letters, find_uses
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,23 @@ class MergeTrees:
         """
         found = set(tokens)
         for token in list(found):
-            if self.halves(token):
-                found.update(self._merge_letters(token)[0])
+            found.update(self._find_way(token)[0])
         return found & self.tokenizer.ids.keys()
 
     def halves(self, token: str) -> Merge | None:
         """Return the two tokens that a BPE merges last on its way to a token, None where it does not make it."""
+        return self._find_way(token)[1]
+
+    def _find_way(self, token: str) -> tuple[list[str], Merge | None]:
+        """Return the letters of a token, what merges make of them, and the last merge; nothing if it is not made."""
         if not self._ranks or token in self.tokenizer.added:
-            return None
+            return [], None
         made, last = self._merge_letters(token)
-        return last if made[-1] == token else None
+        return (made, last) if made[-1:] == [token] else ([], None)
 
     @cached_property
     def _ranks(self) -> Mapping[Merge, int]:
-        ranks: dict[Merge, int] = {}
-        for rank, merge in enumerate(merges_of(self._model)):
-            ranks[merge] = rank
-        return ranks
+        return {merge: rank for rank, merge in enumerate(merges_of(self._model))}
 
     @cached_property
     def _model(self) -> Mapping[str, Json]:
@@ -90,9 +90,9 @@ def required_tokens(state: ModelState) -> dict[str, Literal["structural", "role"
     Returns:
         `structural` for letters, bytes, added tokens and the unknown token; `role` for a token that a file names.
     """
-    document, tokenizer = state.documents[FILE], state.tokenizer
+    tokenizer, is_letter = state.tokenizer, find_letters(state.documents[FILE])
     found: dict[str, Literal["structural", "role"]] = {
-        token: "structural" for token in tokenizer.vocabulary if is_letter(token, document)
+        token: "structural" for token in tokenizer.vocabulary if is_letter(token)
     }
     found |= dict.fromkeys(tokenizer.added, "structural")
     if tokenizer.unknown is not None:

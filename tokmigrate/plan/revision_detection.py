@@ -13,7 +13,7 @@ from tokmigrate.errors import OperationError, TokmigrateError
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.semantic_diff import differences, without_ignorable
 from tokmigrate.model.documents.state import Made, ModelState
-from tokmigrate.operations.operation import Context, NewToken, Operation, TokenChanges
+from tokmigrate.operations.operation import Context, NewToken, TokenChanges
 from tokmigrate.revision.migration import Migration
 from tokmigrate.vocabulary.ids import runs
 from tokmigrate.vocabulary.row_edit import RowEdit
@@ -52,7 +52,7 @@ def verify_at_revision(state: ModelState, migrations: Sequence[Migration]) -> Mo
         for planned in migration.record_operations(state.tokenizer):
             source = planned.origin or migration
             context = Context(source.revision, source.init, migration.attachments)
-            tokens.follow(planned.operation, context)
+            tokens.follow(planned.operation.token_changes_in(state), context)
             try:
                 expected = planned.operation.expected(expected, context)
             except TokmigrateError as error:
@@ -130,9 +130,11 @@ class _Tokens:
     known: dict[str, _Token] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
 
-    def follow(self, operation: Operation, context: Context) -> None:
-        """Follow the tokens through an operation."""
-        changes = operation.token_changes() or TokenChanges()
+    def follow(self, changes: TokenChanges | None, context: Context) -> None:
+        """Follow the tokens through an operation that does this to them, None where it is not known."""
+        if changes is None:
+            self._forget_ids()
+            return
         for new in () if changes.may_exist else changes.added:
             self._set(new.content, _Token(Made(context.revision, new.content), new))
         for old, text in changes.renamed.items():
@@ -140,9 +142,10 @@ class _Tokens:
             self.gone.add(old)
         for token in changes.removed:
             self.known.pop(token, None)
-            # Ids may have closed up.
-            self.known = {other: replace(held, id=None) for other, held in self.known.items()}
+            self._forget_ids()
             self.gone.add(token)
+        for text in changes.extended:
+            self._set(text, _Token(Made(context.revision, text)))
         for token, number in changes.moved.items():
             self._set(token, replace(self.known.get(token, _Token()), id=number))
         for token in changes.reinitialised:
@@ -159,6 +162,10 @@ class _Tokens:
                 yield f"the token '{token}' has id {ids[token]} instead of {held.id}"
             elif held.flags and state.tokenizer.token(token) != replace(held.flags.to_added_token(), content=token):
                 yield f"the token '{token}' has other flags"
+
+    def _forget_ids(self) -> None:
+        """Forget the ids: they may have closed up."""
+        self.known = {token: replace(held, id=None) for token, held in self.known.items()}
 
     def _set(self, token: str, held: _Token) -> None:
         self.known[token] = held

@@ -107,7 +107,7 @@ def _write(workspace: Workspace, message: str, suffix: str, text: str) -> Path:
 
 
 def write_attachment(workspace: Workspace, name: str, text: str) -> Path:
-    """Write a file that the next migration refers to, and return its path; raises StorageError where it exists."""
+    """Write a new file into the directory of migrations, and return its path; raises StorageError where it exists."""
     path = workspace.migrations / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

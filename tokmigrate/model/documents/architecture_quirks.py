@@ -158,7 +158,7 @@ def ordered_tail(state: ModelState) -> OrderedTail | None:
     if state.traits.model_type not in IDS_AFTER_THE_LAST:
         return None
     texts = state.tokenizer.texts
-    last = max(texts)
+    last = state.tokenizer.highest
     first = state.tokenizer.ids.get(NO_TIMESTAMPS)
     if first is None:
         return OrderedTail(last + 1, max(last + 1, state.vocab_size))

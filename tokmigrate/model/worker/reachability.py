@@ -18,7 +18,7 @@ from typing import Any
 
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.library import open_tokenizer
-from tokmigrate.model.tokenizer.tokenizer_json import bytes_of_letters, is_byte_level
+from tokmigrate.model.tokenizer.tokenizer_json import BYTE, bytes_of_letters, is_byte_level
 from tokmigrate.model.worker.worker_main import run_worker
 from tokmigrate.vocabulary.ids import is_tombstone
 
@@ -79,7 +79,7 @@ class _Tokenizer:
                 return octets.decode()
             except UnicodeDecodeError:
                 return None
-        if self.model.get("byte_fallback") and len(token) == 6 and token.startswith("<0x"):
+        if self.model.get("byte_fallback") and BYTE.fullmatch(token):
             return None
         own = self._bare(token)
         return own.replace("\u2581", " ") if self._marks_spaces else own
