@@ -31,6 +31,7 @@ from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.plan.shard_layout import OTHER_SHARD, VOCABULARY_SHARD
 from tokmigrate.settings import ModelEntry
 from tokmigrate.settings.workspace import WeightsSetting
+from tokmigrate.state.database import open_state
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADD = [{"operations": [{"add_tokens": {"tokens": [token]}}]} for token in ("<one>", "<two>")]
@@ -59,6 +60,16 @@ def make_isolating(root: Path, *, one_file: bool = False) -> Here:
 
 def tensor_names(path: Path) -> set[str]:
     return {entry.name for entry in read_header(path).entries}
+
+
+def test_the_new_shards_are_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokmigrate.apply.known_files._FINE_NS", 0)
+    place = make_isolating(tmp_path / "w", one_file=True)
+    for words, shards in ((("upgrade",), {OTHER_SHARD, VOCABULARY_SHARD}), (("downgrade", BASE), {SINGLE})):
+        assert place.run(*words).returncode == 0
+        state = open_state(f"sqlite:///{place.root}/.tokmigrate/state.db", place.root)
+        (model,) = state.list_models()
+        assert state.known_files(model).keys() == shards
 
 
 @thorough(6)

@@ -126,8 +126,8 @@ def publish_run(
     known = find_known(changes[0].snapshot, state.known_files(model))
     reads_again = workspace.verify == "paranoid"
     if not reads_again:
-        left = _read_last_digests(state, model, ObjectStore(workspace.objects))
-        own = replace(changes[0], known_tensors=find_known_tensors(changes[0].snapshot, known, *left))
+        digests = _read_last_digests(state, model, ObjectStore(workspace.objects))
+        own = replace(changes[0], known_tensors=find_known_tensors(changes[0].snapshot, known, *digests))
         changes = (own, *changes[1:])
     with BackgroundCall(partial(verify_once, workspace, outcome_of_changes(changes), checks, accepted)) as acceptance:
         written = publish(
@@ -140,9 +140,10 @@ def publish_run(
             keep_owner=keep_owner,
             reads_again=reads_again,
         )
+    left = {name: digest for name, digest in known.items() if name not in changes[0].candidate.removed}
     # A hint, and the change is made: without it the next command reads more. Clones have a new inode or time too.
     with suppress(TokmigrateError):
-        state.remember_files(model, describe_files(changes[0].area.model, {**known, **written}))
+        state.remember_files(model, describe_files(changes[0].area.model, {**left, **written}))
 
 
 def _read_last_digests(
