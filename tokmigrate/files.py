@@ -39,10 +39,6 @@ _HINTS = {
 _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.EBADF}
 
 
-class UnsupportedError(StorageError):
-    """The filesystem does not know this call; another way may be taken."""
-
-
 class MissingFileError(StorageError):
     """There is no such file."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tokmigrate.apply.durable import fsync_parents
 from tokmigrate.errors import StorageError
-from tokmigrate.files import UnsupportedError, storage_error, storage_errors
+from tokmigrate.files import storage_error, storage_errors
 
 # renameat2(2), and renamex_np(2) of macOS
 _AT_FDCWD = -100
@@ -29,7 +29,7 @@ _RENAME_SWAP = 2
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
-class SwapUnsupportedError(UnsupportedError):
+class SwapUnsupportedError(StorageError):
     """The system or the filesystem has no atomic swap; three renames and a journal replace it."""
 
 

@@ -1,7 +1,7 @@
 """Build a downgrade from the difference of two states: no operation needs an inverse of its own.
 
 Records of undone migrations compose: going back over many is one pass. Where nothing was touched since, every byte is
-restored. If the model was trained or rewritten, the undo is semantic: `apply.semantic_undo`.
+restored. If the model was trained or rewritten, the undo is semantic: see `model.documents.semantic_diff`.
 """
 
 from __future__ import annotations

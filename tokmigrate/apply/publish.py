@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
-from tokmigrate.apply.atomic_swap import finish_two_step, swap, two_step_swap
+from tokmigrate.apply.atomic_swap import SwapUnsupportedError, finish_two_step, swap, two_step_swap
 from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.clone import seal_tree
 from tokmigrate.apply.durable import fsync_tree_bottom_up
@@ -26,7 +26,7 @@ from tokmigrate.apply.stage import StagedDirectory, stage, write_file
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError, StorageError
 from tokmigrate.events import ActivityStarted, BytesProcessed, OnProgress, Step, StepReached, Warned
-from tokmigrate.files import UnsupportedError, exists, fsync_directory, storage_errors
+from tokmigrate.files import exists, fsync_directory, storage_errors
 from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
@@ -222,7 +222,7 @@ def _foreign(part: JournalEntry, generation: str | None) -> RecoveryNeededError:
 def _commit(area: WorkArea) -> None:
     try:
         swap(area.model, area.stage)
-    except UnsupportedError:
+    except SwapUnsupportedError:
         two_step_swap(area.model, area.stage, area.aside)
 
 

@@ -104,11 +104,10 @@ def read_shard(
             tensor, begin = tensors.get(entry.name), header.data_start + entry.begin
             writer = next((each for each in writers if entry.name in each), None)
             if tensor is None:
-                rest = writer.list_rest(entry.name) if writer is not None and entry.name in known else None
-                if writer is not None and rest is not None and count(rest) < len(entry):
-                    work = partial(_copy_rest, file, entry, begin, fixed, writer, rest, known[entry.name])
-                else:
-                    work = partial(_read_fixed, file, entry, begin, fixed, writer, stopped)
+                whole: Sequence[Run] = ((0, len(entry)),)
+                rest = writer.list_rest(entry.name) if writer is not None and entry.name in known else whole
+                runs, digest = (rest, known[entry.name]) if count(rest) < len(entry) else (whole, None)
+                work = partial(_read_fixed, file, entry, begin, fixed, writer, stopped, runs, digest)
                 blocks.append(_Block(entry.name, len(entry), work))
                 continue
             rows = stack.enter_context(TensorRows(path, begin, tensor.geometry, tensor.dtype))
@@ -162,44 +161,24 @@ def _read_fixed(
     fixed: dict[str, str],
     writer: ShardWriter | None,
     stopped: threading.Event,
+    runs: Sequence[Run],
+    digest: str | None,
 ) -> Sequence[Matrix]:
+    """Read the bytes `runs` of a tensor; these are all of it, unless its digest is known."""
     hasher = blake3()
-    for offset in range(0, len(entry), CACHED_BYTES):
+    for start, stop in (run for group in cut_runs(runs, CACHED_BYTES) for run in group):
         if stopped.is_set():
             break
-        data = _buffer(min(CACHED_BYTES, len(entry) - offset)).data
-        file.fill(data, begin + offset)
-        hasher.update(data)
+        data = _buffer(stop - start).data
+        file.fill(data, begin + start)
+        if digest is None:
+            hasher.update(data)
         if writer is not None:
-            writer.put_bytes(entry.name, offset, data)
-    fixed[entry.name] = hasher.hexdigest()
+            writer.put_bytes(entry.name, start, data)
+    fixed[entry.name] = hasher.hexdigest() if digest is None else digest
     if writer is not None:
         writer.end_tensor(entry.name, fixed[entry.name])
     return ()
-
-
-def _copy_rest(
-    file: OpenFile,
-    entry: TensorEntry,
-    begin: int,
-    fixed: dict[str, str],
-    writer: ShardWriter,
-    rest: Sequence[Run],
-    digest: str,
-) -> Sequence[Matrix]:
-    """Copy the parts of a tensor whose blocks are not shared, and take its digest as it is known."""
-    for start, stop in _cut_long(rest):
-        data = _buffer(stop - start).data
-        file.fill(data, begin + start)
-        writer.put_bytes(entry.name, start, data)
-    fixed[entry.name] = digest
-    writer.end_tensor(entry.name, digest)
-    return ()
-
-
-def _cut_long(runs: Sequence[Run]) -> Iterator[Run]:
-    for start, stop in runs:
-        yield from ((first, min(first + CACHED_BYTES, stop)) for first in range(start, stop, CACHED_BYTES))
 
 
 def _buffer(size: int) -> Octets:

@@ -33,6 +33,8 @@ class StagedDirectory:
     path: Path
     contents: Contents
     writers: Mapping[str, ShardWriter]
+    sources: Mapping[str, Header]
+    """The headers of the shards on disk that have a tensor of a written one, by file."""
 
     def complete(self, snapshot: Snapshot, candidate: Candidate, completion: Completion) -> None:
         """Write the new rows of the shards, and give these their metadata."""
@@ -51,18 +53,16 @@ class StagedDirectory:
         """
         _check_files(self.path, snapshot, candidate)
         tensors = snapshot.tensors_by_name
-        sources = _find_sources(snapshot, candidate)
+        places = _find_places(snapshot, self.sources)
         for name, writer in self.writers.items():
             is_right = writer.digest() == completion.digests[name]
             if is_right and reads_again:
                 drop_cache(writer.path)
                 is_right = read_shard_digest(writer.path, tensors, candidate.edit.new_rows) == completion.digests[name]
             if is_right:
-                is_right = writer.is_in_place(
-                    {real_path(snapshot.directory, file): old for file, old in sources.items()}
-                )
+                is_right = writer.is_in_place(places)
             if not is_right:
-                for file in sources:
+                for file in self.sources:
                     _check_untouched(snapshot, file)
                 raise VerificationError(
                     "the bytes are not those that were planned: the model was changed since it was migrated",
@@ -111,10 +111,11 @@ def stage(
             for name, header in candidate.headers.items()
         }
         sources = _find_sources(snapshot, candidate)
+        places = _find_places(snapshot, sources)
         with ExitStack() as stack:
             for writer in writers.values():
                 stack.enter_context(writer)
-                writer.start({real_path(snapshot.directory, name): old for name, old in sources.items()})
+                writer.start(places)
             for name, old in sources.items():
                 source, identity = real_path(snapshot.directory, name), snapshot.weights.shard(name).identity
                 # Looked at after its blocks were shared: what was written into it before that would show.
@@ -128,7 +129,7 @@ def stage(
             if name not in sources:
                 source, old = real_path(snapshot.directory, name), snapshot.weights.shard(name).header
                 contents = contents.join(read_shard(source, old, tensors, populations, stopped=stopped))
-    return StagedDirectory(target, contents, writers)
+    return StagedDirectory(target, contents, writers, sources)
 
 
 def _find_sources(snapshot: Snapshot, candidate: Candidate) -> dict[str, Header]:
@@ -136,6 +137,10 @@ def _find_sources(snapshot: Snapshot, candidate: Candidate) -> dict[str, Header]
     names = {entry.name for header in candidate.headers.values() for entry in header.entries}
     shards = {shard.file: shard for shard in (snapshot.weights.tensor(name)[0] for name in names)}
     return {file: shards[file].header for file in sorted(shards)}
+
+
+def _find_places(snapshot: Snapshot, sources: Mapping[str, Header]) -> dict[Path, Header]:
+    return {real_path(snapshot.directory, file): old for file, old in sources.items()}
 
 
 def _find_origin(snapshot: Snapshot, candidate: Candidate, name: str) -> Path:
