@@ -1,0 +1,55 @@
+"""The scripts of Unicode, and which of them a text is written in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from typing import Any
+
+import regex
+
+COMMON = "Common"
+"""What Unicode calls the characters that belong to many scripts or to none: digits, punctuation, symbols, accents."""
+
+_NAMES = """
+Latin Cyrillic Han Hangul Hiragana Katakana Arabic Devanagari Greek Hebrew Thai Bengali Tamil Telugu Armenian Georgian
+Gujarati Gurmukhi Kannada Malayalam Sinhala Khmer Lao Myanmar Tibetan Ethiopic Oriya Mongolian Adlam Ahom
+Anatolian_Hieroglyphs Avestan Balinese Bamum Bassa_Vah Batak Beria_Erfe Bhaiksuki Bopomofo Brahmi Braille Buginese
+Buhid Canadian_Aboriginal Carian Caucasian_Albanian Chakma Cham Cherokee Chorasmian Coptic Cuneiform Cypriot
+Cypro_Minoan Deseret Dives_Akuru Dogra Duployan Egyptian_Hieroglyphs Elbasan Elymaic Garay Glagolitic Gothic Grantha
+Gunjala_Gondi Gurung_Khema Hanifi_Rohingya Hanunoo Hatran Imperial_Aramaic Inscriptional_Pahlavi
+Inscriptional_Parthian Javanese Kaithi Kawi Kayah_Li Kharoshthi Khitan_Small_Script Khojki Khudawadi Kirat_Rai Lepcha
+Limbu Linear_A Linear_B Lisu Lycian Lydian Mahajani Makasar Mandaic Manichaean Marchen Masaram_Gondi Medefaidrin
+Meetei_Mayek Mende_Kikakui Meroitic_Cursive Meroitic_Hieroglyphs Miao Modi Mro Multani Nabataean Nag_Mundari
+Nandinagari New_Tai_Lue Newa Nko Nushu Nyiakeng_Puachue_Hmong Ogham Ol_Chiki Ol_Onal Old_Hungarian Old_Italic
+Old_North_Arabian Old_Permic Old_Persian Old_Sogdian Old_South_Arabian Old_Turkic Old_Uyghur Osage Osmanya
+Pahawh_Hmong Palmyrene Pau_Cin_Hau Phags_Pa Phoenician Psalter_Pahlavi Rejang Runic Samaritan Saurashtra Sharada
+Shavian Siddham Sidetic SignWriting Sogdian Sora_Sompeng Soyombo Sundanese Sunuwar Syloti_Nagri Syriac Tagalog
+Tagbanwa Tai_Le Tai_Tham Tai_Viet Tai_Yo Takri Tangsa Tangut Thaana Tifinagh Tirhuta Todhri Tolong_Siki Toto
+Tulu_Tigalari Ugaritic Vai Vithkuqi Wancho Warang_Citi Yezidi Yi Zanabazar_Square
+"""
+
+SCRIPTS = tuple(_NAMES.split())
+"""As in Scripts.txt of Unicode 17. Those that most text is written in come first, since each is tried in turn."""
+
+
+@cache
+def find_script(letter: str) -> str:
+    """Return the script of a character."""
+    return str(_pattern().match(letter).lastgroup or COMMON)
+
+
+def find_main_script(text: str) -> str:
+    """Return the script of most characters of a text, of equal ones the first by name; `COMMON` without a letter."""
+    counts: Counter[str] = Counter()
+    for letter, count in Counter(text).items():
+        counts[find_script(letter)] += count
+    del counts[COMMON]
+    return min(counts, key=lambda script: (-counts[script], script), default=COMMON)
+
+
+@cache
+def _pattern() -> Any:
+    """Return what matches a character in the group of its script."""
+    named = "|".join(rf"(?P<{name}>\p{{Script={name}}})" for name in SCRIPTS)
+    return regex.compile(rf"[\p{{Script=Common}}\p{{Script=Inherited}}]|{named}|.", regex.DOTALL)
