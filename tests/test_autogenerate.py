@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.semantic_diff import differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+from tokmigrate.operations.extend_vocab import reachable_merges
 from tokmigrate.operations.operation import Context
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.settings import Workspace, read_workspace
@@ -138,6 +140,125 @@ def test_the_command_lists_what_is_left(tmp_path: Path) -> None:
     shutil.copytree(real("gpt2-chatml"), tmp_path / "before")
     from_directory = place.asked(*(word if word != "m" else "before" for word in words))
     assert yaml.safe_load(Path(from_directory["file"]).read_text("utf-8"))["models"] == ["*"]
+
+
+def test_scores_that_differ_are_told(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "oromo-t5")
+    documents = copy.deepcopy(dict(side_of(model.directory).documents))
+    vocabulary = documents[FILE]["model"]["vocab"]
+    changed = {100: -3.5, 200: math.nextafter(vocabulary[200][1], 0), 300: math.nextafter(vocabulary[300][1], 0)}
+    for place, score in changed.items():
+        vocabulary[place] = [vocabulary[place][0], score]
+    done = autogenerate(model.workspace, "Scores", side_of(model.directory), Side("after", documents))
+    assert (done.path, done.operations) == (None, ())
+    assert [(each.aspect, each.subject, each.after) for each in done.left] == [
+        ("scores", f"1 pieces, such as '{vocabulary[100][0]}'", -3.5),
+        ("rounding", f"2 pieces, such as '{vocabulary[200][0]}'", changed[200]),
+    ]
+
+
+def trimmed(documents: Mapping[str, Any], gone: set[str]) -> dict[str, Any]:
+    """Return a tokenizer without tokens and with ids that close up, as a script makes it that knows no migrations."""
+    after = copy.deepcopy(dict(documents))
+    document = after[FILE]
+    model, old = document["model"], Tokenizer(documents[FILE]).ids
+    places = {number: place for place, number in enumerate(sorted(old[token] for token in old.keys() - gone))}
+    ids = {token: places[number] for token, number in old.items() if token not in gone}
+    if isinstance(model["vocab"], list):
+        model["vocab"] = [piece for piece in model["vocab"] if piece[0] not in gone]
+        model["unk_id"] = places[model["unk_id"]]
+    else:
+        model["vocab"] = {token: ids[token] for token in model["vocab"] if token not in gone}
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+        model["merges"] = [pair for pair in pairs if gone.isdisjoint([*pair, "".join(pair)])]
+    for entry in document["added_tokens"]:
+        entry["id"] = ids[entry["content"]]
+    for entry in ((document["post_processor"] or {}).get("special_tokens") or {}).values():
+        entry["ids"] = [ids[token] for token in entry["tokens"]]
+    settings = after["tokenizer_config.json"]
+    decoder = settings.get("added_tokens_decoder", {})
+    settings["added_tokens_decoder"] = {str(ids[entry["content"]]): entry for entry in decoder.values()}
+    after["config.json"] = {**after["config.json"], "vocab_size": len(ids)}
+    return after
+
+
+def unused_parts(documents: Mapping[str, Any], keep: int) -> set[str]:
+    """Return tokens behind the first `keep` that no merge of a kept token needs."""
+    tokenizer = Tokenizer(documents[FILE])
+    whole = [token for token in tokenizer.vocabulary if token not in tokenizer.added]
+    return {token for token in whole[keep:] if len(token) > 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "field", "shrink"),
+    [
+        ("gpt2-chatml", 1000, "keep_file", "exact"),
+        ("gpt2-chatml", 4000, "tokens_file", "exact"),
+        ("gpt2-chatml", 6340, "tokens", "exact"),
+        ("oromo-t5", 8000, "keep_file", "exact"),
+    ],
+)
+def test_a_vocabulary_that_a_script_trimmed(name: str, keep: int, field: str, shrink: object, tmp_path: Path) -> None:
+    model = shared_model(tmp_path, name)
+    rows = model.rows()
+    before = side_of(model.directory).documents
+    after = trimmed(before, unused_parts(before, keep))
+    done = autogenerate(model.workspace, "Trim", side_of(model.directory), Side("after", after))
+    assert (done.left, done.refused, names(done)) == ((), (), ["remove_tokens"])
+    assert done.path is not None
+    (item,) = yaml.safe_load(done.path.read_text("utf-8"))["operations"]
+    assert field in item["remove_tokens"]
+    assert item["remove_tokens"]["shrink"] == shrink
+    assert [path.name for path in done.list_files] == (
+        [] if field == "tokens" else [f"0001_trim.{field.removesuffix('_file')}.txt"]
+    )
+    assert len(done.path.read_text("utf-8").split("\n")) < 80
+    upgrade(model.workspace, model.entry)
+    assert model.library().get_vocab() == Tokenizer(after[FILE]).ids
+    assert differences(side_of(model.directory).documents, after) == ()
+    old, new = Tokenizer(before[FILE]).ids, Tokenizer(after[FILE]).ids
+    kept = [old[token] for token in sorted(new, key=new.__getitem__)]
+    assert all((moved == rows[tensor][kept]).all() for tensor, moved in model.rows().items())
+    model.down()
+    assert all((back == rows[tensor]).all() for tensor, back in model.rows().items())
+
+
+def test_a_vocabulary_that_tokmigrate_extended_and_pruned(tmp_path: Path) -> None:
+    target, model = (shared_model(tmp_path / root, "gpt2-chatml") for root in ("target", "model"))
+    ids = Tokenizer(side_of(target.directory).documents[FILE]).vocabulary
+    words = [token for token in ids if token.isalpha() and token.isascii() and 3 <= len(token) <= 4][:160]
+    pairs = [pair for pair in zip(words[::2], words[1::2], strict=True) if "".join(pair) not in ids]
+    state = state_without_weights(side_of(target.directory).documents, 0)
+    merges = [" ".join(pair) for pair in reachable_merges(state, pairs)]
+    (target.root / "migrations" / "m.merges").write_text("".join(f"{merge}\n" for merge in merges), "utf-8")
+    target.migrate("- extend_vocab: {merges_file: m.merges, init: {strategy: subtokens, output: first_piece}}")
+    done = led(model, target.directory)
+    assert (done.left, names(done)) == ((), ["extend_vocab"])
+    assert [path.read_text("utf-8").splitlines() for path in done.list_files] == [merges]
+    assert model.bytes()[FILE] == target.bytes()[FILE]
+    assert all((rows == model.rows()[tensor]).all() for tensor, rows in target.rows().items())
+    # Both at once, from the state before, with a token that was added in between.
+    gone = [token for token in list(ids)[-80:] if token not in "".join(merges)]
+    (target.root / "migrations" / "gone.json").write_text(json.dumps(gone), "utf-8")
+    target.migrate("- remove_tokens: {tokens_file: gone.json, ids: compact, shrink: true, acknowledge: breaking}")
+    target.migrate('- add_tokens: {tokens: ["<tool>"]}')
+    model.down()
+    for path in (tmp_path / "model" / "migrations").iterdir():
+        path.unlink()
+    done = led(model, target.directory)
+    assert (done.left, names(done)[:3]) == ((), ["remove_tokens", "extend_vocab", "add_tokens"])
+    assert model.library().to_str() == target.library().to_str()
+
+
+def test_merges_before_old_ones_are_refused(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "gpt2-chatml")
+    documents = copy.deepcopy(dict(side_of(model.directory).documents))
+    held = documents[FILE]["model"]
+    held["vocab"]["zq"] = len(held["vocab"])
+    held["merges"].insert(0, ["z", "q"])
+    done = autogenerate(model.workspace, "Merge", side_of(model.directory), Side("after", documents))
+    assert done.operations == ()
+    assert done.refused == ("extend_vocab: a new merge stands before an old one, so old text is tokenized differently",)
 
 
 def small() -> dict[str, Any]:

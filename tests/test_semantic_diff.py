@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from real_tokenizers import available, is_available, real
 from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.declared import Documents
 from tokmigrate.model.documents.reading import read_documents
-from tokmigrate.model.documents.semantic_diff import Difference, differences
+from tokmigrate.model.documents.semantic_diff import Difference, differences, without_ignorable
 
 REAL = available(
     "all-minilm-l6-v2",
@@ -45,17 +45,23 @@ def resaved(name: str, loader: Any, to: Path) -> Documents:
     return files(to / "saved")
 
 
+def besides_rounding(name: str, found: Sequence[Difference]) -> list[Difference]:
+    """Return the differences besides those of the scores of a Unigram model, which the library rounds."""
+    assert not [each for each in without_ignorable(found) if each.aspect == "rounding"]
+    return [each for each in found if name not in ("oromo-t5", "t5-small") or each.aspect != "rounding"]
+
+
 @pytest.mark.parametrize("name", [*REAL, "mistral-chat"])
 def test_saved_again_by_transformers_it_is_the_same(name: str, tmp_path: Path) -> None:
     saved = resaved(name, transformers.PreTrainedTokenizerFast, tmp_path)
-    assert differences(files(tmp_path / "source"), saved) == ()
-    assert differences(saved, files(tmp_path / "source")) == ()
+    assert besides_rounding(name, differences(files(tmp_path / "source"), saved)) == []
+    assert besides_rounding(name, differences(saved, files(tmp_path / "source"))) == []
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_saved_again_by_the_class_of_its_own_it_is_the_same(name: str, tmp_path: Path) -> None:
     saved = resaved(name, transformers.AutoTokenizer, tmp_path)
-    assert differences(files(tmp_path / "source"), saved) == ()
+    assert besides_rounding(name, differences(files(tmp_path / "source"), saved)) == []
 
 
 @pytest.mark.parametrize(
@@ -80,7 +86,7 @@ def test_roles_that_only_the_class_knows(name: str, model_type: str, config: Any
     shutil.copy(source / "config.json", tmp_path / "saved")
     found = differences(files(source), files(tmp_path / "saved"))
     # T5's class lists its sentinels, which no file had listed.
-    assert [each.aspect for each in found] == (["specials"] if name == "t5-small" else [])
+    assert [each.aspect for each in found if each.aspect != "rounding"] == (["specials"] if name == "t5-small" else [])
 
 
 def test_a_class_that_builds_the_tokenizer_itself_is_found(tmp_path: Path) -> None:

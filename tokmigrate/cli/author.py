@@ -56,7 +56,8 @@ def revision(
 
     With `--autogenerate --from DIR --to DIR` the file holds the operations that turn one tokenizer into the other.
     Either may be a model of the workspace; the first is then taken as planned at the head. The migration is planned on
-    the first tokenizer before it is written. Differences that no operation expresses are listed here and in the file.
+    the first tokenizer before it is written; long lists are in files beside it. Differences that no operation expresses
+    are listed here and in the file.
     """
     workspace = open_workspace_for_writing()
     known = lock_file.read_lock(workspace)
@@ -83,7 +84,7 @@ def _autogenerate(workspace: Workspace, message: str, before: str, after: str, a
     )
     names = [operation.name for operation in done.operations]
     if done.path:
-        line = f"wrote {done.path}: {', '.join(names)}"
+        line = f"wrote {', '.join([str(done.path), *(path.name for path in done.list_files)])}: {', '.join(names)}"
     else:
         line = "no file was written" if done.left else "the tokenizers are equivalent: no file was written"
     notes: list[RenderableType] = []
@@ -94,7 +95,13 @@ def _autogenerate(workspace: Workspace, message: str, before: str, after: str, a
             *diff_report.difference_tables(done.left),
             *(f"tried, and refused: {reason}" for reason in done.refused),
         ]
-    content = {"file": done.path, "operations": names, "left": done.left, "refused": done.refused}
+    content = {
+        "file": done.path,
+        "list_files": done.list_files,
+        "operations": names,
+        "left": done.left,
+        "refused": done.refused,
+    }
     print_result("revision", Result(content, [line], notes, exit_code=1 if done.left and not done.path else 0), as_json)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokmigrate.commands.diff import Side
 from tokmigrate.formatting import format_count
@@ -12,10 +13,12 @@ from tokmigrate.model.documents.declared import ID_FILES, state_without_weights
 from tokmigrate.model.documents.semantic_diff import Difference, differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, view
 from tokmigrate.operations.operation import Operation
+from tokmigrate.operations.token_lists import TokenListOperation
 from tokmigrate.plan.steps import steps_of
 from tokmigrate.revision.derivation import derive
+from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.names import new_revision_id
-from tokmigrate.revision.new_file import write_yaml_migration, yaml_text
+from tokmigrate.revision.new_file import file_name, write_yaml_migration, yaml_text
 from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import Workspace
 
@@ -24,12 +27,16 @@ _REMARKED = 20  # How many differences that are left a file lists
 
 @dataclass(frozen=True)
 class Generated:
-    """A migration that was written, None where no operation leads nearer; what still differs, and what was refused."""
+    """A migration that was written, None where no operation leads nearer; what still differs, and what was refused.
+
+    Its long lists are in files beside it.
+    """
 
     path: Path | None
     operations: tuple[Operation, ...]
     left: tuple[Difference, ...]
     refused: tuple[str, ...]
+    list_files: tuple[Path, ...] = ()
 
 
 def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) -> Generated:
@@ -45,17 +52,40 @@ def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) 
     operations, refused = tuple(derived.operations), tuple(dict.fromkeys(derived.refused))
     if not operations:
         return Generated(None, (), differences(before.documents, target), refused)
-    text = yaml_text(revision, None, message, operations)
-    name = "migration.yaml"
-    migration = yaml_migration(text.encode("utf-8"), workspace.migrations / name, name, workspace.root)
-    (step,) = steps_of(state, [migration])
+    operations, lists = _move_lists(operations, file_name(workspace, message, ""))
+    (step,) = steps_of(state, [_read_back(yaml_text(revision, None, message, operations), lists)])
     left = differences(step.after.documents, target)
     refused = refused if left else ()
     remarks = _remarks(before, after, operations, left, refused)
     path = write_yaml_migration(
-        workspace, message, operations, revision=revision, remarks=remarks, models=before.models
+        workspace, message, operations, revision=revision, remarks=remarks, models=before.models, attachments=lists
     )
-    return Generated(path, operations, left, refused)
+    return Generated(path, operations, left, refused, tuple(path.parent / name for name in lists))
+
+
+def _move_lists(operations: Sequence[Operation], stem: str) -> tuple[tuple[Operation, ...], dict[str, str]]:
+    """Return operations whose long lists are in files, whose names begin with `stem`, and the texts of these files."""
+    moved: list[Operation] = []
+    files: dict[str, str] = {}
+    for operation in operations:
+        if isinstance(operation, TokenListOperation):
+            named, listed = operation.with_files(stem)
+            if not files.keys().isdisjoint(listed):
+                named, listed = operation.with_files(f"{stem}.{len(files) + 1}")
+            files |= listed
+            moved.append(named)
+        else:
+            moved.append(operation)
+    return tuple(moved), files
+
+
+def _read_back(text: str, attachments: Mapping[str, str]) -> Migration:
+    """Return the migration that a text and its attachments are once they are written."""
+    with TemporaryDirectory() as folder:
+        for name, listed in attachments.items():
+            (Path(folder) / name).write_text(listed, "utf-8", newline="\n")
+        name = "migration.yaml"
+        return yaml_migration(text.encode("utf-8"), Path(folder) / name, name, Path(folder))
 
 
 def _remarks(

@@ -19,14 +19,11 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, find_spaced, model_kind
 from tokmigrate.model.worker.impact import corpus_bytes
 from tokmigrate.model.worker.worker import stream_worker
-from tokmigrate.operations.extend_vocab import reachable_merges
+from tokmigrate.operations.extend_vocab import SUBTOKENS, reachable_merges
 from tokmigrate.operations.operation import Context
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
 from tokmigrate.settings import Workspace
-
-SUBTOKENS = {"strategy": "subtokens", "output": "first_piece"}
-"""How the rows of learned tokens are initialised: from the old tokens that they join."""
 
 STEPS = 10
 """In how many parts the merges are reported."""

@@ -100,6 +100,11 @@ class AddTokens(TokenListOperation):
     def read_items(cls, file: str, data: bytes) -> tuple[NewToken, ...]:
         return tuple(NewToken(content=token) for token in read_tokens(file, data))
 
+    @classmethod
+    def format_items(cls, items: Sequence[NewToken]) -> Sequence[str] | None:
+        texts = [token.content for token in items]
+        return texts if all(token == NewToken(content=token.content) for token in items) else None
+
 
 def with_new_tokens(
     state: ModelState, context: Context, tokens: Sequence[NewToken], init: InitSpec | None

@@ -49,6 +49,10 @@ MergeField = Annotated[
 ]
 
 
+SUBTOKENS = {"strategy": "subtokens", "output": "first_piece"}
+"""How the row of a token is initialised from the old tokens that it is joined from."""
+
+
 class ExtendVocab(TokenListOperation):
     """Append merges to a BPE, and give each token that they make an id and a row.
 
@@ -125,6 +129,10 @@ class ExtendVocab(TokenListOperation):
     @classmethod
     def read_items(cls, file: str, data: bytes) -> tuple[Merge, ...]:
         return tuple(read_list(file, data, TypeAdapter(list[MergeField])))
+
+    @classmethod
+    def format_items(cls, items: Sequence[Merge]) -> Sequence[Any]:
+        return [" ".join(merge) for merge in items] if find_spaced(items) is None else items
 
     def _products(self) -> tuple[str, ...]:
         # Without the prefix of a continuing piece, which only the tokenizer knows and few have.

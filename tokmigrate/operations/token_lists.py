@@ -18,6 +18,10 @@ _SPELLING = "a line is a token as tokenizer.json spells it; a `.json` file with 
 FILE_DESCRIPTION = "A file with one token a line, or a `.json` file with a list of texts, relative to the migration."
 
 
+LONG = 50
+"""A list with more items belongs into a file beside the migration."""
+
+
 class TokenListOperation(Operation):
     """An operation on tokens that are listed in the migration (`tokens`) or in a file (`tokens_file`).
 
@@ -47,10 +51,31 @@ class TokenListOperation(Operation):
         # What a file lists is not written again into the migration: the set of written fields stays.
         return cast(Self, self.model_construct(_fields_set=self.model_fields_set, **{**dict(self), **listed}))
 
+    def with_files(self, stem: str) -> tuple[Self, Mapping[str, str]]:
+        """Return the operation that names a file for a list that is too long for a migration, and the text of the file.
+
+        The name of the file is `stem` with an ending. Nothing is moved that a file cannot hold.
+        """
+        for tokens, name in self.lists.items():
+            items = self.format_items(getattr(self, tokens)) if getattr(self, name) is None else ()
+            if items is not None and len(items) > LONG:
+                is_plain = all(map(_is_line, items))
+                file = f"{stem}.{name.removesuffix('_file')}.{'txt' if is_plain else 'json'}"
+                text = "\n".join(items) if is_plain else json.dumps(items, indent=0, ensure_ascii=False)
+                fields = self.model_dump(by_alias=True, exclude_unset=True, exclude={tokens})
+                named = type(self).model_validate({**fields, name: file})
+                return named.with_listed({file: text.encode("utf-8")}), {file: f"{text}\n"}
+        return self, {}
+
     @classmethod
     def read_items(cls, file: str, data: bytes) -> tuple[Any, ...]:
         """Return the items of a list in a file; raises FileProblems."""
         return read_tokens(file, data)
+
+    @classmethod
+    def format_items(cls, items: Sequence[Any]) -> Sequence[Any] | None:
+        """Return the items of a list as `read_items` reads them of a JSON file; None where no file can hold them."""
+        return items
 
 
 def read_tokens(file: str, data: bytes) -> tuple[str, ...]:
@@ -85,6 +110,10 @@ def _fault_of_item(file: str, detail: ErrorDetails) -> Problem:
     place = next((step for step in detail["loc"] if isinstance(step, int)), 0)
     message, hint = describe_fault(detail)
     return Problem(file, place + 1, 1, message, hint)
+
+
+def _is_line(item: Any) -> bool:
+    return isinstance(item, str) and item not in ("", "\ufeff") and "\n" not in item and item.strip("\ufeff\r") == item
 
 
 def _read_lines(text: str) -> list[str]:

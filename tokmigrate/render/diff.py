@@ -27,6 +27,7 @@ _TOKENS: tuple[Aspect, ...] = ("added", "removed", "renamed", "moved")
 _TITLES: dict[Aspect, str] = {
     "flags": "flags of added tokens",
     "scores": "scores",
+    "rounding": "scores, in their last digits",
     "merges": "merges",
     "model": "model",
     "role": "special tokens",

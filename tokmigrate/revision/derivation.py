@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from tokmigrate.errors import TokmigrateError
+from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.architecture_quirks import LANGUAGES, ordered_tail
 from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.config_fields import read_declared_sizes, role_of, shape_of
@@ -22,9 +23,10 @@ from tokmigrate.model.documents.semantic_diff import canonical_part, differences
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.references import map_post_processor
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer, merges_of
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.chat import SetChatTemplate
+from tokmigrate.operations.extend_vocab import SUBTOKENS, ExtendVocab
 from tokmigrate.operations.move_tokens import MoveTokens
 from tokmigrate.operations.operation import Context, NewToken, Operation, RiskLevel
 from tokmigrate.operations.padding_and_truncation import STRATEGIES, SetPadding, SetTruncation
@@ -34,6 +36,7 @@ from tokmigrate.operations.rename_tokens import RenameTokens, find_merges
 from tokmigrate.operations.row_operations import ResizeVocab
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.operations.set_token_flags import SetTokenFlags
+from tokmigrate.operations.token_lists import LONG
 from tokmigrate.vocabulary.ids import AddedToken, tombstone
 
 _PARTS: tuple[type[Operation], ...] = (SetNormalizer, SetPreTokenizer, SetDecoder)
@@ -55,13 +58,13 @@ class Draft:
         """Add an operation if it can be applied and leaves fewer differences."""
         reached = self.try_apply(operation)
         if reached is not None and self._distance(reached) < self._distance(self.state):
-            self._add(operation, reached)
+            self.add(operation, reached)
 
     def add_if_possible(self, operation: Operation) -> bool:
         """Add an operation if it can be applied, also where ids will be right only when tokens have moved."""
         reached = self.try_apply(operation)
         if reached is not None:
-            self._add(operation, reached)
+            self.add(operation, reached)
         return reached is not None
 
     def try_apply(self, operation: Operation) -> ModelState | None:
@@ -72,7 +75,8 @@ class Draft:
             self.refused.append(f"{operation.name}: {error.message}")
             return None
 
-    def _add(self, operation: Operation, reached: ModelState) -> None:
+    def add(self, operation: Operation, reached: ModelState) -> None:
+        """Add an operation that leads to the state `reached`."""
         # The reader of the derived migration sees that the other tokenizer breaks with this one.
         if operation.risk(self.state, reached).level is RiskLevel.BREAKING:
             operation = operation.model_copy(update={"acknowledge": "breaking"})
@@ -133,13 +137,49 @@ def _remove(draft: Draft) -> None:
     for content in ids.keys() - lost.keys():
         stay += draft.target.ids[content] == ids[content]
         move_up += draft.target.ids[content] == ids[content] - bisect(below, ids[content])
-    removal = RemoveTokens(tokens=tuple(lost), ids="compact", acknowledge="breaking")
-    if draft.try_apply(removal) is None:
+    kept = sorted(ids.keys() - lost.keys(), key=ids.__getitem__)
+    # Of two long lists the shorter one is written.
+    listed = {"keep_tokens": kept} if len(lost) > max(LONG, len(kept)) else {"tokens": list(lost)}
+    removal = RemoveTokens.model_validate(
+        {**listed, "ids": "compact", "acknowledge": "breaking", **_shrink(draft, lost)}
+    )
+    reached = draft.try_apply(removal)
+    if reached is None:
         return
     end = max(ids.values()) + 1
     if stay > move_up and end + len(lost) <= draft.state.rows:
         draft.add_if_possible(MoveTokens(tokens={content: end + place for place, content in enumerate(lost)}))
-    draft.add_if_possible(removal)
+        draft.add_if_possible(removal)
+    else:
+        draft.add(removal, reached)
+
+
+def _shrink(draft: Draft, lost: Collection[str]) -> dict[str, Any]:
+    """Return the field of a removal that drops the rows of the tokens, or these and all spare ones; or none."""
+    size = _size(draft.documents)
+    if size == draft.state.vocab_size - len(lost):
+        return {"shrink": True}
+    return {"shrink": "exact"} if size == len(draft.ids) - len(lost) else {}
+
+
+def _grow(draft: Draft) -> None:
+    """Add tokens and append merges, in the order of their ids in the other tokenizer."""
+    new = min(draft.target.ids.keys() - draft.ids.keys(), key=draft.target.ids.__getitem__, default="")
+    for add_some in (_add, _extend) if new in draft.target.added else (_extend, _add):
+        add_some(draft)
+
+
+def _extend(draft: Draft) -> None:
+    """Append the merges that only the other tokenizer has, where they are its last."""
+    held, wanted = (merges_of(documents[FILE]["model"]) for documents in (draft.state.documents, draft.documents))
+    known = set(held)
+    new = tuple(merge for merge in wanted if merge not in known)
+    if not new:
+        return
+    if wanted[-len(new) :] != [*new]:
+        draft.refused.append("extend_vocab: a new merge stands before an old one, so old text is tokenized differently")
+        return
+    draft.add_if_nearer(ExtendVocab(merges=new, init=InitSpec.model_validate(SUBTOKENS)))
 
 
 def _add(draft: Draft) -> None:
@@ -330,7 +370,7 @@ def _set_template(draft: Draft) -> None:
 
 
 # Flags are set before roles: a token that is listed as special cannot become another one afterwards.
-_TOKENS = (_tombstone, _rename, _remove, _add, _set_flags)
+_TOKENS = (_tombstone, _rename, _remove, _grow, _set_flags)
 _SETTINGS = (_set_roles, _set_template, _set_parts, _set_padding, _set_truncation)
 # What was in use before may be removed now.
 _REST = (_tombstone, _remove, _make_room, _move, _set_flags, _set_padding, _set_role_ids, _set_other_ids, _resize)

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import yaml
@@ -74,17 +75,20 @@ def write_yaml_migration(
     revision: str | None = None,
     remarks: Sequence[str] = (),
     models: Sequence[str] = ("*",),
+    attachments: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """Write a YAML migration that follows the head, and the JSON Schema beside it; return its path.
+    """Write a YAML migration that follows the head, with its attachments and the JSON Schema beside it.
 
-    The message also makes the file's name. By default it has commented examples of operations, and a random id;
-    `remarks` are lines of comment above the operations.
+    The path is returned. The message also makes the file's name. By default it has commented examples of operations,
+    and a random id; `remarks` are lines of comment above the operations.
 
     Raises FileProblems or HistoryError where the migrations that are there do not hold together, UsageError where the
     message is empty or more than one line, StorageError where the file cannot be written.
     """
     down = _find_head(workspace, message)
     text = yaml_text(revision or new_revision_id(), down, message, operations, remarks, models)
+    for name, listed in attachments.items():
+        write_attachment(workspace, name, listed)
     return _write(workspace, message, ".yaml", text)
 
 

@@ -102,16 +102,17 @@ def canonical_model(document: Json) -> dict[str, Json]:
     return settings
 
 
-_Token = Literal["added", "removed", "renamed", "moved", "flags", "scores", "merges"]
+_Token = Literal["added", "removed", "renamed", "moved", "flags", "scores", "rounding", "merges"]
 _Setting = Literal["model", "part", "role", "specials", "template", "setting", "id field", "rows"]
 Aspect = _Token | _Setting
 """What a difference is about.
 
 `added`, `removed`: a token, with its id. `renamed`: an id, with its texts. `moved`: a token, with its ids. `flags`: a
 flag of an added token; `added` among them says whether it is one. `scores`: how many pieces of a Unigram model weigh
-otherwise. `merges`: how many only one side has, or the place of the first that stands elsewhere. `model`, `part`: a
-setting of the tokenizer's model, or a part of tokenizer.json. `role`: a special token. `specials`: those that
-are listed. `template`: a chat template by its name. `setting`: of tokenizer_config.json. `id field`: of config.json or
+otherwise; `rounding`: how many do in the last digits of the score alone, which decide between equal sums. `merges`:
+how many only one side has, or the place of the first that stands elsewhere. `model`, `part`: a setting of the
+tokenizer's model, or a part of tokenizer.json. `role`: a special token. `specials`: those that are listed.
+`template`: a chat template by its name. `setting`: of tokenizer_config.json. `id field`: of config.json or
 generation_config.json. `rows`: a size that config.json gives.
 """
 
@@ -215,12 +216,16 @@ def _tokens(before: Tokenizer, after: Tokenizer) -> Iterator[Difference]:
 def _scores(before: Json, after: Json) -> Iterator[Difference]:
     if isinstance(before, list) and isinstance(after, list):
         old, new = dict(before), dict(after)
-        # Written again, a score may differ in its last digit.
-        changed = [
-            content for content, score in old.items() if not isclose(new.get(content, score), score, rel_tol=1e-12)
-        ]
-        if changed:
-            yield Difference("scores", f"{len(changed)} pieces", old[changed[0]], new[changed[0]])
+        found: dict[Aspect, list[str]] = {"scores": [], "rounding": []}
+        for content, score in old.items():
+            if new.get(content, score) != score:
+                # The tokenizers library reads a score not quite as it is written, and writes what it read.
+                is_rounded = isclose(new[content], score, rel_tol=1e-12)
+                found["rounding" if is_rounded else "scores"].append(content)
+        for aspect, contents in found.items():
+            if contents:
+                first = contents[0]
+                yield Difference(aspect, f"{len(contents)} pieces, such as '{first}'", old[first], new[first])
 
 
 def _merges(before: list[tuple[str, str]], after: list[tuple[str, str]]) -> Iterator[Difference]:
@@ -239,11 +244,16 @@ def _merges(before: list[tuple[str, str]], after: list[tuple[str, str]]) -> Iter
 
 
 def without_ignorable(found: Sequence[Difference]) -> tuple[Difference, ...]:
-    """Return the differences that are more than traces of use: transformers saves the padding of its last call."""
+    """Return the differences that are more than traces of use: transformers saves the padding of its last call.
+
+    Scores that it saves are rounded otherwise.
+    """
     return tuple(each for each in found if not _is_ignorable(each))
 
 
 def _is_ignorable(found: Difference) -> bool:
+    if found.aspect == "rounding":
+        return True
     if found.aspect != "part" or found.subject not in ("padding", "truncation"):
         return False
     if found.after is None:
