@@ -15,9 +15,13 @@ from shared_models import shared_model
 from tokmigrate.commands.plan import plan
 from tokmigrate.errors import FileProblems, TokenizerError, UsageError
 from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, Event
-from tokmigrate.model.worker.impact import BLOCK, LONGEST_LINE, blocks
+from tokmigrate.model.worker.corpus_files import BLOCK, LONGEST_LINE, CorpusFile, read_blocks
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.plan.corpus import measure
+
+
+def file_of(path: Path) -> CorpusFile:
+    return CorpusFile(str(path), path.name)
 
 
 @given(
@@ -29,14 +33,14 @@ def test_lines_of_a_corpus(parts: list[bytes], mark: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "corpus.txt"
         path.write_bytes(data)
-        found = list(blocks(path))
+        found = list(read_blocks(file_of(path)))
     text = data.decode("utf-8-sig")
     wanted = [line.removesuffix("\r") for line in text.split("\n")]
     # The last one has no line end, so its `\r` is text; where it is empty it is no line.
     wanted[-1] = text.rpartition("\n")[2]
     if not wanted[-1] and (text.endswith("\n") or not data):
         wanted.pop()
-    assert [line for block in found for line in block.lines] == [
+    assert [line for block in found for line in block.texts] == [
         (number, line) for number, line in enumerate(wanted, 1) if line
     ]
     assert sum(block.empty for block in found) == wanted.count("")
@@ -47,21 +51,21 @@ def test_blocks_do_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "corpus.txt"
     wanted = [f"{number} " + "x" * (number % 997) for number in range(4000)]
     path.write_text("\n".join(wanted), "utf-8")
-    found = list(blocks(path))
+    found = list(read_blocks(file_of(path)))
     assert len(found) > 2
     assert all(block.read < BLOCK + 2000 for block in found)
-    assert [line for block in found for _, line in block.lines] == wanted
-    assert [number for block in found for number, _ in block.lines] == list(range(1, 4001))
+    assert [line for block in found for _, line in block.texts] == wanted
+    assert [number for block in found for number, _ in block.texts] == list(range(1, 4001))
 
 
 def test_the_longest_line(tmp_path: Path) -> None:
     path = tmp_path / "corpus.txt"
     for end in (b"", b"\n", b"\r\n"):
         path.write_bytes(b"a\n" + b"x" * LONGEST_LINE + end)
-        assert [number for block in blocks(path) for number, _ in block.lines] == [1, 2]
+        assert [number for block in read_blocks(file_of(path)) for number, _ in block.texts] == [1, 2]
     path.write_bytes(b"a\n" + b"x" * (LONGEST_LINE + 1) + b"\nb\n")
     with pytest.raises(FileProblems) as raised:
-        list(blocks(path))
+        list(read_blocks(file_of(path)))
     (problem,) = raised.value.problems
     assert (problem.line, problem.column) == (2, 1)
 

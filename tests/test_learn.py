@@ -132,6 +132,8 @@ def test_unused_tokens_and_those_to_keep(tmp_path: Path, corpus: Path) -> None:
         (["prune", "missing.txt", "--unused"], "missing.txt"),
         (["prune", "CORPUS", "--unused", "--keep", "NAMES"], "'no such token' is not a token of this tokenizer"),
         (["extend", "EMPTY", "--tokens", "5"], "no merge to learn"),
+        (["prune", "CORPUS", "--unused", "--weight", "CORPUS=0"], "is no weight"),
+        (["prune", "CORPUS", "--unused", "--weight", "news=2"], "it is not in the corpus"),
         (["extend", "BINARY", "--tokens", "5"], "is not UTF-8"),
     ],
 )
@@ -184,3 +186,19 @@ def test_what_stays_has_its_parts(made: tuple[dict[str, Any], dict[str, int]], m
     for token in kept:
         if old.encode(token).tokens == [token]:
             assert new.encode(token).tokens == [token]
+
+
+def test_weights_change_what_stays(tmp_path: Path) -> None:
+    (tmp_path / "code.jsonl").write_text(json.dumps({"body": CODE}) + "\n", "utf-8")
+    (tmp_path / "prose.txt").write_text(PROSE.replace("\n", " "), "utf-8")
+    corpus = [tmp_path / "code.jsonl", tmp_path / "prose.txt", "--field", "body"]
+    tokens = {}
+    for weighted in ("code.jsonl", "prose.txt"):
+        model = shared_model(tmp_path / weighted[:4], BPE[0])
+        told = learn(model, "prune", *corpus, "--tokens", "1500", "--weight", f"{tmp_path / weighted}=1000")
+        lines = Path(told["reasons_file"]).read_text("utf-8").splitlines()[1:]
+        tokens[weighted] = {json.loads(line.split("\t")[1]) for line in lines}
+    library = model.library()
+    for weighted, other, text in (("code.jsonl", "prose.txt", CODE), ("prose.txt", "code.jsonl", PROSE)):
+        produced = {token for tokens in tokenize(library, [text]) for token in tokens}
+        assert len(produced & tokens[weighted]) > len(produced & tokens[other])

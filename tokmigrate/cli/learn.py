@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from tokmigrate.cli.each import Result, print_result
 from tokmigrate.cli.lazy_group import Command
-from tokmigrate.cli.options import AsJson, complete_model, open_workspace_for_writing
+from tokmigrate.cli.options import AsJson, Corpus, Field, complete_model, open_workspace_for_writing
 from tokmigrate.commands import diff as compare
 from tokmigrate.commands import learn_extend as extending
 from tokmigrate.commands import learn_prune as pruning
 from tokmigrate.commands import lock as locking
 from tokmigrate.errors import UsageError
+from tokmigrate.model.worker import corpus_files
 from tokmigrate.render import learn as learn_report
 from tokmigrate.render import terminal
 from tokmigrate.revision import lock_file
@@ -35,7 +36,6 @@ Model = Annotated[
         autocompletion=complete_model,
     ),
 ]
-Corpus = Annotated[list[Path], Argument(help="Read these text files, a line for each text.", metavar="CORPUS…")]
 
 
 @learn.command(cls=Command, help="Learn merges from a corpus, and write a migration for them.")
@@ -44,6 +44,7 @@ def extend(
     tokens: Annotated[int, Option("--tokens", help="Learn so many new tokens.", metavar="N", min=1)],
     message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
     model: Model = None,
+    field: Field = None,
     min_count: Annotated[
         int, Option("--min-count", help="Learn a merge only if it applies so often.", metavar="K", min=1)
     ] = 2,
@@ -56,16 +57,16 @@ def extend(
 
     The tokenizer, a BPE, goes on to learn where it is: the most frequent pair of neighbouring tokens of a word becomes
     a token, again and again. The migration appends the merges behind all others (extend_vocab), so old text keeps its
-    tokens or has fewer. Every tenth line is held out, and the tokens that the merges save there are shown.
+    tokens or has fewer. Every tenth text of a file is held out, and the tokens that the merges save there are shown.
     """
     workspace = open_workspace_for_writing()
     known = lock_file.read_lock(workspace)
     side = compare.side_at_head(workspace, model or _only_model(workspace))
-    with terminal.progress() as on_progress:
+    with corpus_files.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
         learned = extending.learn_extension(
             workspace,
             side,
-            corpus,
+            texts,
             tokens,
             message,
             min_count=min_count,
@@ -89,6 +90,7 @@ def prune(
     corpus: Corpus,
     message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
     model: Model = None,
+    field: Field = None,
     tokens: Annotated[int | None, Option("--tokens", help="Keep so many tokens.", metavar="N", min=1)] = None,
     coverage: Annotated[
         float | None,
@@ -101,6 +103,10 @@ def prune(
     keep: Annotated[
         Path | None, Option("--keep", help="Keep the tokens of this file too, one a line.", metavar="FILE")
     ] = None,
+    weight: Annotated[
+        list[str] | None,
+        Option("--weight", help="Count the tokens of a file or directory so often; repeatable.", metavar="CORPUS=W"),
+    ] = None,
     multiple_of: Annotated[
         int | None, Option("--multiple-of", help="Make the number of rows a multiple of this.", metavar="N", min=1)
     ] = None,
@@ -110,8 +116,8 @@ def prune(
 
     The migration removes all other tokens. Letters, bytes, special and added tokens, and the tokens that files and chat
     templates name, stay anyhow. A token of a BPE is removed only when no token that stays is merged from it, so text
-    that is made of kept tokens is tokenized as before. Every tenth line is held out, and its tokens are counted before
-    and after.
+    that is made of kept tokens is tokenized as before. Every tenth text of a file is held out, and its tokens are
+    counted before and after.
     """
     given = [tokens is not None, coverage is not None, min_count is not None, unused]
     if sum(given) != 1:
@@ -122,11 +128,31 @@ def prune(
     known = lock_file.read_lock(workspace)
     side = compare.side_at_head(workspace, model or _only_model(workspace))
     wanted = pruning.Wanted(tokens, 1 if unused else min_count, coverage)
-    with terminal.progress() as on_progress:
+    with (
+        corpus_files.open_corpus(corpus, field, _read_weights(weight or [])) as texts,
+        terminal.progress() as on_progress,
+    ):
         chosen = pruning.learn_removal(
-            workspace, side, corpus, wanted, message, keep=keep, multiple_of=multiple_of, on_progress=on_progress
+            workspace, side, texts, wanted, message, keep=keep, multiple_of=multiple_of, on_progress=on_progress
         )
     locking.lock_head(workspace, known)
     print_result(
         "learn prune", Result(learn_report.removal_content(chosen), learn_report.removal_text(chosen)), as_json
     )
+
+
+def _read_weights(words: list[str]) -> dict[str, float]:
+    """Return how often the tokens of each file or directory count; raises UsageError for what is no `CORPUS=W`."""
+    weights: dict[str, float] = {}
+    for word in words:
+        corpus, _, number = word.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = 0.0
+        if not corpus or not 0 < weight < float("inf"):
+            raise UsageError(
+                f"'{word}' is no weight", hint="give a file or directory of the corpus: --weight news.txt=2"
+            )
+        weights[corpus] = int(weight) if weight.is_integer() else weight
+    return weights

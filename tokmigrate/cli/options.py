@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Argument, Option
 
 from tokmigrate import settings
 from tokmigrate.cli.output import declare_changes, echo_err
@@ -66,6 +66,11 @@ LockTimeout = Annotated[
 ]
 NoOwner = Annotated[
     bool, Option("--no-owner", help="Continue if owner, mode or attributes of files cannot be preserved.")
+]
+Corpus = Annotated[list[str], Argument(help="Read the texts of these files; directories and - too.", metavar="CORPUS…")]
+Field = Annotated[
+    str | None,
+    Option("--field", help="Select the field of JSON Lines and Parquet with the text, not `text`.", metavar="NAME"),
 ]
 
 RECOVERED = {

@@ -16,6 +16,7 @@ from tokmigrate.cli.each import ChangeResults, ModelResults, Result, print_resul
 from tokmigrate.cli.options import (
     AcceptDrift,
     AsJson,
+    Field,
     Here,
     LockTimeout,
     Models,
@@ -34,6 +35,7 @@ from tokmigrate.commands import stamp as stamping
 from tokmigrate.commands import tag as tags
 from tokmigrate.commands import upgrade as upgrading
 from tokmigrate.errors import UsageError
+from tokmigrate.model.worker import corpus_files
 from tokmigrate.plan import corpus as plan_corpus
 from tokmigrate.render import check as check_report
 from tokmigrate.render import impact, terminal, training
@@ -67,6 +69,7 @@ def plan(
             readable=True,
         ),
     ] = None,
+    field: Field = None,
     output: Annotated[
         Path | None,
         Option("--output", "-o", help="Write the plan to a file for `upgrade --plan`; - is stdout.", metavar="FILE"),
@@ -76,11 +79,11 @@ def plan(
 ) -> None:
     """Show what an upgrade would change, without writing anything.
 
-    The plan lists ids, rows, files, bytes and risks. With `--corpus FILE` (UTF-8, one text a line) it also counts the
-    lines that are tokenized differently, those that get other ids, tokens, unknown tokens, and lines longer than the
-    model takes, and shows the lines that change most. Lines are counted as a model gets them, with the special tokens
-    around them. The longest line is given by `model_max_length`, or else by the positions in config.json. If nothing
-    in the plan changes tokenization, the file is not read.
+    The plan lists ids, rows, files, bytes and risks. With `--corpus FILE` (a text in each line, JSON Lines or Parquet)
+    it also counts the texts that are tokenized differently, those that get other ids, tokens, unknown tokens, and texts
+    longer than the model takes, and shows the texts that change most. Texts are counted as a model gets them, with the
+    special tokens around them. The longest text is given by `model_max_length`, or else by the positions in
+    config.json. If nothing in the plan changes tokenization, the file is not read.
 
     `-o FILE` writes a plan that is bound to the migrations, the files and the state that it was made from:
     `upgrade --plan FILE` applies it and nothing else. With `-o -` it goes to stdout, and all else to stderr.
@@ -104,7 +107,7 @@ def plan(
                 content = plan_report.plan_content(made) if as_json else {}
                 parts = [plan_report.plan_text(made)]
                 if corpus:
-                    measured = plan_corpus.measure(made, corpus, on_progress)
+                    measured = plan_corpus.measure(made, corpus, on_progress, field=field or corpus_files.FIELD)
                     content["impact"] = impact.impact_content(measured)
                     parts.append(impact.impact_text(measured))
                 results.add(Result(content, notes=parts) if to_stdout else Result(content, parts))

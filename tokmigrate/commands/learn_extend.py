@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -17,7 +16,7 @@ from tokmigrate.formatting import format_bytes
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, find_spaced, model_kind
-from tokmigrate.model.worker.impact import corpus_bytes
+from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.extend_vocab import SUBTOKENS, reachable_merges
 from tokmigrate.operations.operation import Context
@@ -73,7 +72,7 @@ class LearnedMerges:
 def learn_extension(
     workspace: Workspace,
     side: Side,
-    corpus: Sequence[Path],
+    corpus: Corpus,
     tokens: int,
     message: str,
     *,
@@ -85,14 +84,13 @@ def learn_extension(
 
     Args:
         side: The tokenizer, and the model of the workspace that has it.
-        corpus: Text files, a line for each text.
         tokens: How many new tokens are wanted; fewer are learned where the corpus has no more.
         min_count: How often a merge must apply in the corpus.
         max_length: The most letters of a new token, as the vocabulary spells it.
 
     Raises:
-        UsageError: The tokenizer is no BPE, a corpus cannot be read, or nothing can be learned.
-        FileProblems: A corpus is not text.
+        UsageError: The tokenizer is no BPE, or nothing can be learned.
+        FileProblems: A file of the corpus is not text.
     """
     document = side.documents[FILE]
     if model_kind(document) != "BPE":
@@ -100,21 +98,20 @@ def learn_extension(
         raise UsageError(f"a {model_kind(document)} tokenizer has no merges", where=side.name, hint=hint)
     state = state_without_weights(side.documents, 0)
     request: dict[str, Any] = {
-        "files": [str(path) for path in corpus],
+        "files": corpus.request(),
         "document": document,
         "added": [number for _, number in state.tokenizer.added.values()],
         "tokens": tokens,
         "min_count": min_count,
         "max_length": max_length,
     }
-    size = sum(map(corpus_bytes, corpus))
-    with report_activity(on_progress, side.name, "learning from the corpus", size) as count_bytes:
+    with report_activity(on_progress, side.name, "learning from the corpus", corpus.size) as count_bytes:
         answer = stream_worker("learn_merges", request, count_bytes, state.traits.worker)
     saved = {(left, right): count for left, right, count in answer["merges"]}
     merges = reachable_merges(state, tuple(saved)) if saved else ()
     if not merges:
         raise UsageError(
-            "the corpus has no merge to learn", where=str(corpus[0]), hint="give more text, or a smaller --min-count"
+            "the corpus has no merge to learn", where=corpus.name, hint="give more text, or a smaller --min-count"
         )
     return _write(workspace, side, state, merges, tuple(saved[merge] for merge in merges), answer, message)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from tokmigrate.formatting import format_bytes
 from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.worker.impact import corpus_bytes
+from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.operation import Context, Operation
 from tokmigrate.operations.registry import operation_types
@@ -72,7 +72,7 @@ class ChosenTokens:
 def learn_removal(
     workspace: Workspace,
     side: Side,
-    corpus: Sequence[Path],
+    corpus: Corpus,
     wanted: Wanted,
     message: str,
     *,
@@ -86,24 +86,22 @@ def learn_removal(
 
     Args:
         side: The tokenizer, and the model of the workspace that has it.
-        corpus: Text files, a line for each text.
         keep: A file with tokens that stay.
         multiple_of: Of what the number of rows is a multiple afterwards.
 
     Raises:
-        UsageError: A corpus cannot be read, or nothing would be removed.
-        FileProblems: A corpus is not text, or the file with tokens is none.
+        UsageError: Nothing would be removed.
+        FileProblems: A file of the corpus is not text, or the file with tokens is none.
         OperationError: A token of that file is not one of the tokenizer.
     """
     state = state_without_weights(side.documents, 0)
-    total = sum(map(corpus_bytes, corpus))
     templates = list(read_chat_templates(side.documents).values())
-    request: dict[str, Any] = {"files": [str(path) for path in corpus], "document": state.tokenizer.document}
+    request: dict[str, Any] = {"files": corpus.request(), "document": state.tokenizer.document}
     texts, ids = state.tokenizer.texts, state.tokenizer.ids
     named = read_tokens(str(keep), read_file(keep)) if keep else ()
     for token in named:
         id_of(state, token)
-    with report_activity(on_progress, side.name, "learning from the corpus", 2 * total) as count_bytes:
+    with report_activity(on_progress, side.name, "learning from the corpus", 2 * corpus.size) as count_bytes:
         learned = stream_worker(
             "count_tokens", {**request, "held_out_alone": False, "texts": templates}, count_bytes, state.traits.worker
         )

@@ -18,7 +18,7 @@ from tokmigrate.model.documents.config_fields import Limit, limit_of
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, is_byte_level, model_kind, text_of_letters
-from tokmigrate.model.worker.impact import corpus_bytes
+from tokmigrate.model.worker.corpus_files import FIELD, CorpusFile
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.plan.plan import Plan
 from tokmigrate.revision.migration import Migration
@@ -102,7 +102,7 @@ class Impact:
     worst: tuple[Example, ...]
 
 
-def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> Impact | None:
+def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress, *, field: str = FIELD) -> Impact | None:
     """Return what a plan does to a corpus, None where no migration of it can do anything to a text.
 
     The corpus, a line for each text, is read once, and not held; nothing is written.
@@ -110,7 +110,7 @@ def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> 
     Raises UsageError where it cannot be read, or has no text; FileProblems where a line is not UTF-8, or too long;
     TokenizerError for what a tokenizer cannot do; LimitError where it needs more than a worker may have.
     """
-    size = corpus_bytes(corpus)
+    size = CorpusFile(str(corpus), str(corpus)).size
     states, steps = _list_states(plan)
     if len(states) == 1:
         return None
@@ -118,6 +118,7 @@ def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> 
     pairs = tuple(dict.fromkeys([(0, len(states) - 1), *(pair for pair in steps if pair[0] != pair[1])]))
     request: dict[str, Json] = {
         "corpus": str(corpus),
+        "field": field,
         "tokenizers": [state.request() for state in states],
         "pairs": [list(pair) for pair in pairs],
     }

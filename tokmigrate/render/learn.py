@@ -36,9 +36,9 @@ def merges_text(learned: LearnedMerges) -> Iterator[RenderableType]:
     made = f"{format_count(len(learned.saved), 'merge')}, {format_count(learned.new_tokens, 'new token')}"
     yield f"wrote {learned.path} and {learned.merges_file.name}: {made}"
     if not learned.held_tokens:
-        yield "the corpus has fewer than ten lines: nothing was held out to measure what the merges save"
+        yield "no file of the corpus has ten texts: nothing was held out to measure what the merges save"
         return
-    yield f"held out: {format_bytes(learned.held_bytes)} of {format_bytes(learned.text_bytes)}, every tenth line"
+    yield f"held out: {format_bytes(learned.held_bytes)} of {format_bytes(learned.text_bytes)}, every tenth text"
     table = Table(box=None, pad_edge=False)
     for title in ("merges", "tokens held out", "tokens a byte", "saved"):
         table.add_column(title, justify="right")

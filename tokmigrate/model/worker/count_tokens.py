@@ -1,22 +1,21 @@
 """How often each token is in a corpus.
 
-Request: `files`, the paths of the corpus; `document`, a tokenizer.json; `held_out_alone`, whether only the lines that
-are held out are counted, every tenth; `texts`, further texts whose tokens are wanted.
+Request: `files`, those of the corpus, as `Corpus.request` gives them; `document`, a tokenizer.json; `held_out_alone`,
+whether only the texts that are held out are counted, every tenth; `texts`, further texts whose tokens are wanted.
 
-Streamed answer, progress in bytes read: `counts`, `[id, count]` of each token that occurs in the lines to learn from;
-`text_bytes` of these lines; `held_bytes` and `held_tokens` of those that are held out; `of_texts`, the ids of the
-tokens of `texts`.
+Streamed answer, progress in bytes read: `counts`, `[id, count]` of each token that occurs in the texts to learn from,
+as often as the weights of their files say; `text_bytes` of these texts; `held_bytes` and `held_tokens` of those that
+are held out; `of_texts`, the ids of the tokens of `texts`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
-from tokmigrate.model.worker.impact import blocks
+from tokmigrate.model.worker.corpus_files import CorpusFile, read_blocks
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
 
 HELD_OUT = 10
@@ -25,20 +24,23 @@ HELD_OUT = 10
 
 def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     tokenizer = open_tokenizer(request["document"])
-    counts: Counter[int] = Counter()
+    counts: dict[int, float] = defaultdict(int)
     text_bytes = held_bytes = held_tokens = 0
     with text_alone(tokenizer):
-        for path in request["files"]:
-            for block in blocks(Path(path)):
-                held = [text for number, text in block.lines if is_held_out(number)]
+        for file in (CorpusFile(**each) for each in request["files"]):
+            of_file: Counter[int] = Counter()
+            for block in read_blocks(file):
+                held = [text for number, text in block.texts if is_held_out(number)]
                 held_bytes += sum(len(text.encode()) for text in held)
                 held_tokens += sum(map(len, tokenizer.encode_batch_fast(held, add_special_tokens=False)))
                 if not request["held_out_alone"]:
-                    lines = [text for number, text in block.lines if not is_held_out(number)]
+                    lines = [text for number, text in block.texts if not is_held_out(number)]
                     text_bytes += sum(len(text.encode()) for text in lines)
                     for encoding in tokenizer.encode_batch_fast(lines, add_special_tokens=False):
-                        counts.update(encoding.ids)
+                        of_file.update(encoding.ids)
                 tell(block.read)
+            for number, count in of_file.items():
+                counts[number] += count * file.weight
         of_texts = tokenizer.encode_batch_fast(request["texts"], add_special_tokens=False)
     return {
         "counts": sorted(counts.items()),

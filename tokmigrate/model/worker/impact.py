@@ -1,96 +1,28 @@
 """How several tokenizers tokenize a corpus, line by line, and how that changes from one to the next.
 
-Request: `corpus`, the path; `tokenizers`, each with its `document` (a tokenizer.json), its `limit` of tokens or null,
-the id of its `unknown` token or null, and the ids of its `byte_tokens`, empty where it does not fall back on bytes;
-`pairs`, places of two tokenizers each, of which the first pair is the one whose worst lines are wanted.
+Request: `corpus`, the path, and `field`, the one that has the text of a record; `tokenizers`, each with its `document`
+(a tokenizer.json), its `limit` of tokens or null, the id of its `unknown` token or null, and the ids of its
+`byte_tokens`, empty where it does not fall back on bytes; `pairs`, places of two tokenizers each, of which the first
+pair is the one whose worst lines are wanted.
 
 Streamed answer, progress in bytes read: `lines` with text, `empty` ones, `text_bytes`; for each of `tokenizers` its
 counts, as `Tally` gives them; for each of `pairs` `tokenized_differently` and `other_ids`; and the `worst` lines, as
 `example` gives them. Or `fault`, `{tokenizer, line, cause}`, where a
 tokenizer cannot be loaded (line is null) or fails at a line.
-
-A line ends with `\\n` or `\\r\\n`, the last one also without; a byte order mark before the first is not a text. Lines
-without text are counted and passed over.
 """
 
 from __future__ import annotations
 
-import codecs
 import heapq
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
-from tokmigrate.errors import FileProblems, Problem, StorageError, UsageError
-from tokmigrate.files import open_for_reading
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
+from tokmigrate.model.worker.corpus_files import Block, CorpusFile, read_blocks
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
-
-BLOCK = 2**19
-"""About how many bytes of lines are held at once."""
-
-LONGEST_LINE = 2**23
-"""The bytes that a line may have; a tokenizer needs about 130 times as much memory to tokenize one."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Lines that follow each other: those with text and their numbers from 1, and how many have none.
-
-    `text_bytes` leaves out line ends; `read` are all bytes that were read for it.
-    """
-
-    lines: tuple[tuple[int, str], ...]
-    empty: int
-    text_bytes: int
-    read: int
-
-
-def corpus_bytes(path: Path) -> int:
-    """Return the size of a corpus; raises UsageError where it is not a file that can be read."""
-    try:
-        with open_for_reading(path) as file:
-            return os.fstat(file.fileno()).st_size
-    except StorageError as error:
-        raise UsageError(error.message, where=str(path), hint="give a text file, a line for each text") from error
-
-
-def blocks(path: Path) -> Iterator[Block]:
-    """Yield the lines in blocks; raises FileProblems where one is not UTF-8, or longer than `LONGEST_LINE`."""
-    lines: list[tuple[int, str]] = []
-    empty = text_bytes = read = number = 0
-    with open_for_reading(path) as file:
-        while line := file.readline(LONGEST_LINE + len(b"\r\n")):
-            number += 1
-            read += len(line)
-            held = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-            held = held.removesuffix(b"\n").removesuffix(b"\r") if held.endswith(b"\n") else held
-            if held:
-                lines.append((number, _text(path, number, held)))
-                text_bytes += len(held)
-            else:
-                empty += 1
-            if read >= BLOCK:
-                yield Block(tuple(lines), empty, text_bytes, read)
-                lines, empty, text_bytes, read = [], 0, 0, 0
-    if read:
-        yield Block(tuple(lines), empty, text_bytes, read)
-
-
-def _text(path: Path, number: int, line: bytes) -> str:
-    if len(line) > LONGEST_LINE:
-        what = f"the line is longer than {LONGEST_LINE:,} bytes"
-        raise FileProblems([Problem(str(path), number, 1, what, "break the text into lines")])
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        column = len(line[: error.start].decode("utf-8")) + 1
-        what = f"the byte 0x{line[error.start]:02x} is not UTF-8"
-        raise FileProblems([Problem(str(path), number, column, what, "convert the file to UTF-8")]) from error
 
 
 @dataclass(frozen=True)
@@ -292,14 +224,15 @@ def _measure(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     tallies = [Tally(each["limit"], each["unknown"], frozenset(each["byte_tokens"])) for each in asked]
     pairs = [(first, second, Comparison(libraries[first], libraries[second])) for first, second in request["pairs"]]
     lines = empty = text_bytes = 0
-    for block in blocks(Path(request["corpus"])):
-        lines, empty, text_bytes = lines + len(block.lines), empty + block.empty, text_bytes + block.text_bytes
+    corpus = CorpusFile(request["corpus"], request["corpus"], request["field"])
+    for block in read_blocks(corpus):
+        lines, empty, text_bytes = lines + len(block.texts), empty + block.empty, text_bytes + block.text_bytes
         segmentations = [_segmentations(place, library, block) for place, library in enumerate(libraries)]
         for tally, made in zip(tallies, segmentations, strict=True):
             for line in made:
                 tally.add(line)
         for first, second, comparison in pairs:
-            for (number, text), old, new in zip(block.lines, segmentations[first], segmentations[second], strict=True):
+            for (number, text), old, new in zip(block.texts, segmentations[first], segmentations[second], strict=True):
                 comparison.add(number, text, old, new)
         tell(block.read)
     first, second, whole = pairs[0]
@@ -327,14 +260,14 @@ def _library(place: int, document: Mapping[str, Any]) -> Library:
 
 def _segmentations(place: int, library: Library, block: Block) -> list[Segmentation]:
     try:
-        return library.segmentations([text for _, text in block.lines])
+        return library.segmentations([text for _, text in block.texts])
     except BaseException as error:
-        for number, text in block.lines:
+        for number, text in block.texts:
             try:
                 library.segmentations([text])
             except BaseException as at_line:
                 raise _FaultError(place, number, str(at_line)) from at_line
-        raise _FaultError(place, block.lines[0][0], str(error)) from error
+        raise _FaultError(place, block.texts[0][0], str(error)) from error
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Which merges save the most tokens in a corpus, learned behind those that a BPE has.
 
-Request: `files`, the paths of the corpus; `document`, a tokenizer.json whose model is a BPE; `added`, the ids of its
-added tokens; `tokens`, how many new tokens are wanted; `min_count`, how often a merge must apply; `max_length`, the
-most letters of a token, as the vocabulary spells it.
+Request: `files`, those of the corpus, as `Corpus.request` gives them; `document`, a tokenizer.json whose model is a
+BPE; `added`, the ids of its added tokens; `tokens`, how many new tokens are wanted; `min_count`, how often a merge must
+apply; `max_length`, the most letters of a token, as the vocabulary spells it.
 
 Streamed answer, progress in bytes read: `merges`, each `[left, right, saved]` in the order of their ranks, with the
 tokens that it saves in the lines that were held out; `text_bytes`; `held_bytes` and `held_tokens`, the bytes and the
@@ -20,13 +20,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.model.tokenizer.tokenizer_json import BYTE, product
+from tokmigrate.model.worker.corpus_files import CorpusFile, read_blocks
 from tokmigrate.model.worker.count_tokens import is_held_out
-from tokmigrate.model.worker.impact import blocks
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
 
 _WORD_START = "\u2581"
@@ -73,11 +72,11 @@ def _read(tokenizer: Any, request: Mapping[str, Any], tell: Tell) -> _Corpus:
     # A word begins with it where no pre-tokenizer separates words.
     first = {number for number, text in texts.items() if text.startswith(_WORD_START)}
     corpus = _Corpus()
-    for path in request["files"]:
-        for block in blocks(Path(path)):
+    for file in request["files"]:
+        for block in read_blocks(CorpusFile(**file)):
             with text_alone(tokenizer):
-                encodings = tokenizer.encode_batch([text for _, text in block.lines], add_special_tokens=False)
-            for (number, text), encoding in zip(block.lines, encodings, strict=True):
+                encodings = tokenizer.encode_batch([text for _, text in block.texts], add_special_tokens=False)
+            for (number, text), encoding in zip(block.texts, encodings, strict=True):
                 size = len(text.encode())
                 corpus.text_bytes += size
                 is_held = is_held_out(number)

@@ -1,0 +1,310 @@
+"""The files of a corpus, and the texts in them, a block at a time.
+
+A file has a text in each line; or it is JSON Lines (`.jsonl`, `.ndjson`) or Parquet (`.parquet`) with a text in a field
+of each record. Lines may be compressed (`.gz`, `.zst`). A line ends with `\\n` or `\\r\\n`, the last one also without;
+a byte order mark before the first is not a text. Empty texts are counted and passed over.
+"""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import gzip
+import importlib.util
+import io
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tokmigrate.errors import FileProblems, Problem, StorageError, UsageError
+from tokmigrate.files import exists, has_directory, open_for_reading, storage_error, storage_errors
+from tokmigrate.formatting import format_list
+
+BLOCK = 2**19
+"""About how many bytes of text are held at once."""
+
+LONGEST_LINE = 2**23
+"""The bytes that a line or text may have; a tokenizer needs about 130 times as much memory to tokenize one."""
+
+FIELD = "text"
+"""The field of a record that has the text where no other is given."""
+
+STDIN = "-"
+"""What stands for standard input in a list of files."""
+
+_JSON, _PARQUET, _COMPRESSED = (".jsonl", ".ndjson"), (".parquet",), (".gz", ".zst")
+_ENDINGS = (".txt", ".md", *_JSON)
+_KNOWN = (*_ENDINGS, *_PARQUET, *(f"{ending}{packed}" for ending in _ENDINGS for packed in _COMPRESSED))
+_ROWS = 256
+"""How many rows of a Parquet file are held at once."""
+
+
+@dataclass(frozen=True)
+class CorpusFile:
+    """A file of a corpus; `name` is what a user calls it, and each text of it counts `weight` times."""
+
+    path: str
+    name: str
+    field: str = FIELD
+    weight: float = 1
+
+    @cached_property
+    def size(self) -> int:
+        """The bytes of the file; raises UsageError where it cannot be read, or pyarrow is missing for it."""
+        if self.path.endswith((*_PARQUET, ".zst")) and importlib.util.find_spec("pyarrow") is None:
+            hint = 'pip install "tokmigrate[corpus]", or convert the file to JSON Lines'
+            raise UsageError("pyarrow is needed to read it", where=self.name, hint=hint)
+        try:
+            with open_for_reading(Path(self.path)) as file:
+                return os.fstat(file.fileno()).st_size
+        except StorageError as error:
+            hint = "give a text file, a line for each text; - reads standard input"
+            raise UsageError(error.message, where=self.name, hint=hint) from error
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The files of a corpus; `name` is what a user calls all of them."""
+
+    name: str
+    files: tuple[CorpusFile, ...]
+
+    @cached_property
+    def size(self) -> int:
+        """The bytes of all files; raises UsageError where one cannot be read."""
+        return sum(file.size for file in self.files)
+
+    def request(self) -> list[dict[str, Any]]:
+        """Return the files as a worker takes them."""
+        return [asdict(file) for file in self.files]
+
+
+@contextmanager
+def open_corpus(
+    words: Sequence[str], field: str | None = None, weights: Mapping[str, float] | None = None
+) -> Iterator[Corpus]:
+    """Give the corpus that words name: files, directories, patterns, and `-` for standard input.
+
+    Standard input is kept in a temporary file, since it is read twice; it is JSON Lines where a field is given. A
+    directory gives the files in and below it whose endings are known, sorted by name, without hidden ones and links to
+    directories.
+
+    Args:
+        field: The field of JSON Lines and Parquet that has the text.
+        weights: How often each text of a file, or of the files below a directory, counts; the last that fits holds.
+
+    Raises:
+        UsageError: A file cannot be read, a word or a weight names none, or pyarrow is missing for one.
+    """
+    with ExitStack() as kept:
+        paths: dict[str, str] = {}
+        for word in dict.fromkeys(words):
+            if word == STDIN:
+                ending = ".jsonl" if field else ".txt"
+                paths[kept.enter_context(_spool_stdin(ending))] = STDIN
+            else:
+                paths |= {path: path for path in map(str, _expand(word))}
+        found = tuple(CorpusFile(path, name, field or FIELD) for path, name in paths.items())
+        for word, weight in (weights or {}).items():
+            chosen = {file.path for file in found if _names(word, file)}
+            if not chosen:
+                raise UsageError("a weight is given for it, and it is not in the corpus", where=word)
+            found = tuple(
+                CorpusFile(file.path, file.name, file.field, weight) if file.path in chosen else file for file in found
+            )
+        corpus = Corpus(format_list(words), found)
+        # What cannot be read is an error before anything is computed.
+        _ = corpus.size
+        yield corpus
+
+
+@contextmanager
+def _spool_stdin(ending: str) -> Iterator[str]:
+    """Give the path of a temporary file with what standard input has."""
+    with tempfile.NamedTemporaryFile(prefix="tokmigrate-", suffix=ending) as file:
+        with storage_errors("keep standard input", Path(file.name)):
+            shutil.copyfileobj(sys.stdin.buffer, file)
+            file.flush()
+        yield file.name
+
+
+def _names(word: str, file: CorpusFile) -> bool:
+    path = Path(file.path)
+    return word == file.name if STDIN in (word, file.name) else Path(word) in (path, *path.parents)
+
+
+def _expand(word: str) -> Iterator[Path]:
+    path = Path(word)
+    if has_directory(path):
+        found = list(_list_known(path))
+        if not found:
+            hint = f"name files, or a pattern such as '{word.rstrip('/')}/*'; known endings: {', '.join(_KNOWN)}"
+            raise UsageError("the directory has no file with a known ending", where=word, hint=hint)
+        yield from found
+    elif any(letter in word for letter in "*?[") and not exists(path):
+        # Path.glob takes hidden files too.
+        matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207
+        if not matches:
+            raise UsageError("no file matches the pattern", where=word, hint="correct it, and quote it for the shell")
+        for match in matches:
+            yield from _list_known(Path(match)) if Path(match).is_dir() else (Path(match),)
+    else:
+        yield path
+
+
+def _list_known(directory: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise storage_error("list the directory", Path(error.filename), error)
+
+    for folder, inner, names in os.walk(directory, onerror=refuse):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names) if name.endswith(_KNOWN) and not name.startswith("."))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Texts that follow each other: those that are not empty and their numbers from 1, and how many are empty.
+
+    `text_bytes` leaves out line ends; `read` are all bytes that were read of the file for it.
+    """
+
+    texts: tuple[tuple[int, str], ...]
+    empty: int
+    text_bytes: int
+    read: int
+
+
+def read_blocks(file: CorpusFile) -> Iterator[Block]:
+    """Yield the texts of a file in blocks; raises FileProblems for what is no text, or longer than `LONGEST_LINE`."""
+    texts: list[tuple[int, str]] = []
+    empty = text_bytes = start = place = 0
+    with open_for_reading(Path(file.path)) as raw:
+        read = _read_parquet if file.path.endswith(_PARQUET) else _read_lines
+        for number, text, place in read(file, raw):
+            if text:
+                texts.append((number, text))
+                text_bytes += _measure(file, number, text)
+            else:
+                empty += 1
+            if max(text_bytes, place - start) >= BLOCK:
+                yield Block(tuple(texts), empty, text_bytes, place - start)
+                texts, empty, text_bytes, start = [], 0, 0, place
+    if texts or empty or place > start:
+        yield Block(tuple(texts), empty, text_bytes, place - start)
+
+
+def _problem(file: CorpusFile, number: int, column: int, what: str, hint: str | None = None) -> FileProblems:
+    return FileProblems([Problem(file.name, number, column, what, hint)])
+
+
+def _measure(file: CorpusFile, number: int, text: str) -> int:
+    """Return the bytes of a text."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        what = f"U+{ord(text[error.start]):04X} is half of a surrogate pair, and no character"
+        raise _problem(file, number, 1, what, "correct the text") from error
+    if size > LONGEST_LINE:
+        raise _problem(file, number, 1, f"the text is longer than {LONGEST_LINE:,} bytes", "break it into several")
+    return size
+
+
+_Texts = Iterator[tuple[int, str, int]]
+"""The number of a text, the text, and how far the file is read."""
+
+
+def _read_lines(file: CorpusFile, raw: BinaryIO) -> _Texts:
+    is_json = file.path.removesuffix(".gz").removesuffix(".zst").endswith(_JSON)
+    lines = _decompress(file, raw)
+    for number in count(1):
+        try:
+            line = lines.readline(LONGEST_LINE + len(b"\r\n"))
+        # Each library has errors of its own for damaged data.
+        except (OSError, EOFError, zlib.error) as error:
+            raise _problem(file, number, 1, f"the file cannot be decompressed: {error}") from error
+        if not line:
+            return
+        held = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        held = held.removesuffix(b"\n").removesuffix(b"\r") if held.endswith(b"\n") else held
+        text = _decode(file, number, held)
+        yield number, _text_of_record(file, number, text) if is_json and text.strip() else text, raw.tell()
+
+
+def _decompress(file: CorpusFile, raw: BinaryIO) -> BinaryIO:
+    if file.path.endswith(".gz"):
+        return gzip.GzipFile(fileobj=raw, mode="rb")  # type: ignore[return-value]
+    if file.path.endswith(".zst"):
+        import pyarrow  # noqa: PLC0415 - an extra
+
+        return io.BufferedReader(pyarrow.input_stream(raw, compression="zstd"))
+    return raw
+
+
+def _decode(file: CorpusFile, number: int, line: bytes) -> str:
+    if len(line) > LONGEST_LINE:
+        what = f"the line is longer than {LONGEST_LINE:,} bytes"
+        raise _problem(file, number, 1, what, "break the text into lines")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        column = len(line[: error.start].decode("utf-8")) + 1
+        what = f"the byte 0x{line[error.start]:02x} is not UTF-8"
+        raise _problem(file, number, column, what, "convert the file to UTF-8") from error
+
+
+def _text_of_record(file: CorpusFile, number: int, line: str) -> str:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _problem(file, number, error.colno, f"the line is not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise _problem(file, number, 1, "the JSON is nested too deeply") from error
+    if not isinstance(record, dict):
+        raise _problem(file, number, 1, "the line is not a JSON object")
+    if file.field not in record:
+        raise _missing_field(file, number, list(record))
+    return _as_text(file, number, record[file.field])
+
+
+def _missing_field(file: CorpusFile, number: int, fields: Sequence[str]) -> FileProblems:
+    hint = f"name another with --field: {format_list(fields, 8)}" if fields else None
+    return _problem(file, number, 1, f"there is no field '{file.field}'", hint)
+
+
+def _as_text(file: CorpusFile, number: int, value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        what = f"the field '{file.field}' is not a text"
+        raise _problem(file, number, 1, what, "name another with --field")
+    return value
+
+
+def _read_parquet(file: CorpusFile, raw: BinaryIO) -> _Texts:
+    import pyarrow  # noqa: PLC0415 - an extra
+    from pyarrow import parquet  # noqa: PLC0415
+
+    number = 0
+    try:
+        table = parquet.ParquetFile(raw, pre_buffer=False, buffer_size=BLOCK)
+        fields = table.schema_arrow.names
+        if file.field not in fields:
+            raise _missing_field(file, 1, fields)
+        rows = max(1, table.metadata.num_rows)
+        for batch in table.iter_batches(batch_size=_ROWS, columns=[file.field], use_threads=False):
+            for value in batch.column(0).to_pylist():
+                number += 1
+                yield number, _as_text(file, number, value), math.floor(file.size * number / rows)
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise _problem(file, number + 1, 1, f"the file cannot be read as Parquet: {error}") from error
