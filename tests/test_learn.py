@@ -64,6 +64,7 @@ def test_learned_merges_save_what_they_say(tmp_path: Path, corpus: Path, name: s
     assert told["new_tokens"] == new.get_vocab_size() - old.get_vocab_size() == 150
     assert told["held_out"]["tokens_before"] == held_out(old)
     assert told["held_out"]["tokens_after"] == held_out(new) < 0.97 * held_out(old)
+    assert held_out(old) - held_out(new) == told["held_out"]["saved_by_merges"][-1]["saved"]
     produced = {token for tokens in tokenize(new, CODE.splitlines()) for token in tokens}
     made = new.get_vocab().keys() - old.get_vocab().keys()
     assert len(made & produced) > 0.8 * len(made)

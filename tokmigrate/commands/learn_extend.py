@@ -14,13 +14,13 @@ from tokmigrate.errors import UsageError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_bytes
 from tokmigrate.model.documents.declared import state_without_weights
-from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, find_spaced, model_kind
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, find_spaced, model_kind
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.extend_vocab import SUBTOKENS, reachable_merges
 from tokmigrate.operations.operation import Context
 from tokmigrate.operations.registry import operation_types
+from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
 from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
 from tokmigrate.settings import Workspace
 
@@ -37,8 +37,8 @@ class LearnedMerges:
     Args:
         path: The migration.
         merges_file: The file with the merges, beside it.
-        text_bytes: The bytes of text in the corpus, of which `held_bytes` were held out.
-        held_tokens: The tokens of what was held out, as tokenized before.
+        text_bytes: The bytes of text in the corpus.
+        held_out: What the merges make of the texts that were held out.
         saved: The tokens that each merge saves there, in the order of their ranks.
     """
 
@@ -46,8 +46,7 @@ class LearnedMerges:
     merges_file: Path
     new_tokens: int
     text_bytes: int
-    held_bytes: int
-    held_tokens: int
+    held_out: CorpusGrowth
     saved: tuple[int, ...]
 
     @property
@@ -59,7 +58,7 @@ class LearnedMerges:
     @property
     def worth(self) -> int | None:
         """The number of merges from which the next 1,000 save less than 1 % of the tokens; None where none are left."""
-        least = _WORTH * self.held_tokens
+        least = _WORTH * self.held_out.whole.tokens_before
         pairs = enumerate(zip(self._totals, self._totals[_NEXT:], strict=False))
         return next((start for start, (before, after) in pairs if after - before < least), None)
 
@@ -105,41 +104,30 @@ def learn_extension(
         "min_count": min_count,
         "max_length": max_length,
     }
-    with report_activity(on_progress, side.name, "learning from the corpus", corpus.size) as count_bytes:
+    with report_activity(on_progress, side.name, "learning from the corpus", 2 * corpus.size) as count_bytes:
         answer = stream_worker("learn_merges", request, count_bytes, state.traits.worker)
-    saved = {(left, right): count for left, right, count in answer["merges"]}
-    merges = reachable_merges(state, tuple(saved)) if saved else ()
-    if not merges:
-        raise UsageError(
-            "the corpus has no merge to learn", where=corpus.name, hint="give more text, or a smaller --min-count"
+        saved = {(left, right): count for left, right, count in answer["merges"]}
+        merges = reachable_merges(state, tuple(saved)) if saved else ()
+        if not merges:
+            hint = "give more text, or a smaller --min-count"
+            raise UsageError("the corpus has no merge to learn", where=corpus.name, hint=hint)
+        is_plain = find_spaced(merges) is None
+        name = file_name(workspace, message, ".merges" if is_plain else ".merges.json")
+        text = "".join(f"{left} {right}\n" for left, right in merges) if is_plain else json.dumps(merges, indent=1)
+        operation = operation_types()["extend_vocab"].model_validate({"merges_file": name, "init": SUBTOKENS})
+        # Nothing is written that cannot be applied.
+        after = operation.with_listed({name: text.encode()}).apply(state, Context("0000"))
+        held_out = measure_growth(
+            document, after.documents[FILE], corpus, count_bytes, state.traits.worker, held_out_alone=True
         )
-    return _write(workspace, side, state, merges, tuple(saved[merge] for merge in merges), answer, message)
-
-
-def _write(
-    workspace: Workspace,
-    side: Side,
-    state: ModelState,
-    merges: tuple[Merge, ...],
-    saved: tuple[int, ...],
-    answer: dict[str, Any],
-    message: str,
-) -> LearnedMerges:
-    is_plain = find_spaced(merges) is None
-    name = file_name(workspace, message, ".merges" if is_plain else ".merges.json")
-    text = "".join(f"{left} {right}\n" for left, right in merges) if is_plain else json.dumps(merges, indent=1)
-    operation = operation_types()["extend_vocab"].model_validate({"merges_file": name, "init": SUBTOKENS})
-    listed = operation.with_listed({name: text.encode()})
-    # Nothing is written that cannot be applied.
-    after = listed.apply(state, Context("0000"))
-    new_tokens = len(after.tokenizer.ids) - len(state.tokenizer.ids)
-    held = answer["held_tokens"]
+    held = held_out.whole
     remarks = [
         f"Learned from {format_bytes(answer['text_bytes'])} of text. What was held out of it has"
-        f" {held:,} tokens, and {held - sum(saved):,} with these {len(merges):,} merges."
+        f" {held.tokens_before:,} tokens, and {held.tokens_after:,} with these {len(merges):,} merges."
     ]
     merges_file = write_attachment(workspace, name, text)
     path = write_yaml_migration(workspace, message, (operation,), remarks=remarks, models=side.models)
+    new_tokens = len(after.tokenizer.ids) - len(state.tokenizer.ids)
     return LearnedMerges(
-        path, merges_file, new_tokens, answer["text_bytes"], answer["held_bytes"], answer["held_tokens"], saved
+        path, merges_file, new_tokens, answer["text_bytes"], held_out, tuple(saved[merge] for merge in merges)
     )

@@ -25,6 +25,7 @@ from tokmigrate.operations.registry import operation_types
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.operations.token_closure import MergeTrees, required_tokens
 from tokmigrate.operations.token_lists import read_tokens
+from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
 from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
 from tokmigrate.settings import Workspace
 
@@ -55,7 +56,7 @@ class ChosenTokens:
         keep_file: The list of the tokens that stay, beside it; `reasons_file` says why each of them does.
         kept: How many stay for each reason.
         removed: How many are removed.
-        held_bytes: The bytes of the lines that were held out; they had and have so many tokens.
+        held_out: What becomes of the texts that were held out.
     """
 
     path: Path
@@ -64,9 +65,7 @@ class ChosenTokens:
     kept: Mapping[Reason, int]
     removed: int
     text_bytes: int
-    held_bytes: int
-    held_tokens_before: int
-    held_tokens_after: int
+    held_out: CorpusGrowth
 
 
 def learn_removal(
@@ -102,9 +101,7 @@ def learn_removal(
     for token in named:
         id_of(state, token)
     with report_activity(on_progress, side.name, "learning from the corpus", 2 * corpus.size) as count_bytes:
-        learned = stream_worker(
-            "count_tokens", {**request, "held_out_alone": False, "texts": templates}, count_bytes, state.traits.worker
-        )
+        learned = stream_worker("count_tokens", {**request, "texts": templates}, count_bytes, state.traits.worker)
         stay: dict[str, Reason] = dict.fromkeys((texts[number] for number in learned["of_texts"]), "template")
         stay |= dict.fromkeys(named, "keep")
         counts = {texts[number]: occurrences for number, occurrences in learned["counts"]}
@@ -117,12 +114,18 @@ def learn_removal(
         reached = state
         for operation in operations:
             reached = operation.with_listed({name: listed.encode()}).apply(reached, Context("0000"))
-        request = {**request, "document": reached.tokenizer.document, "held_out_alone": True, "texts": []}
-        after = stream_worker("count_tokens", request, count_bytes, state.traits.worker)
-    held_before, held_after = learned["held_tokens"], after["held_tokens"]
+        held_out = measure_growth(
+            state.tokenizer.document,
+            reached.tokenizer.document,
+            corpus,
+            count_bytes,
+            state.traits.worker,
+            held_out_alone=True,
+        )
+    held = held_out.whole
     remarks = [
-        f"Chosen by {format_bytes(learned['text_bytes'])} of text. What was held out of it has {held_before:,} tokens,"
-        f" and {held_after:,} afterwards."
+        f"Chosen by {format_bytes(learned['text_bytes'])} of text. What was held out of it has"
+        f" {held.tokens_before:,} tokens, and {held.tokens_after:,} afterwards."
     ]
     keep_file = write_attachment(workspace, name, listed)
     reasons = write_attachment(
@@ -136,9 +139,7 @@ def learn_removal(
         Counter(kept.values()),
         len(ids) - len(kept),
         learned["text_bytes"],
-        learned["held_bytes"],
-        held_before,
-        held_after,
+        held_out,
     )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from tokmigrate.commands.learn_extend import LearnedMerges
 from tokmigrate.commands.learn_prune import ChosenTokens
 from tokmigrate.formatting import format_bytes, format_count
+from tokmigrate.render.growth import growth_content, growth_table
 
 
 def merges_content(learned: LearnedMerges) -> dict[str, Any]:
@@ -22,9 +23,7 @@ def merges_content(learned: LearnedMerges) -> dict[str, Any]:
         "new_tokens": learned.new_tokens,
         "text_bytes": learned.text_bytes,
         "held_out": {
-            "bytes": learned.held_bytes,
-            "tokens_before": learned.held_tokens,
-            "tokens_after": learned.held_tokens - sum(learned.saved),
+            **growth_content(learned.held_out),
             "saved_by_merges": [{"merges": merges, "saved": saved} for merges, saved in learned.steps],
         },
         "next_1000_save_less_than_1_percent_from": learned.worth,
@@ -35,20 +34,22 @@ def merges_text(learned: LearnedMerges) -> Iterator[RenderableType]:
     """Yield learned merges as lines and a table."""
     made = f"{format_count(len(learned.saved), 'merge')}, {format_count(learned.new_tokens, 'new token')}"
     yield f"wrote {learned.path} and {learned.merges_file.name}: {made}"
-    if not learned.held_tokens:
+    held = learned.held_out.whole
+    if not held.tokens_before:
         yield "no file of the corpus has ten texts: nothing was held out to measure what the merges save"
         return
-    yield f"held out: {format_bytes(learned.held_bytes)} of {format_bytes(learned.text_bytes)}, every tenth text"
+    yield f"held out: {format_bytes(held.text_bytes)} of {format_bytes(learned.text_bytes)}, every tenth text"
     table = Table(box=None, pad_edge=False)
     for title in ("merges", "tokens held out", "tokens a byte", "saved"):
         table.add_column(title, justify="right")
     for merges, saved in ((0, 0), *learned.steps):
-        left = learned.held_tokens - saved
-        share = f"{saved / learned.held_tokens:.1%}"
-        table.add_row(f"{merges:,}", f"{left:,}", f"{left / learned.held_bytes:.4f}", share)
+        left = held.tokens_before - saved
+        share = f"{saved / held.tokens_before:.1%}"
+        table.add_row(f"{merges:,}", f"{left:,}", f"{left / held.text_bytes:.4f}", share)
     yield table
     if learned.worth is not None:
         yield f"from {learned.worth:,} merges on, the next 1,000 save less than 1 % of the tokens"
+    yield from growth_table(learned.held_out)
 
 
 def removal_content(chosen: ChosenTokens) -> dict[str, Any]:
@@ -60,11 +61,7 @@ def removal_content(chosen: ChosenTokens) -> dict[str, Any]:
         "kept": dict(chosen.kept),
         "removed": chosen.removed,
         "text_bytes": chosen.text_bytes,
-        "held_out": {
-            "bytes": chosen.held_bytes,
-            "tokens_before": chosen.held_tokens_before,
-            "tokens_after": chosen.held_tokens_after,
-        },
+        "held_out": growth_content(chosen.held_out),
     }
 
 
@@ -79,7 +76,7 @@ def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
     for reason, count in sorted(chosen.kept.items(), key=lambda item: -item[1]):
         table.add_row(reason, f"{count:,}")
     yield table
-    before, after = chosen.held_tokens_before, chosen.held_tokens_after
-    if before:
-        growth = f"{after / before - 1:+.2%}"
-        yield f"held out, {format_bytes(chosen.held_bytes)}: {before:,} tokens, {after:,} afterwards ({growth})"
+    held = chosen.held_out.whole
+    if held.tokens_before:
+        yield f"held out: {held.tokens_before:,} tokens, {held.tokens_after:,} afterwards ({held.ratio - 1:+.2%})"
+        yield from growth_table(chosen.held_out)

@@ -1,11 +1,11 @@
 """How often each token is in a corpus.
 
-Request: `files`, those of the corpus, as `Corpus.request` gives them; `document`, a tokenizer.json; `held_out_alone`,
-whether only the texts that are held out are counted, every tenth; `texts`, further texts whose tokens are wanted.
+Request: `files`, those of the corpus, as `Corpus.request` gives them; `document`, a tokenizer.json; `texts`, further
+texts whose tokens are wanted.
 
 Streamed answer, progress in bytes read: `counts`, `[id, count]` of each token that occurs in the texts to learn from,
-as often as the weights of their files say; `text_bytes` of these texts; `held_bytes` and `held_tokens` of those that
-are held out; `of_texts`, the ids of the tokens of `texts`.
+as often as the weights of their files say; `text_bytes` of these texts; `of_texts`, the ids of the tokens of `texts`.
+Every tenth text of a file is held out and not counted.
 """
 
 from __future__ import annotations
@@ -19,25 +19,21 @@ from tokmigrate.model.worker.corpus_files import CorpusFile, read_blocks
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
 
 HELD_OUT = 10
-"""One line of so many is held out."""
+"""One text of so many is held out."""
 
 
 def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     tokenizer = open_tokenizer(request["document"])
     counts: dict[int, float] = defaultdict(int)
-    text_bytes = held_bytes = held_tokens = 0
+    text_bytes = 0
     with text_alone(tokenizer):
         for file in (CorpusFile(**each) for each in request["files"]):
             of_file: Counter[int] = Counter()
             for block in read_blocks(file):
-                held = [text for number, text in block.texts if is_held_out(number)]
-                held_bytes += sum(len(text.encode()) for text in held)
-                held_tokens += sum(map(len, tokenizer.encode_batch_fast(held, add_special_tokens=False)))
-                if not request["held_out_alone"]:
-                    lines = [text for number, text in block.texts if not is_held_out(number)]
-                    text_bytes += sum(len(text.encode()) for text in lines)
-                    for encoding in tokenizer.encode_batch_fast(lines, add_special_tokens=False):
-                        of_file.update(encoding.ids)
+                texts = [text for number, text in block.texts if not is_held_out(number)]
+                text_bytes += sum(len(text.encode()) for text in texts)
+                for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+                    of_file.update(encoding.ids)
                 tell(block.read)
             for number, count in of_file.items():
                 counts[number] += count * file.weight
@@ -45,14 +41,12 @@ def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     return {
         "counts": sorted(counts.items()),
         "text_bytes": text_bytes,
-        "held_bytes": held_bytes,
-        "held_tokens": held_tokens,
         "of_texts": sorted({number for encoding in of_texts for number in encoding.ids}),
     }
 
 
 def is_held_out(number: int) -> bool:
-    """Return whether a line, by its number from 1, is held out to measure what was learned from the others."""
+    """Return whether a text, by its number from 1, is held out to measure what was learned from the others."""
     return number % HELD_OUT == 0
 
 

@@ -5,12 +5,11 @@ BPE; `added`, the ids of its added tokens; `tokens`, how many new tokens are wan
 apply; `max_length`, the most letters of a token, as the vocabulary spells it.
 
 Streamed answer, progress in bytes read: `merges`, each `[left, right, saved]` in the order of their ranks, with the
-tokens that it saves in the lines that were held out; `text_bytes`; `held_bytes` and `held_tokens`, the bytes and the
-tokens before of those lines.
+tokens that it saves in the texts that were held out; `text_bytes` of all texts.
 
 The text of the corpus is tokenized, and neighbouring tokens of a word are joined, the most frequent pair first; of
 equal ones the first by text, so that every machine learns the same. What the pre-tokenizer separates is never joined,
-nor are bytes that stand for a character, nor tokens before a `▁`. Every tenth line is held out.
+nor are bytes that stand for a character, nor tokens before a `▁`. Every tenth text of a file is held out.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Pair = tuple[int, int]
 
 @dataclass
 class _Word:
-    """The tokens of a word, and how often it is in the lines to learn from and in those that are held out."""
+    """The tokens of a word, and how often it is in the texts to learn from and in those that are held out."""
 
     tokens: list[int]
     count: int
@@ -44,12 +43,11 @@ class _Word:
 
 @dataclass
 class _Corpus:
-    """The words of a corpus, and the bytes of its lines."""
+    """The words of a corpus, and the bytes of its texts."""
 
     words: Counter[tuple[int, ...]] = field(default_factory=Counter)
     held: Counter[tuple[int, ...]] = field(default_factory=Counter)
     text_bytes: int = 0
-    held_bytes: int = 0
 
 
 def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
@@ -57,12 +55,9 @@ def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     corpus = _read(tokenizer, request, tell)
     words = [_Word(list(word), corpus.words[word], corpus.held[word]) for word in sorted({*corpus.words, *corpus.held})]
     merges = _Merges(request["document"], words)
-    held_tokens = sum(len(word.tokens) * word.held for word in words)
     return {
         "merges": list(merges.learn(request["tokens"], request["min_count"], request["max_length"])),
         "text_bytes": corpus.text_bytes,
-        "held_bytes": corpus.held_bytes,
-        "held_tokens": held_tokens,
     }
 
 
@@ -76,12 +71,9 @@ def _read(tokenizer: Any, request: Mapping[str, Any], tell: Tell) -> _Corpus:
         for block in read_blocks(CorpusFile(**file)):
             with text_alone(tokenizer):
                 encodings = tokenizer.encode_batch([text for _, text in block.texts], add_special_tokens=False)
-            for (number, text), encoding in zip(block.texts, encodings, strict=True):
-                size = len(text.encode())
-                corpus.text_bytes += size
-                is_held = is_held_out(number)
-                corpus.held_bytes += size if is_held else 0
-                (corpus.held if is_held else corpus.words).update(_words(encoding, alone, first))
+            for (number, _), encoding in zip(block.texts, encodings, strict=True):
+                (corpus.held if is_held_out(number) else corpus.words).update(_words(encoding, alone, first))
+            corpus.text_bytes += block.text_bytes
             tell(block.read)
     return corpus
 

@@ -38,6 +38,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "impact": ("tokenizers",),
     "transformers": ("tokenizers", *_META_MODEL),
     "count_tokens": ("tokenizers",),
+    "compare_tokens": ("tokenizers",),
     "learn_merges": ("tokenizers",),
     "chat_template": ("transformers.utils.chat_template_utils",),
     "vocabulary_axes": _META_MODEL,

@@ -31,6 +31,7 @@ Question = Literal[
     "reachability",
     "impact",
     "count_tokens",
+    "compare_tokens",
     "learn_merges",
     "transformers",
     "chat_template",
@@ -354,7 +355,7 @@ def _where(request: Mapping[str, Any]) -> str | None:
 
 def _failure(question: Question, request: Mapping[str, Any], cause: str) -> TokmigrateError:
     where = _where(request)
-    if question in {"tokenizer", "reachability", "impact"}:
+    if question not in {"transformers", "chat_template", "vocabulary_axes"}:
         return TokenizerError(
             f"the tokenizers library cannot work with it: {cause}",
             where=where,

@@ -1,0 +1,98 @@
+"""How many tokens the texts of a corpus have before and after a change, by file and by script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.model.worker.worker import DEFAULT_LIMITS, stream_worker
+from tokmigrate.settings import WorkerLimits
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What some texts are before and after.
+
+    Args:
+        tokenized_differently: How many texts become other tokens.
+        with_removed_tokens: How many of them have a token before that there is not afterwards.
+    """
+
+    texts: int = 0
+    text_bytes: int = 0
+    tokens_before: int = 0
+    tokens_after: int = 0
+    tokenized_differently: int = 0
+    with_removed_tokens: int = 0
+
+    @property
+    def ratio(self) -> float:
+        """The tokens after to those before; 1 without a token."""
+        return self.tokens_after / self.tokens_before if self.tokens_before else 1.0
+
+
+@dataclass(frozen=True)
+class CorpusGrowth:
+    """What the texts of a corpus are before and after, by their file and their main script.
+
+    Args:
+        unexpected: The file and the number of the first text without a removed token that becomes more tokens, or as
+            many others; None without one.
+    """
+
+    groups: Mapping[tuple[str, str], Growth]
+    unexpected: tuple[str, int] | None
+
+    @cached_property
+    def whole(self) -> Growth:
+        """All texts together."""
+        return _sum(self.groups.values())
+
+    @cached_property
+    def files(self) -> dict[str, Growth]:
+        """The texts of each file."""
+        return self._sum_by(0)
+
+    @cached_property
+    def scripts(self) -> dict[str, Growth]:
+        """The texts of each script, which is that of most of their characters; those with the most bytes come first."""
+        return dict(sorted(self._sum_by(1).items(), key=lambda item: -item[1].text_bytes))
+
+    def _sum_by(self, place: int) -> dict[str, Growth]:
+        names = dict.fromkeys(key[place] for key in self.groups)
+        return {name: _sum(each for key, each in self.groups.items() if key[place] == name) for name in names}
+
+
+def measure_growth(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    corpus: Corpus,
+    count_bytes: Callable[[int], None],
+    limits: WorkerLimits = DEFAULT_LIMITS,
+    *,
+    held_out_alone: bool = False,
+) -> CorpusGrowth:
+    """Return what two tokenizers make of a corpus, or only of its texts that are held out; raises as `stream_worker`.
+
+    Args:
+        before: A tokenizer.json.
+        after: Another.
+        count_bytes: What hears how many more bytes are read.
+    """
+    request = {"files": corpus.request(), "before": before, "after": after, "held_out_alone": held_out_alone}
+    answer = stream_worker("compare_tokens", request, count_bytes, limits)
+    groups = {
+        (each["file"], each["script"]): Growth(
+            each["texts"], each["bytes"], each["before"], each["after"], each["differently"], each["holding"]
+        )
+        for each in answer["groups"]
+    }
+    return CorpusGrowth(groups, answer["unexpected"] and tuple(answer["unexpected"]))
+
+
+def _sum(growths: Iterable[Growth]) -> Growth:
+    columns = zip(*(vars(each).values() for each in growths), strict=True)
+    return Growth(*map(sum, columns))
