@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 import tokenizers
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from in_process import Here
 from making import llama, workspace
 from random_bpe import random_bpes
 from real_tokenizers import available, real
@@ -23,8 +25,13 @@ from shared_models import SharedModel, shared_model
 from tokmigrate.commands.stamp import stamp_model
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError
+from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.stamp import read_stamp
-from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
+from tokmigrate.model.formats.sentencepiece import Kind, Piece, SentencePieceModel
+from tokmigrate.model.from_sentencepiece import tokenizer_document
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, merges_of
+from tokmigrate.operations.extend_vocab import ExtendVocab, reachable_merges
+from tokmigrate.operations.operation import Context
 
 REAL = available("phi-2", "mistral-chat", "phi-3-mini", "deepseek", "minimind")
 HERE = Path(__file__).parent
@@ -145,6 +152,90 @@ def test_slow_files_follow(tmp_path: Path) -> None:
         assert lines[-len(merges) :] == [f"{left} {right}" for left, right in merges]
 
 
+def pieces_of(name: str) -> bytes:
+    """Return the SentencePiece model that a tokenizer.json was made of: the published one, or one with its ranks."""
+    published = (real("mistral-spm") / "tokenizer.model").read_bytes()
+    if name == "mistral-chat":
+        return published
+    spec = SentencePieceModel.read(published, name)
+    vocabulary = json.loads((real(name) / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    # Llama's letters and bytes have the ids of Mistral's, and runs of spaces the same score.
+    scores = {text: -1e9 if not text.strip("▁") else 259.0 - number for text, number in vocabulary.items()}
+    new = [Piece.new(text, Kind.NORMAL, score) for text, score in scores.items()]
+    return spec.with_pieces([*spec.pieces[:259], *new[259:]]).data
+
+
+@pytest.mark.parametrize("name", available("mistral-chat", "phi-3-mini"))
+def test_a_sentencepiece_model_tokenizes_text_alike(tmp_path: Path, name: str) -> None:
+    model = shared_model(tmp_path / "w", name)
+    (model.directory / "tokenizer.model").write_bytes(pieces_of(name))
+    before, old = model.bytes(), model.library()
+    (tmp_path / "corpus.txt").write_text(DOMAIN, "utf-8")
+    arguments = ("extend", str(tmp_path / "corpus.txt"), "--tokens", "256", "-m", "Learned")
+    told = Here(model.root).run("learn", *arguments)
+    assert told.returncode == 0, told.stderr
+    upgrade(model.workspace, model.entry)
+    new = model.library()
+    made = new.get_vocab().keys() - old.get_vocab().keys()
+    assert len(made) == 256
+    was, now = (
+        sentencepiece.SentencePieceProcessor(model_proto=data)
+        for data in (before["tokenizer.model"], (model.directory / "tokenizer.model").read_bytes())
+    )
+    assert len(now) == new.get_vocab_size(with_added_tokens=True)
+    # SentencePiece sees no added token.
+    known = [token.content for token in old.get_added_tokens_decoder().values()]
+    source = random.Random(5)  # noqa: S311 - the same texts each time
+    some = [*sorted(made), *source.sample(sorted(old.get_vocab()), 500)]
+    mixed = ["".join(source.choices(some, k=source.randint(1, 6))).replace("▁", " ") for _ in range(500)]
+    lines = [*DOMAIN.splitlines(), *OLD.splitlines(), *texts(500), *mixed]
+    lines = [line for line in lines if not any(token in line for token in known)]
+    for line in lines:
+        for library, judge in ((old, was), (new, now)):
+            assert library.encode(line, add_special_tokens=False).ids == judge.encode(line), line
+    assert sum(map(len, now.encode(lines))) < 0.95 * sum(map(len, was.encode(lines)))
+    model.down()
+    assert model.bytes() == before
+
+
+@st.composite
+def random_pieces(draw: st.DrawFn) -> tuple[SentencePieceModel, list[tuple[str, str]]]:
+    """Return a SentencePiece model of random pieces on a, b and c, their scores in any order, and merges to append."""
+    document = draw(random_bpes())["model"]
+    merges = [(left, right) for left, right in document["merges"]]
+    old = list(document["vocab"])[: draw(st.integers(3, len(document["vocab"])))]
+    spec = SentencePieceModel.read((real("mistral-spm") / "tokenizer.model").read_bytes(), "tokenizer.model")
+    ranked = [*draw(st.permutations(old[3:])), *"▁abc"]
+    new = [Piece.new(text, Kind.NORMAL, -1.0 - rank) for rank, text in enumerate(ranked)]
+    left_out = [merge for merge in merges if "".join(merge) not in ranked]
+    return SentencePieceModel(spec.with_pieces([*spec.pieces[:259], *new]).data), left_out
+
+
+@given(random_pieces(), st.lists(st.text("abc", min_size=1, max_size=20), max_size=20))
+def test_random_pieces_tokenize_text_alike(
+    made: tuple[SentencePieceModel, list[tuple[str, str]]], some: list[str]
+) -> None:
+    spec, merges = made
+    assume(merges)
+    document = tokenizer_document(spec, {})
+    state = state_without_weights({"tokenizer.json": document, "tokenizer.model": spec.data}, 0)
+    merges = list(reachable_merges(state, merges))
+    assume(merges)
+    after = ExtendVocab.model_validate({"merges": merges}).apply(state, Context("0000"))
+    judges, libraries = (
+        [read(each.documents[name]) for each in (state, after)]
+        for name, read in (
+            ("tokenizer.model", lambda data: sentencepiece.SentencePieceProcessor(model_proto=data)),
+            ("tokenizer.json", lambda held: tokenizers.Tokenizer.from_str(json.dumps(held))),
+        )
+    )
+    for text in some:
+        for library, judge in zip(libraries, judges, strict=True):
+            assert library.encode(text, add_special_tokens=False).ids == judge.encode(text)
+        old_ends, new_ends = (boundaries(each, text) for each in libraries)
+        assert set(new_ends) <= set(old_ends)
+
+
 def test_added_tokens_keep_their_ids(tmp_path: Path) -> None:
     model = shared_model(tmp_path, REAL[0])
     model.migrate('- add_tokens: ["<|one|>", {content: "<|two|>", special: true}]')
@@ -236,7 +327,8 @@ def test_appended_merges_only_join(made: tuple[dict[str, Any], list[tuple[str, s
     document, merges = made
     known = document["model"]["vocab"]
     new = [token for token in dict.fromkeys(left + right for left, right in merges) if token not in known]
-    after = Tokenizer(document).with_merges(merges, {token: len(known) + place for place, token in enumerate(new)})
+    all_merges = [*merges_of(document["model"]), *merges]
+    after = Tokenizer(document).with_merges(all_merges, {token: len(known) + place for place, token in enumerate(new)})
     libraries = [
         tokenizers.Tokenizer.from_str(json.dumps({"version": "1.0", **each})) for each in (document, after.document)
     ]

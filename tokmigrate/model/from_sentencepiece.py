@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.state import ADDED_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
 from tokmigrate.model.formats.json_text import Json, Layout
-from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, is_sentencepiece
+from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, SentencePieceModel, is_sentencepiece
 from tokmigrate.model.references.token_texts import token_entries
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, read_entry, write_entry
 from tokmigrate.vocabulary.ids import AddedToken
@@ -96,9 +96,8 @@ def _build_pipeline(model: SentencePieceModel) -> dict[str, Any]:
     else:
         vocabulary = {piece.text: number for number, piece in enumerate(model.pieces)}
         unknown = model.role_text("unk")
-        bpe = models.BPE(
-            vocabulary, _merges(model.pieces), unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback
-        )
+        merges = list(model.merges)
+        bpe = models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback)
         made = LibraryTokenizer(bpe)
     steps: list[Any] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
     if model.setting("remove_extra_whitespaces"):
@@ -116,18 +115,6 @@ def _build_pipeline(model: SentencePieceModel) -> dict[str, Any]:
     made.decoder = decoders.Sequence(back)
     document: dict[str, Any] = json.loads(made.to_str())
     return document
-
-
-def _merges(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
-    """Return the merges of a BPE model: each way to make a piece of two others, the best score first."""
-    ids = {piece.text: number for number, piece in enumerate(pieces) if piece.kind is Kind.NORMAL}
-    found = [
-        (-pieces[number].score, number, ids[text[:cut]], ids[text[cut:]])
-        for text, number in ids.items()
-        for cut in range(1, len(text))
-        if text[:cut] in ids and text[cut:] in ids
-    ]
-    return [(pieces[left].text, pieces[right].text) for _, _, left, right in sorted(found)]
 
 
 def _find_added_tokens(model: SentencePieceModel, settings: Mapping[str, Json]) -> dict[int, AddedToken]:

@@ -13,7 +13,7 @@ from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
-from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files
+from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files, with_merged_pieces
 from tokmigrate.model.documents.state import MERGES, VOCAB_JSON, ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import (
     BYTE,
@@ -59,6 +59,9 @@ class ExtendVocab(TokenListOperation):
     The merges come after all that the tokenizer has, in the order given. So text is tokenized as before, and then
     neighbouring tokens are joined: every boundary between two tokens is one that was there before, old ids keep their
     meaning, and data tokenized before stays valid. A token that the vocabulary has already gets no second id.
+
+    A SentencePiece model beside tokenizer.json follows. SentencePiece makes a piece of any two that give its text, so
+    tokenizer.json gets all these merges then, and both tokenize text alike.
 
     `subtokens` reads the rows of the old tokens that a new one is joined from.
     """
@@ -121,10 +124,14 @@ class ExtendVocab(TokenListOperation):
         )
 
     def expected(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
-        known = set(merges_of(state.documents[FILE]["model"]))
-        missing = tuple(merge for merge in self.merges if merge not in known)
+        known = merges_of(state.documents[FILE]["model"])
+        missing = {*self.merges}.difference(known)
         # The ids are not compared here: where merges are missing it was not applied.
-        return state.with_document(FILE, state.tokenizer.with_merges(missing, {}).document) if missing else state
+        return (
+            state.with_document(FILE, state.tokenizer.with_merges([*known, *missing], {}).document)
+            if missing
+            else state
+        )
 
     @classmethod
     def read_items(cls, file: str, data: bytes) -> tuple[Merge, ...]:
@@ -185,9 +192,14 @@ class _JoinedTokens:
 def _append(state: ModelState, merges: Sequence[Merge]) -> _Extended:
     """Return the state with merges appended; raises OperationError for one that the tokenizer cannot have."""
     sources = _read_merges(state, merges)
-    start = state.tokenizer.highest + 1
+    tokenizer = state.tokenizer
+    start = tokenizer.highest + 1
     ids = {token: start + place for place, token in enumerate(sources)}
-    return _Extended(state.with_document(FILE, state.tokenizer.with_merges(merges, ids).document), ids, sources)
+    appended = [*merges_of(tokenizer.document["model"]), *merges]
+    for name, data in list_slow_files(state):
+        followed, appended = with_merged_pieces(name, data, tokenizer, ids)
+        state = state.with_document(name, followed)
+    return _Extended(state.with_document(FILE, tokenizer.with_merges(appended, ids).document), ids, sources)
 
 
 def _read_merges(state: ModelState, merges: Sequence[Merge]) -> dict[str, tuple[int, ...]]:
@@ -235,10 +247,6 @@ def _fault(number: int, merge: Merge, reason: str) -> OperationError:
 
 def _with_files(state: ModelState, merges: Sequence[Merge], ids: Mapping[str, int]) -> ModelState:
     """Return the state whose vocab.json and merges.txt follow; raises OperationError where a file cannot."""
-    for name, _ in list_slow_files(state):
-        raise OperationError(
-            "it holds the vocabulary in a form that merges are not written into", where=name, hint=IN_ANOTHER_FORMAT
-        )
     if VOCAB_JSON in state.documents:
         state = state.with_document(VOCAB_JSON, {**state.documents[VOCAB_JSON], **ids})
     if MERGES in state.documents:

@@ -11,15 +11,23 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from tokmigrate.errors import OutOfStepError
 from tokmigrate.files import entries, exists, has_directory, read_file
 from tokmigrate.formatting import format_quoted
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.sentencepiece import ROLES, Kind, Piece, SentencePieceModel, is_sentencepiece
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+from tokmigrate.model.formats.sentencepiece import (
+    ROLES,
+    Algorithm,
+    Kind,
+    Piece,
+    SentencePieceModel,
+    is_sentencepiece,
+)
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, Tokenizer, merges_of
 from tokmigrate.vocabulary.ids import AddedToken, Renumbering, is_tombstone
 
 TEKKEN_FILES = "*tekken*.json"
@@ -60,6 +68,60 @@ def with_slow_files_in_step(before: ModelState, after: ModelState, renumbering: 
                 hint=IN_ANOTHER_FORMAT,
             )
     return after
+
+
+def with_merged_pieces(
+    name: str, data: bytes, tokenizer: Tokenizer, new: Mapping[str, int]
+) -> tuple[bytes, list[Merge]]:
+    """Return a SentencePiece model with pieces behind all others, and all merges of a tokenizer.json in step with it.
+
+    SentencePiece joins any two neighbours whose text is a piece, that with the best score first. So the new pieces have
+    the lowest scores, in the order of their ids, and each way to make one of two others is a merge.
+
+    Args:
+        tokenizer: tokenizer.json before the change.
+        new: The texts of the pieces with their ids, all behind the ids that `tokenizer` has.
+
+    Raises:
+        OutOfStepError: The file cannot follow.
+    """
+    merges = merges_of(tokenizer.document["model"])
+    model = _read_bpe(name, data, tokenizer, merges)
+    score = min((piece.score for piece in model.pieces), default=0.0)
+    texts = {number: text for text, number in new.items()}
+    pieces = [*model.pieces]
+    for number in range(len(pieces), max(texts, default=-1) + 1):
+        if number in texts:
+            # A number of single precision that is lower.
+            score -= max(1.0, abs(score) / 2**23)
+            pieces.append(Piece.new(texts[number], Kind.NORMAL, score))
+        else:
+            pieces.append(_of_added_token(number, tokenizer, name))
+    model = model.with_pieces(pieces)
+    scores = {piece.text: piece.score for piece in model.pieces}
+    known = set(merges)
+    merges += [merge for merge in model.merges if merge not in known]
+    # A new piece may be a part of an old one, whose score stays.
+    return model.data, sorted(merges, key=lambda merge: -scores["".join(merge)])
+
+
+def _read_bpe(name: str, data: bytes, tokenizer: Tokenizer, merges: Sequence[Merge]) -> SentencePieceModel:
+    """Return a SentencePiece model that tokenizes text as the merges of tokenizer.json do; raises OutOfStepError."""
+    reason = "it ranks tokens by their ids, and does not say which parts a token is merged from"
+    if is_sentencepiece(data):
+        model = SentencePieceModel.read(data, name)
+        scores = {piece.text: piece.score for piece in model.pieces}
+        if model.setting("model_type") != Algorithm.BPE:
+            reason = "its pieces are not merged, as those of tokenizer.json are"
+        elif not model.is_in_order_of(tokenizer.texts):
+            reason = "its pieces have other ids than in tokenizer.json"
+        elif {*merges} != {*model.merges} or any(
+            scores["".join(left)] < scores["".join(right)] for left, right in pairwise(merges)
+        ):
+            reason = "its scores give other merges than tokenizer.json has: the two tokenize text differently already"
+        else:
+            return model
+    raise OutOfStepError(f"no merges can be written into it: {reason}", where=name, hint=IN_ANOTHER_FORMAT)
 
 
 def is_read_without_added_tokens(state: ModelState) -> bool:

@@ -177,9 +177,9 @@ class Piece(Message):
     """One piece: its text, its score, and what it is for."""
 
     @staticmethod
-    def new(text: str, kind: Kind) -> Piece:
-        """Return a piece without a score."""
-        return Piece(_join(bytes_field(_TEXT, text.encode()), float_field(_SCORE, 0.0), number_field(_KIND, kind)))
+    def new(text: str, kind: Kind, score: float = 0.0) -> Piece:
+        """Return a piece; one that is not made of others has no score."""
+        return Piece(_join(bytes_field(_TEXT, text.encode()), float_field(_SCORE, score), number_field(_KIND, kind)))
 
     @cached_property
     def text(self) -> str:
@@ -237,6 +237,18 @@ class SentencePieceModel(Message):
     def charsmap(self) -> bytes:
         """The compiled table of characters that stand for others, empty where there is none."""
         return self._normalizer.octets(2)
+
+    @cached_property
+    def merges(self) -> tuple[tuple[str, str], ...]:
+        """The merges of a BPE model: each way to make a piece of two others, the best score first."""
+        ids = {piece.text: number for number, piece in enumerate(self.pieces) if piece.kind is Kind.NORMAL}
+        found = [
+            (-self.pieces[number].score, number, ids[text[:cut]], ids[text[cut:]])
+            for text, number in ids.items()
+            for cut in range(1, len(text))
+            if text[:cut] in ids and text[cut:] in ids
+        ]
+        return tuple((self.pieces[left].text, self.pieces[right].text) for _, _, left, right in sorted(found))
 
     def is_in_order_of(self, texts: Mapping[int, str]) -> bool:
         """Return whether the place of every piece is the id that `texts` gives it."""

@@ -249,7 +249,7 @@ class Tokenizer:
         return reached
 
     def with_merges(self, merges: Sequence[Merge], ids: Mapping[str, int]) -> Tokenizer:
-        """Return a view of a BPE's file with merges behind all others, and the tokens that they make with their `ids`.
+        """Return a view of a BPE's file with these merges and no others, and the new tokens that they make, with `ids`.
 
         Added tokens that would get another id on loading go into the vocabulary with the id that they have.
 
@@ -261,9 +261,9 @@ class Tokenizer:
         vocabulary = with_tokens_inside({**self.vocabulary, **ids}, entries, model)
         held = model.get("merges") or []
         if held and isinstance(held[0], str) and not any(" " in part for merge in merges for part in merge):
-            written: list[Any] = [*held, *(f"{left} {right}" for left, right in merges)]
+            written: list[Any] = [f"{left} {right}" for left, right in merges]
         else:
-            written = [list(merge) for merge in (*merges_of(model), *merges)]
+            written = [list(merge) for merge in merges]
         document = replace_at(self.document, ("model", "vocab"), vocabulary)
         return Tokenizer(replace_at(document, ("model", "merges"), written)).check()
 
