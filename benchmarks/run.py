@@ -1,7 +1,7 @@
 """Compare tokmigrate with the usual script, with a copy, and with itself on other work; write tables and plots.
 
     python benchmarks/run.py DIRECTORY [PART …] [--size NAME …] [--rounds N] [--xfs] [--other CHECKOUT]
-        [--mergekit PYTHON]
+        [--mergekit PYTHON] [--skeletoken PYTHON]
 
 DIRECTORY is on the filesystem to measure, with free space of four times the largest model; models are made there
 once and kept. The parts are `script`, `growth`, `start` and `fleet`; all without a name. Runs of one table are
@@ -135,7 +135,7 @@ def find_model(root: Path, name: str) -> Path:
 
 
 def compare_with_script(options: argparse.Namespace) -> list[Table]:
-    """Two tokens: a copy of the touched shards, the usual script, mergekit, tokmigrate."""
+    """Two tokens: a copy of the touched shards, the usual script, other tools, tokmigrate."""
     return [_compare_size(options, name) for name in options.size]
 
 
@@ -154,6 +154,9 @@ def _compare_size(options: argparse.Namespace, name: str) -> Table:
     ]
     if options.mergekit:
         runs.append(_mergekit(options.mergekit, model, root, out))
+    if options.skeletoken:
+        script = (options.skeletoken, str(HERE / "skeletoken_script.py"), str(model), str(out))
+        runs.append(Run("skeletoken", script, root, leaves=out))
     mean = f"init: {{strategy: mean}}\noperations:\n{TWO}"
     runs += upgrade_and_back("tokmigrate", make_workspace(root / "mean", {"big": model}, [mean]))
     covariance = mean.replace("mean}", "mean_cov}")
@@ -263,17 +266,21 @@ def measure_start(options: argparse.Namespace) -> list[Table]:
 
 
 def measure_fleet(options: argparse.Namespace) -> list[Table]:
-    """Eight models of 100 MB, one after the other and two at a time."""
+    """Eight models of 100 MB: a command for each, one command that changes one after the other, and two at a time."""
     root: Path = options.directory
     model = find_model(root, "0.1 GB")
     fleet = {f"m{number}": root / "fleet" / "models" / f"m{number}" for number in range(8)}
     workspace = make_workspace(root / "fleet", fleet, [f"operations:\n{TWO}"])
     for place in fleet.values():
         shutil.copytree(model, place)
-    runs = []
+    each = f'for name in {" ".join(fleet)}; do {" ".join(TOKMIGRATE)} "$@" --model $name || exit; done'
+    runs = [
+        Run(f"a command for each: {words[0]}", ("sh", "-c", each, "sh", *words), workspace)
+        for words in (("upgrade",), ("downgrade", "base"))
+    ]
     for count in ("1", "2"):
         up, down = upgrade_and_back(f"-j {count}", workspace)
-        runs += [Run(each.name, (*each.words, "-j", count), workspace) for each in (up, down)]
+        runs += [Run(one.name, (*one.words, "-j", count), workspace) for one in (up, down)]
     return [take_turns("Eight models of 0.1 GB", runs, options.rounds)]
 
 
@@ -313,13 +320,14 @@ def describe_machine(directory: Path) -> str:
     )
 
 
+# Direct I/O, so that the page cache does not hold each block twice.
 XFS = """
 place=$1; shift
 truncate -s 60G "$place/image" && mkfs.xfs -q -f -m reflink=1 "$place/image" && mkdir -p "$place/mounted" &&
-mount -o loop,discard "$place/image" "$place/mounted" || exit 1
+loop=$(losetup --find --show --direct-io=on "$place/image") && mount -o discard "$loop" "$place/mounted" || exit 1
 "$@"; code=$?
 cp -r "$place/mounted/results" "$place"
-umount "$place/mounted" && rm -r "$place/image" "$place/mounted"
+umount "$place/mounted" && losetup -d "$loop" && rm -r "$place/image" "$place/mounted"
 exit $code
 """
 
@@ -344,6 +352,7 @@ def main() -> None:
     parser.add_argument("--xfs", action="store_true", help="measure on an XFS image in DIRECTORY, mounted by root")
     parser.add_argument("--other", type=Path, help="another checkout of tokmigrate, measured beside this one")
     parser.add_argument("--mergekit", help="the Python of an environment that has mergekit")
+    parser.add_argument("--skeletoken", help="the Python of an environment that has skeletoken, torch and transformers")
     options = parser.parse_args()
     if options.xfs:
         sys.exit(run_on_xfs(options))
