@@ -16,7 +16,7 @@ from tokmigrate.git import files_changed_since, find_repository, list_tracked_fi
 from tokmigrate.lint import subjects
 from tokmigrate.lint.linter import Finding, Seen, Selection, check
 from tokmigrate.lint.subjects import Failure, MigrationFile, OnModel, Sighting, Sightings
-from tokmigrate.model.documents.chat_template import chat_template
+from tokmigrate.model.documents.chat_template import chat_template, read_chat_templates, written_in
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.snapshot import take_snapshot
@@ -173,7 +173,20 @@ def _on_model(file: MigrationFile, trial: _Trial, step: Step) -> OnModel:
     # What was not found before either is no fault of this migration.
     is_old = any(sighting.missed and text in step.before.tokenizer.added for text, sighting in sightings.items())
     old = _sightings(step.before, limits) if is_old else {}
-    return OnModel(file, trial.model, step, final, old, sightings, template_error)
+    lost = _find_removed_of_templates(step, limits)
+    return OnModel(file, trial.model, step, final, old, sightings, template_error, lost)
+
+
+def _find_removed_of_templates(step: Step, limits: WorkerLimits) -> tuple[str, ...]:
+    """Return the tokens that a step removes and chat templates were tokenized as."""
+    removed = set(subjects.list_removed(step))
+    texts = [text for template in read_chat_templates(step.before.documents).values() for text in written_in(template)]
+    if not removed or not texts:
+        return ()
+    request = {"document": step.before.documents[FILE], "encode": texts}
+    encodings = call_worker("tokenizer", request, limits)["encodings"]
+    used = dict.fromkeys(token for encoding in encodings for token in encoding.get("tokens", ()))
+    return tuple(token for token in used if token in removed)
 
 
 def _template_error(step: Step, limits: WorkerLimits) -> str | None:

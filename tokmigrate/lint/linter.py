@@ -12,7 +12,7 @@ import yaml
 
 from tokmigrate.errors import UsageError, suggest
 from tokmigrate.lint.rule import REGISTERED, Rule, Severity
-from tokmigrate.lint.rules import tm0_tm2_ids, tm1_matching, tm1_texts, tm3_roles, tm4_reproducibility  # noqa: F401 - a rule is registered by the import of its module
+from tokmigrate.lint.rules import tm0_tm2_ids, tm1_matching, tm1_removed, tm1_texts, tm3_roles, tm4_reproducibility  # noqa: F401 - a rule is registered by the import of its module
 from tokmigrate.lint.subjects import Failure, Location, MigrationFile, OnModel
 
 RULES: Mapping[str, Rule] = dict(sorted(REGISTERED.items()))

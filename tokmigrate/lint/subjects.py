@@ -134,6 +134,7 @@ class OnModel:
         final: The state after all pending migrations.
         before: The sightings before it; empty, as those `after` it, where it changes nothing about them.
         template_error: Why the default chat template cannot be used after it; None where it can, or stays as it is.
+        removed_of_templates: The removed tokens that chat templates were tokenized as.
     """
 
     file: MigrationFile
@@ -143,6 +144,7 @@ class OnModel:
     before: Sightings = field(default_factory=dict)
     after: Sightings = field(default_factory=dict)
     template_error: str | None = None
+    removed_of_templates: tuple[str, ...] = ()
 
     @property
     def effects(self) -> Iterator[tuple[Written, Effect]]:
@@ -154,6 +156,19 @@ class OnModel:
         return next((written for written, effect in effects if happens(effect.before, effect.after)), None)
 
     @cached_property
+    def removed(self) -> tuple[str, ...]:
+        """The tokens that are gone after it, or have another text, by their ids."""
+        return list_removed(self.step)
+
+    def find_removal(self, *tokens: str) -> Written:
+        """Return the first operation that removes one of `tokens`, by default of all that are removed."""
+        gone = frozenset(tokens or self.removed)
+        effects = (
+            (written, effect.before.tokenizer.ids, effect.after.tokenizer.ids) for written, effect in self.effects
+        )
+        return next(written for written, before, after in effects if not gone.isdisjoint(before.keys() - after.keys()))
+
+    @cached_property
     def causes(self) -> Mapping[str, Written]:
         """Each added token that the migration brings, or gives another text, with the operation that does."""
         left = self.step.after.tokenizer.added.keys()
@@ -162,6 +177,12 @@ class OnModel:
             held, added = effect.before.tokenizer.added, effect.after.tokenizer.added
             found |= {token: written for token in added if token in left and token not in held}
         return found
+
+
+def list_removed(step: Step) -> tuple[str, ...]:
+    """Return the tokens that a step removes or gives another text, by their ids."""
+    before, after = step.before.tokenizer.ids, step.after.tokenizer.ids
+    return () if before is after else tuple(sorted(before.keys() - after.keys(), key=before.__getitem__))
 
 
 def list_operations(migration: Migration, tree: Tree | None) -> tuple[Written, ...]:

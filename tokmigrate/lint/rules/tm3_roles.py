@@ -281,3 +281,23 @@ def cannot_be_rendered(seen: OnModel) -> Iterator[Found]:
     if cause is not None and seen.template_error is not None:
         help_ = "correct the template until transformers' apply_chat_template renders one message of a user"
         yield Found(cause.location, f"the chat template {seen.template_error}", help_)
+
+
+@rule(
+    "TM310",
+    WARNING,
+    given=operations('set_chat_template: "{% for m in messages %}Wait until {{ m.content }}{% endfor %}"'),
+    wrong=operations('remove_tokens: {tokens: ["Ġuntil"], ids: tombstone, acknowledge: breaking}'),
+    right=operations('remove_tokens: {tokens: ["Ġ417"], ids: tombstone, acknowledge: breaking}'),
+)
+def template_tokens_removed(seen: OnModel) -> Iterator[Found]:
+    """Tokens are removed that the text of a chat template is tokenized as.
+
+    Each conversation then has other tokens around its messages than in training.
+    """
+    tokens = seen.removed_of_templates
+    if tokens:
+        are = "is" if len(tokens) == 1 else "are"
+        message = f"{format_quoted(tokens)} {are} removed, which the chat template is tokenized as"
+        help_ = "keep them; if it is intended, write `# noqa: TM310` and why"
+        yield Found(seen.find_removal(*tokens).location_of(*tokens), message, help_)

@@ -69,6 +69,25 @@ def _find_chat_templates(documents: Mapping[str, Json]) -> Iterator[Template]:
                 yield Template(CHAT, named["name"], file, ("chat_template", position, "template"), named["template"])
 
 
+_TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
+_QUOTED = re.compile(r"(\[?)(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\")", re.DOTALL)
+
+
+def written_in(template: str) -> tuple[str, ...]:
+    """Return the texts that stand in a chat template: those between its tags, and those in quotes inside of them.
+
+    A text in brackets is the name of a field, and white space between tags is not written.
+    """
+    quoted = [
+        (single or double).replace("\\n", "\n").replace("\\t", "\t")
+        for tag in _TAG.findall(template)
+        for bracket, single, double in _QUOTED.findall(tag)
+        if not bracket and not tag.startswith("{#")
+    ]
+    between = (text for text in _TAG.split(template) if text.strip())
+    return tuple(dict.fromkeys((*between, *filter(None, quoted))))
+
+
 def with_chat_template(state: ModelState, template: str | None) -> ModelState:
     """Return the state with `template` wherever the model keeps one, or with none.
 
