@@ -13,7 +13,6 @@ from tokmigrate.model.documents.declared import ID_FILES, state_without_weights
 from tokmigrate.model.documents.semantic_diff import Difference, differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, view
 from tokmigrate.operations.operation import Operation
-from tokmigrate.operations.token_lists import TokenListOperation
 from tokmigrate.plan.steps import steps_of
 from tokmigrate.revision.derivation import derive
 from tokmigrate.revision.migration import Migration
@@ -68,14 +67,11 @@ def _move_lists(operations: Sequence[Operation], stem: str) -> tuple[tuple[Opera
     moved: list[Operation] = []
     files: dict[str, str] = {}
     for operation in operations:
-        if isinstance(operation, TokenListOperation):
-            named, listed = operation.with_files(stem)
-            if not files.keys().isdisjoint(listed):
-                named, listed = operation.with_files(f"{stem}.{len(files) + 1}")
-            files |= listed
-            moved.append(named)
-        else:
-            moved.append(operation)
+        named, listed = operation.with_files(stem)
+        if not files.keys().isdisjoint(listed):
+            named, listed = operation.with_files(f"{stem}.{len(files) + 1}")
+        files |= listed
+        moved.append(named)
     return tuple(moved), files
 
 

@@ -52,10 +52,6 @@ class TokenListOperation(Operation):
         return cast(Self, self.model_construct(_fields_set=self.model_fields_set, **{**dict(self), **listed}))
 
     def with_files(self, stem: str) -> tuple[Self, Mapping[str, str]]:
-        """Return the operation that names a file for a list that is too long for a migration, and the text of the file.
-
-        The name of the file is `stem` with an ending. Nothing is moved that a file cannot hold.
-        """
         for tokens, name in self.lists.items():
             items = self.format_items(getattr(self, tokens)) if getattr(self, name) is None else ()
             if items is not None and len(items) > LONG:
