@@ -18,7 +18,7 @@ from typing import Any
 
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.library import open_tokenizer
-from tokmigrate.model.tokenizer.tokenizer_json import BYTE, bytes_of_letters, is_byte_level
+from tokmigrate.model.tokenizer.token_text import TokenTexts
 from tokmigrate.model.worker.worker_main import run_worker
 from tokmigrate.vocabulary.ids import is_tombstone
 
@@ -38,11 +38,7 @@ class _Tokenizer:
         self._text = text
         self.document: Mapping[str, Json] = json.loads(text)
         self.model: Mapping[str, Json] = self.document["model"]
-        self.prefix: str = self.model.get("continuing_subword_prefix") or ""
-        self.suffix: str = self.model.get("end_of_word_suffix") or ""
-        self.is_byte_level = is_byte_level(self.document)
-        parts = json.dumps([self.document.get(part) for part in ("normalizer", "pre_tokenizer")], ensure_ascii=False)
-        self._marks_spaces = "\u2581" in parts
+        self.texts = TokenTexts(self.document)
 
     @cached_property
     def _whole(self) -> Any:
@@ -57,12 +53,12 @@ class _Tokenizer:
 
     def makes(self, token: str) -> bool:
         """Return whether the model makes a token of its own letters, wherever text has these."""
-        is_first = not (self.prefix and token.startswith(self.prefix))
-        is_last = not self.suffix or token.endswith(self.suffix)
+        is_first = not (self.texts.prefix and token.startswith(self.texts.prefix))
+        is_last = not self.texts.suffix or token.endswith(self.texts.suffix)
         if not is_first and "merges" not in self.model:
             # A word piece takes any rest that it is: what can stand before it only a text shows.
             return False
-        own = self._bare(token)
+        own = self.texts.without_affixes(token)
         text = f"{'' if is_first else _UNKNOWN}{own}{'' if is_last else _UNKNOWN}"
         number = self._merging.token_to_id(token)
         try:
@@ -70,19 +66,6 @@ class _Tokenizer:
         except Exception:
             # It has letters that the model does not know, and no token for what is unknown.
             return False
-
-    def text(self, token: str) -> str | None:
-        """Return the text that a token stands for, None where that is not a whole text."""
-        octets = bytes_of_letters(token) if self.is_byte_level else None
-        if octets is not None:
-            try:
-                return octets.decode()
-            except UnicodeDecodeError:
-                return None
-        if self.model.get("byte_fallback") and BYTE.fullmatch(token):
-            return None
-        own = self._bare(token)
-        return own.replace("\u2581", " ") if self._marks_spaces else own
 
     def find_produced(self, texts: Mapping[str, str]) -> Iterator[str]:
         """Yield the tokens that are found in their texts, alone or next to other letters."""
@@ -98,13 +81,10 @@ class _Tokenizer:
                         del missing[token]
                         yield token
 
-    def _bare(self, token: str) -> str:
-        return token.removeprefix(self.prefix).removesuffix(self.suffix)
-
     def _contexts(self) -> Iterator[tuple[str, str]]:
-        starters = [letter for letter in self.model["vocab"] if len(letter) == 1] if self.prefix else []
+        starters = [letter for letter in self.model["vocab"] if len(letter) == 1] if self.texts.prefix else []
         yield from ((before, "") for before in ("", *_LETTERS, *starters[:_STARTERS]))
-        if self.suffix:
+        if self.texts.suffix:
             yield from (("", after) for after in _LETTERS)
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
@@ -122,7 +102,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     after = _Tokenizer(request["after"])
     tokens: Mapping[str, str] = request["tokens"]
     if request["before"] is None:
-        spoken = {token for token in tokens if after.text(token) is not None}
+        spoken = {token for token in tokens if after.texts.find_text(token) is not None}
         lost = {token for token in tokens if token not in spoken and not after.makes(token)}
         lost |= _not_produced(spoken, after, after)
         return {"unreachable": [token for token in tokens if token in lost]}
@@ -130,7 +110,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     if _is_same_pipeline(before.document, after.document):
         # What the model still makes is found in a text in which it was found before.
         tokens = {old: new for old, new in tokens.items() if old != new or not after.makes(new)}
-    texts = {old: before.text(old) for old in tokens}
+    texts = {old: before.texts.find_text(old) for old in tokens}
     silent = [old for old, text in texts.items() if text is None]
     lost = {tokens[old] for old in silent if before.makes(old) and not after.makes(tokens[old])}
     found = before.find_produced({old: text for old, text in texts.items() if text is not None})
@@ -140,12 +120,12 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _not_produced(tokens: set[str], before: _Tokenizer, after: _Tokenizer) -> set[str]:
     """Return the tokens that are found in no text, whether that is read off them as before or as after."""
-    texts = {token: text for token in tokens if (text := before.text(token)) is not None}
+    texts = {token: text for token in tokens if (text := before.texts.find_text(token)) is not None}
     tokens = tokens.difference(after.find_produced(texts))
-    if before.is_byte_level and not after.is_byte_level:
+    if before.texts.is_byte_level and not after.texts.is_byte_level:
         # Letters for bytes, typed as such, do not occur in real text.
         return tokens
-    others = {token: text for token in tokens if (text := after.text(token)) not in (None, texts.get(token))}
+    others = {token: text for token in tokens if (text := after.texts.find_text(token)) not in (None, texts.get(token))}
     return tokens.difference(after.find_produced(others))
 
 
