@@ -152,7 +152,7 @@ def test_what_names_no_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.parquet").write_bytes(b"")
     wanted = {
-        "empty": "no file with a known ending",
+        "empty": "no file with a known suffix",
         "*.txt": "no file matches",
         "b.txt": "there is no such file",
         "a.parquet": "pyarrow is needed",

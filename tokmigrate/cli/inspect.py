@@ -13,6 +13,7 @@ from tokmigrate.audit import run_status
 from tokmigrate.cli.each import ModelResults, Result, find_failures, print_result
 from tokmigrate.cli.options import (
     AsJson,
+    Field,
     Here,
     Models,
     complete_model,
@@ -23,14 +24,16 @@ from tokmigrate.cli.options import (
 from tokmigrate.commands import current as current_revision
 from tokmigrate.commands import diff as comparing
 from tokmigrate.commands import inspect as look
-from tokmigrate.commands import restore
+from tokmigrate.commands import restore, vocabulary_audit
 from tokmigrate.commands import tag as tags
 from tokmigrate.errors import DriftError, UnknownNameError
 from tokmigrate.files import exists, has_directory
 from tokmigrate.model.documents import stamp as stamps
+from tokmigrate.model.worker import corpus_files
 from tokmigrate.render import check as check_report
 from tokmigrate.render import diff as diff_report
 from tokmigrate.render import status as status_report
+from tokmigrate.render import terminal
 from tokmigrate.revision import history as histories
 
 if TYPE_CHECKING:
@@ -156,6 +159,11 @@ def diff(
         str,
         Argument(metavar="B", help="A directory, a model, or a revision of model A.", autocompletion=complete_revision),
     ],
+    corpus: Annotated[
+        list[str] | None,
+        Option("--corpus", help="Check B as a trim or extension of A on these texts; repeatable.", metavar="CORPUS"),
+    ] = None,
+    field: Field = None,
     exit_code: Annotated[bool, Option("--exit-code", help="Exit with 1 if they differ.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -163,11 +171,20 @@ def diff(
 
     The comparison is semantic: it ignores how the files are written. With a revision, a model as it is now is compared
     with the planned model at that revision, or with the earlier one that its undo data describes.
+
+    `--corpus` audits B as a smaller or larger vocabulary of A: how many tokens of each script are kept and new, whether
+    they have their order and, where both have weights, the same rows, and how many tokens text has before and after.
     """
-    found = comparing.compare(*comparing.choose_sides(_find_workspace(), first, second))
+    sides = comparing.choose_sides(_find_workspace(), first, second)
+    found = comparing.compare(*sides)
     code = 1 if exit_code and found.differences else 0
-    content, shown = diff_report.comparison_content(found), diff_report.comparison_text(found)
-    print_result("diff", Result(content, [shown], exit_code=code), as_json)
+    content, shown = diff_report.comparison_content(found), [diff_report.comparison_text(found)]
+    if corpus:
+        with corpus_files.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
+            audited = vocabulary_audit.audit(*sides, texts, on_progress)
+        content["audit"] = diff_report.audit_content(audited)
+        shown += diff_report.audit_text(audited)
+    print_result("diff", Result(content, shown, exit_code=code), as_json)
 
 
 def _find_workspace() -> Workspace | None:

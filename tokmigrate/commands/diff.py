@@ -30,11 +30,17 @@ from tokmigrate.state.objects import ObjectStore
 
 @dataclass(frozen=True)
 class Side:
-    """A tokenizer to be compared, by what a user calls it; `model` is that of the workspace that has it, if one has."""
+    """A tokenizer to be compared, by what a user calls it.
+
+    Args:
+        model: The model of the workspace that has it, if one has.
+        entry: The directory that has it, None for what only a plan or undo data has.
+    """
 
     name: str
     documents: Documents
     model: str | None = None
+    entry: ModelEntry | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -58,7 +64,8 @@ def compare(before: Side, after: Side) -> Comparison:
 
 def side_of(directory: Path) -> Side:
     """Return the tokenizer of a directory, which needs no weights; raises ModelError where it has none."""
-    with guard_reading(ModelEntry(str(directory), directory)):
+    entry = ModelEntry(str(directory), directory)
+    with guard_reading(entry):
         if not has_directory(directory):
             raise ModelError("no such directory", where=str(directory))
         _, documents = read_documents(directory)
@@ -66,7 +73,7 @@ def side_of(directory: Path) -> Side:
         if names.CONFIG in documents:
             raise no_tokenizer_json(directory, documents)
         raise ModelError(f"there is no {FILE}", where=str(directory), hint="name the directory of a tokenizer or model")
-    return Side(str(directory), documents)
+    return Side(str(directory), documents, entry=entry)
 
 
 def choose_sides(workspace: Workspace | None, first: str, second: str) -> tuple[Side, Side]:
@@ -126,7 +133,7 @@ def resolve_side(workspace: Workspace | None, word: str) -> Side:
     if workspace is not None:
         (entry,) = workspace.select([word])
         model = entry.name if workspace.models.get(entry.name) == entry else None
-        return Side(word, side_of(entry.path).documents, model)
+        return Side(word, side_of(entry.path).documents, model, entry)
     if not Path(word).is_dir():
         hint = "models have names in a workspace, and here is none"
         raise UnknownNameError(f"'{word}' is not a directory", hint=hint)

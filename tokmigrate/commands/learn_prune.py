@@ -56,7 +56,7 @@ class ChosenTokens:
         keep_file: The list of the tokens that stay, beside it; `reasons_file` says why each of them does.
         kept: How many stay for each reason.
         removed: How many are removed.
-        held_out: What becomes of the texts that were held out.
+        held_out: what the migration makes of the texts that were held out.
     """
 
     path: Path

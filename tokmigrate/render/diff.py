@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from tokmigrate.formatting import format_count
 from tokmigrate.render.escape import escape, escape_quoted
+from tokmigrate.render.growth import growth_content, growth_table
 from tokmigrate.render.terminal import plain_table
 
 if TYPE_CHECKING:
     from tokmigrate.commands.diff import Comparison
+    from tokmigrate.commands.vocabulary_audit import VocabularyAudit
     from tokmigrate.model.documents.semantic_diff import Aspect, Difference
     from tokmigrate.model.formats.json_text import Json
 
@@ -143,6 +146,48 @@ def _template_lines(template: Difference) -> RenderableType:
     first = [Text(escape(line), style=_LINE_STYLES.get(line[:1], "")) for line in lines[: 2 * _SHOWN]]
     more = [Text(f"… and {len(lines) - len(first)} more lines", style="dim")] if len(lines) > len(first) else []
     return Group(*first, *more)
+
+
+def audit_text(audit: VocabularyAudit) -> Iterator[RenderableType]:
+    """Yield what a second model is to a first: tokens, rows, and what text costs."""
+    order = (
+        "in the same order"
+        if audit.out_of_order is None
+        else f"in another order from {escape_quoted(audit.out_of_order)} on"
+    )
+    yield Text()
+    yield Text("audit", style="bold")
+    yield (
+        f"{audit.kept:,} of {format_count(audit.tokens_before, 'token')} are kept, {order},"
+        f" {audit.moved:,} with another id; {audit.tokens_after - audit.kept:,} are new"
+    )
+    table = plain_table("script", "tokens", "kept", "new")
+    for name, each in list(audit.scripts.items())[:_SHOWN]:
+        table.add_row(name, f"{each.before:,}", f"{each.kept:,}", f"{each.added:,}")
+    yield table
+    if audit.unread is not None:
+        yield f"rows are not compared: {escape(audit.unread)}"
+    for rows in audit.rows:
+        result = (
+            f"{rows.differing:,} differ, such as that of {escape_quoted(rows.first)}" if rows.first else "all are equal"
+        )
+        yield f"{escape(rows.tensor)}: {format_count(rows.rows, 'row')} of kept tokens, {result}"
+    yield from growth_table(audit.growth)
+
+
+def audit_content(audit: VocabularyAudit) -> dict[str, Any]:
+    """Return the same as JSON."""
+    return {
+        "tokens_before": audit.tokens_before,
+        "tokens_after": audit.tokens_after,
+        "kept": audit.kept,
+        "moved": audit.moved,
+        "out_of_order": audit.out_of_order,
+        "by_script": [{"script": name, **vars(each)} for name, each in audit.scripts.items()],
+        "rows": [vars(each) for each in audit.rows],
+        "rows_not_compared": audit.unread,
+        "corpus": growth_content(audit.growth),
+    }
 
 
 def comparison_content(comparison: Comparison) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def growth_content(growth: CorpusGrowth) -> dict[str, Any]:
     """Return it as JSON."""
     return {
         **_counts(growth.whole),
+        "unexpected": growth.unexpected and {"file": growth.unexpected[0], "text": growth.unexpected[1]},
         "by_script": [{"script": name, **_counts(each)} for name, each in growth.scripts.items()],
         "by_file": [{"file": name, **_counts(each)} for name, each in growth.files.items()],
     }
@@ -43,6 +44,9 @@ def growth_table(growth: CorpusGrowth) -> Iterator[RenderableType]:
     yield table
     if more:
         yield Text(f"… and {more:,} more, which --json lists", style="dim")
+    if growth.unexpected:
+        file, number = growth.unexpected
+        yield f"{escape(file)}:{number} has no removed token, and is tokenized differently without being shorter"
 
 
 def _add_rows(table: Table, groups: Mapping[str, Growth]) -> int:

@@ -44,8 +44,8 @@ STDIN = "-"
 """What stands for standard input in a list of files."""
 
 _JSON, _PARQUET, _COMPRESSED = (".jsonl", ".ndjson"), (".parquet",), (".gz", ".zst")
-_ENDINGS = (".txt", ".md", *_JSON)
-_KNOWN = (*_ENDINGS, *_PARQUET, *(f"{ending}{packed}" for ending in _ENDINGS for packed in _COMPRESSED))
+_SUFFIXES = (".txt", ".md", *_JSON)
+_KNOWN = (*_SUFFIXES, *_PARQUET, *(f"{suffix}{packed}" for suffix in _SUFFIXES for packed in _COMPRESSED))
 _ROWS = 256
 """How many rows of a Parquet file are held at once."""
 
@@ -97,7 +97,7 @@ def open_corpus(
     """Give the corpus that words name: files, directories, patterns, and `-` for standard input.
 
     Standard input is kept in a temporary file, since it is read twice; it is JSON Lines where a field is given. A
-    directory gives the files in and below it whose endings are known, sorted by name, without hidden ones and links to
+    directory gives the files in and below it whose suffixes are known, sorted by name, without hidden ones and links to
     directories.
 
     Args:
@@ -111,8 +111,8 @@ def open_corpus(
         paths: dict[str, str] = {}
         for word in dict.fromkeys(words):
             if word == STDIN:
-                ending = ".jsonl" if field else ".txt"
-                paths[kept.enter_context(_spool_stdin(ending))] = STDIN
+                suffix = ".jsonl" if field else ".txt"
+                paths[kept.enter_context(_spool_stdin(suffix))] = STDIN
             else:
                 paths |= {path: path for path in map(str, _expand(word))}
         found = tuple(CorpusFile(path, name, field or FIELD) for path, name in paths.items())
@@ -130,9 +130,9 @@ def open_corpus(
 
 
 @contextmanager
-def _spool_stdin(ending: str) -> Iterator[str]:
+def _spool_stdin(suffix: str) -> Iterator[str]:
     """Give the path of a temporary file with what standard input has."""
-    with tempfile.NamedTemporaryFile(prefix="tokmigrate-", suffix=ending) as file:
+    with tempfile.NamedTemporaryFile(prefix="tokmigrate-", suffix=suffix) as file:
         with storage_errors("keep standard input", Path(file.name)):
             shutil.copyfileobj(sys.stdin.buffer, file)
             file.flush()
@@ -149,8 +149,8 @@ def _expand(word: str) -> Iterator[Path]:
     if has_directory(path):
         found = list(_list_known(path))
         if not found:
-            hint = f"name files, or a pattern such as '{word.rstrip('/')}/*'; known endings: {', '.join(_KNOWN)}"
-            raise UsageError("the directory has no file with a known ending", where=word, hint=hint)
+            hint = f"name files, or a pattern such as '{word.rstrip('/')}/*'; known suffixes: {', '.join(_KNOWN)}"
+            raise UsageError("the directory has no file with a known suffix", where=word, hint=hint)
         yield from found
     elif any(letter in word for letter in "*?[") and not exists(path):
         # Path.glob takes hidden files too.
