@@ -20,6 +20,7 @@ from tokmigrate.commands.learn_prune import Wanted, choose_tokens
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.operations.token_closure import MergeTrees
+from tokmigrate.vocabulary.scripts import find_main_script
 
 BPE = available("phi-2", "mistral-chat", "phi-3-mini", "minimind")
 OTHER = available("oromo-t5", "bert-base-uncased")
@@ -135,6 +136,7 @@ def test_unused_tokens_and_those_to_keep(tmp_path: Path, corpus: Path) -> None:
         (["extend", "EMPTY", "--tokens", "5"], "no merge to learn"),
         (["prune", "CORPUS", "--unused", "--weight", "CORPUS=0"], "is no weight"),
         (["prune", "CORPUS", "--unused", "--weight", "news=2"], "it is not in the corpus"),
+        (["extend", "CORPUS", "--tokens", "5", "--script", "Cyrilic"], "did you mean 'Cyrillic'"),
         (["extend", "BINARY", "--tokens", "5"], "is not UTF-8"),
     ],
 )
@@ -203,3 +205,26 @@ def test_weights_change_what_stays(tmp_path: Path) -> None:
     for weighted, other, text in (("code.jsonl", "prose.txt", CODE), ("prose.txt", "code.jsonl", PROSE)):
         produced = {token for tokens in tokenize(library, [text]) for token in tokens}
         assert len(produced & tokens[weighted]) > len(produced & tokens[other])
+
+
+RUSSIAN = "Привет, мир! Это словарь для русского языка, и hello world остаётся. Мир, труд, май; словари языков.\n" * 40
+
+
+@pytest.mark.parametrize("name", BPE[:2])
+def test_only_tokens_of_a_script_are_learned(tmp_path: Path, name: str) -> None:
+    model = shared_model(tmp_path / "w", name)
+    old = model.library()
+    (tmp_path / "mixed.txt").write_text(RUSSIAN + CODE, "utf-8")
+    told = learn(
+        model, "extend", tmp_path / "mixed.txt", "--tokens", "60", "--script", "cyrillic", "--max-length", "60"
+    )
+    upgrade(model.workspace, model.entry)
+    new = model.library()
+    made = new.get_vocab().keys() - old.get_vocab().keys()
+    assert len(made) == told["new_tokens"] > 20
+    texts = [new.decode([new.token_to_id(token)]) for token in made]
+    assert {find_main_script(text) for text in texts if "\ufffd" not in text} == {"Cyrillic"}
+    assert not any(letter.isascii() and letter.isalpha() for text in texts for letter in text)
+    growth = {each["script"]: each for each in told["held_out"]["by_script"]}
+    assert growth["Cyrillic"]["tokens_after"] < 0.7 * growth["Cyrillic"]["tokens_before"]
+    assert growth["Latin"]["tokens_after"] == growth["Latin"]["tokens_before"]

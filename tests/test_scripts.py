@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tokmigrate.vocabulary.scripts import COMMON, SCRIPTS, find_main_script, find_script
+from tokmigrate.errors import UsageError
+from tokmigrate.vocabulary.scripts import COMMON, SCRIPTS, ScriptFilter, find_main_script, find_script, resolve_script
 
 
 @pytest.mark.parametrize(
@@ -30,3 +33,30 @@ def test_the_main_script_of_a_text(text: str, script: str) -> None:
 
 def test_each_script_has_a_character() -> None:
     assert {find_script(chr(number)) for number in range(0x20000)} == {COMMON, *SCRIPTS}
+
+
+@pytest.mark.parametrize("name", ["nko", "N'Ko", "Klingon"])
+def test_a_name_that_means_no_script(name: str) -> None:
+    if name == "nko":
+        assert resolve_script(name) == "Nko"
+        assert resolve_script("old ITALIC") == resolve_script("Old_Italic") == "Old_Italic"
+        return
+    with pytest.raises(UsageError, match="is not a script"):
+        resolve_script(name)
+
+
+CYRILLIC_AND_HAN = ScriptFilter(["Cyrillic", "Han"])
+
+
+@given(st.text(st.sampled_from("яЖ漢𠀀 1é\u0301aя"), max_size=4), st.integers(0, 20), st.integers(0, 20))
+def test_a_piece_of_some_scripts(text: str, start: int, stop: int) -> None:
+    octets = text.encode()
+    if CYRILLIC_AND_HAN.matches(octets):
+        scripts = {find_script(letter) for letter in text}
+        assert scripts <= {COMMON, "Cyrillic", "Han"}
+        assert scripts & {"Cyrillic", "Han"}
+        # Each part of it is, unless it has nothing of these scripts.
+        part = octets[start:stop]
+        assert CYRILLIC_AND_HAN.matches(part) or part.decode("utf-8", "ignore").encode() == part
+    elif set(text) & set("яЖ漢𠀀"):
+        assert set(text) & set("éa")

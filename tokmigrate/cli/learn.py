@@ -51,6 +51,10 @@ def extend(
     max_length: Annotated[
         int, Option("--max-length", help="Learn no token with more letters.", metavar="N", min=2)
     ] = 24,
+    script: Annotated[
+        list[str] | None,
+        Option("--script", help="Learn only tokens of this script, such as Arabic; repeatable.", metavar="NAME"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn merges from a corpus, and write a migration for them.
@@ -71,6 +75,7 @@ def extend(
             message,
             min_count=min_count,
             max_length=max_length,
+            scripts=script or (),
             on_progress=on_progress,
         )
     locking.lock_head(workspace, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -23,6 +24,7 @@ from tokmigrate.operations.registry import operation_types
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
 from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
 from tokmigrate.settings import Workspace
+from tokmigrate.vocabulary.scripts import resolve_script
 
 STEPS = 10
 """In how many parts the merges are reported."""
@@ -77,6 +79,7 @@ def learn_extension(
     *,
     min_count: int = 2,
     max_length: int = 24,
+    scripts: Sequence[str] = (),
     on_progress: OnProgress = no_progress,
 ) -> LearnedMerges:
     """Learn merges from a corpus, and write a migration that appends them, planned on the tokenizer's files.
@@ -86,9 +89,10 @@ def learn_extension(
         tokens: How many new tokens are wanted; fewer are learned where the corpus has no more.
         min_count: How often a merge must apply in the corpus.
         max_length: The most letters of a new token, as the vocabulary spells it.
+        scripts: The scripts that the characters of a new token must be of, besides those of no script; any without one.
 
     Raises:
-        UsageError: The tokenizer is no BPE, or nothing can be learned.
+        UsageError: The tokenizer is no BPE, a name means no script, or nothing can be learned.
         FileProblems: A file of the corpus is not text.
     """
     document = side.documents[FILE]
@@ -103,6 +107,7 @@ def learn_extension(
         "tokens": tokens,
         "min_count": min_count,
         "max_length": max_length,
+        "scripts": [resolve_script(name) for name in scripts],
     }
     with report_activity(on_progress, side.name, "learning from the corpus", 2 * corpus.size) as count_bytes:
         answer = stream_worker("learn_merges", request, count_bytes, state.traits.worker)

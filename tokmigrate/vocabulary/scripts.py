@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 import regex
+
+from tokmigrate.errors import UsageError, suggest
 
 COMMON = "Common"
 """What Unicode calls the characters that belong to many scripts or to none: digits, punctuation, symbols, accents."""
@@ -28,6 +31,8 @@ Shavian Siddham Sidetic SignWriting Sogdian Sora_Sompeng Soyombo Sundanese Sunuw
 Tagbanwa Tai_Le Tai_Tham Tai_Viet Tai_Yo Takri Tangsa Tangut Thaana Tifinagh Tirhuta Todhri Tolong_Siki Toto
 Tulu_Tigalari Ugaritic Vai Vithkuqi Wancho Warang_Citi Yezidi Yi Zanabazar_Square
 """
+
+_CHARACTERS = (*range(0xD800), *range(0xE000, 0x110000))
 
 SCRIPTS = tuple(_NAMES.split())
 """As in Scripts.txt of Unicode 17. Those that most text is written in come first, since each is tried in turn."""
@@ -53,3 +58,53 @@ def _pattern() -> Any:
     """Return what matches a character in the group of its script."""
     named = "|".join(rf"(?P<{name}>\p{{Script={name}}})" for name in SCRIPTS)
     return regex.compile(rf"[\p{{Script=Common}}\p{{Script=Inherited}}]|{named}|.", regex.DOTALL)
+
+
+def resolve_script(name: str) -> str:
+    """Return the script that a name means, whatever its case, spaces and hyphens; raises UsageError for none."""
+    known = {_fold(script): script for script in SCRIPTS}
+    found = known.get(_fold(name))
+    if found is None:
+        hint = suggest(name, SCRIPTS) or "Unicode lists the names in Scripts.txt: Latin, Cyrillic, Han, Arabic"
+        raise UsageError(f"'{name}' is not a script", hint=hint)
+    return found
+
+
+def _fold(name: str) -> str:
+    return name.translate(str.maketrans("", "", " _-")).lower()
+
+
+class ScriptFilter:
+    """Which pieces of text are of some scripts, also those that begin or end inside a character.
+
+    Characters that belong to no script may be among them, and one character at least is of these scripts.
+    """
+
+    def __init__(self, scripts: Iterable[str]) -> None:
+        own = "".join(rf"\p{{Script={script}}}" for script in scripts)
+        self._any = regex.compile(f"[{own}]")
+        self._all = regex.compile(rf"[{own}\p{{Script=Common}}\p{{Script=Inherited}}]*")
+        letters = [letter.encode() for letter in self._any.findall("".join(map(chr, _CHARACTERS)))]
+        self._beginnings = {octets[:stop] for octets in letters for stop in range(1, len(octets))}
+        self._ends = {octets[start:] for octets in letters for start in range(1, len(octets))}
+        self._insides = {
+            octets[start:stop] for octets in letters for stop in range(1, len(octets)) for start in range(stop)
+        }
+
+    def matches(self, octets: bytes) -> bool:
+        """Return whether the bytes of a piece are of these scripts."""
+        if octets in self._insides or octets in self._ends:
+            return True
+        size = len(octets)
+        for start in (0, 1, 2, 3):
+            if start and octets[:start] not in self._ends:
+                continue
+            for left in (0, 1, 2, 3):
+                stop = size - left
+                if start <= stop and (not left or octets[stop:] in self._beginnings):
+                    try:
+                        text = octets[start:stop].decode()
+                    except UnicodeDecodeError:
+                        continue
+                    return bool(self._all.fullmatch(text) and (start or left or self._any.search(text)))
+        return False

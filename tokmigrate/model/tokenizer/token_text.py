@@ -33,6 +33,11 @@ class TokenTexts:
         bare = self.without_affixes(token)
         return bare.replace(WORD_START, " ") if self._marks_spaces else bare
 
+    def find_bytes(self, token: str) -> bytes:
+        """Return the bytes of text that a token of the model stands for, also of a part of a character."""
+        octets = bytes_of_letters(token) if self.is_byte_level else None
+        return self.without_affixes(token).encode() if octets is None else octets
+
     def without_affixes(self, token: str) -> str:
         """Return a token without what marks it as the continuation or the end of a word."""
         return token.removeprefix(self.prefix).removesuffix(self.suffix)

@@ -2,7 +2,8 @@
 
 Request: `files`, those of the corpus, as `Corpus.request` gives them; `document`, a tokenizer.json whose model is a
 BPE; `added`, the ids of its added tokens; `tokens`, how many new tokens are wanted; `min_count`, how often a merge must
-apply; `max_length`, the most letters of a token, as the vocabulary spells it.
+apply; `max_length`, the most letters of a token, as the vocabulary spells it; `scripts`, those that a product must be
+of, empty for any.
 
 Streamed answer, progress in bytes read: `merges`, each `[left, right, saved]` in the order of their ranks, with the
 tokens that it saves in the texts that were held out; `text_bytes` of all texts.
@@ -16,16 +17,18 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
+from tokmigrate.model.tokenizer.token_text import TokenTexts
 from tokmigrate.model.tokenizer.tokenizer_json import BYTE, product
 from tokmigrate.model.worker.corpus_files import CorpusFile, read_blocks
 from tokmigrate.model.worker.count_tokens import is_held_out
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
+from tokmigrate.vocabulary.scripts import ScriptFilter
 
 _WORD_START = "\u2581"
 
@@ -56,9 +59,18 @@ def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     words = [_Word(list(word), corpus.words[word], corpus.held[word]) for word in sorted({*corpus.words, *corpus.held})]
     merges = _Merges(request["document"], words)
     return {
-        "merges": list(merges.learn(request["tokens"], request["min_count"], request["max_length"])),
+        "merges": list(merges.learn(request["tokens"], request["min_count"], _find_wanted(request))),
         "text_bytes": corpus.text_bytes,
     }
+
+
+def _find_wanted(request: Mapping[str, Any]) -> Callable[[str], bool]:
+    """Return what says whether a token may be learned."""
+    longest = request["max_length"]
+    if not request["scripts"]:
+        return lambda token: len(token) <= longest
+    texts, scripts = TokenTexts(request["document"]), ScriptFilter(request["scripts"])
+    return lambda token: len(token) <= longest and scripts.matches(texts.find_bytes(token))
 
 
 def _read(tokenizer: Any, request: Mapping[str, Any], tell: Tell) -> _Corpus:
@@ -113,7 +125,7 @@ class _Merges:
         self._queue = [self._entry(pair) for pair in self._counts]
         heapq.heapify(self._queue)
 
-    def learn(self, tokens: int, min_count: int, max_length: int) -> Iterator[tuple[str, str, int]]:
+    def learn(self, tokens: int, min_count: int, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, str, int]]:
         """Yield merges with the tokens that they save in what is held out, until there are so many new tokens."""
         made = 0
         while self._queue and made < tokens:
@@ -123,7 +135,7 @@ class _Merges:
             if -count < min_count:
                 return
             text = product((left, right), self._prefix)
-            if len(text) > max_length or text in self._never:
+            if text in self._never or not is_wanted(text):
                 continue
             if text not in self._ids:
                 self._ids[text] = self._next
