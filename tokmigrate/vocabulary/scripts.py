@@ -87,9 +87,7 @@ class ScriptFilter:
         letters = [letter.encode() for letter in self._any.findall("".join(map(chr, _CHARACTERS)))]
         self._beginnings = {octets[:stop] for octets in letters for stop in range(1, len(octets))}
         self._ends = {octets[start:] for octets in letters for start in range(1, len(octets))}
-        self._insides = {
-            octets[start:stop] for octets in letters for stop in range(1, len(octets)) for start in range(stop)
-        }
+        self._insides = {part[start:] for part in self._beginnings for start in range(len(part))}
 
     def matches(self, octets: bytes) -> bool:
         """Return whether the bytes of a piece are of these scripts."""
