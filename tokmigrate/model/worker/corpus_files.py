@@ -1,8 +1,9 @@
 """The files of a corpus, and the texts in them, a block at a time.
 
-A file has a text in each line; or it is JSON Lines (`.jsonl`, `.ndjson`) or Parquet (`.parquet`) with a text in a field
-of each record. Lines may be compressed (`.gz`, `.zst`). A line ends with `\\n` or `\\r\\n`, the last one also without;
-a byte order mark before the first is not a text. Empty texts are counted and passed over.
+A file has a text in each line; or it is JSON Lines (`.jsonl`, `.ndjson`), Parquet (`.parquet`) or Arrow as the datasets
+library saves it (`.arrow`), with a text in a field of each record. Lines may be compressed (`.gz`, `.zst`). A line ends
+with `\\n` or `\\r\\n`, the last one also without; a byte order mark before the first is not a text. Empty texts are
+counted and passed over.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import gzip
 import importlib.util
 import io
 import json
-import math
 import os
 import shutil
 import sys
@@ -43,11 +43,11 @@ FIELD = "text"
 STDIN = "-"
 """What stands for standard input in a list of files."""
 
-_JSON, _PARQUET, _COMPRESSED = (".jsonl", ".ndjson"), (".parquet",), (".gz", ".zst")
+_JSON, _PARQUET, _TABLES, _COMPRESSED = (".jsonl", ".ndjson"), ".parquet", (".parquet", ".arrow"), (".gz", ".zst")
 _SUFFIXES = (".txt", ".md", *_JSON)
-_KNOWN = (*_SUFFIXES, *_PARQUET, *(f"{suffix}{packed}" for suffix in _SUFFIXES for packed in _COMPRESSED))
+_KNOWN = (*_SUFFIXES, *_TABLES, *(f"{suffix}{packed}" for suffix in _SUFFIXES for packed in _COMPRESSED))
 _ROWS = 256
-"""How many rows of a Parquet file are held at once."""
+"""How many rows of a table are held at once."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class CorpusFile:
     @cached_property
     def size(self) -> int:
         """The bytes of the file; raises UsageError where it cannot be read, or pyarrow is missing for it."""
-        if self.path.endswith((*_PARQUET, ".zst")) and importlib.util.find_spec("pyarrow") is None:
+        if self.path.endswith((*_TABLES, ".zst")) and importlib.util.find_spec("pyarrow") is None:
             hint = 'pip install "tokmigrate[corpus]", or convert the file to JSON Lines'
             raise UsageError("pyarrow is needed to read it", where=self.name, hint=hint)
         try:
@@ -101,7 +101,7 @@ def open_corpus(
     directories.
 
     Args:
-        field: The field of JSON Lines and Parquet that has the text.
+        field: The field of a record that has the text.
         weights: How often each text of a file, or of the files below a directory, counts; the last that fits holds.
 
     Raises:
@@ -190,7 +190,7 @@ def read_blocks(file: CorpusFile) -> Iterator[Block]:
     texts: list[tuple[int, str]] = []
     empty = text_bytes = start = place = 0
     with open_for_reading(Path(file.path)) as raw:
-        read = _read_parquet if file.path.endswith(_PARQUET) else _read_lines
+        read = _read_table if file.path.endswith(_TABLES) else _read_lines
         for number, text, place in read(file, raw):
             if text:
                 texts.append((number, text))
@@ -200,6 +200,7 @@ def read_blocks(file: CorpusFile) -> Iterator[Block]:
             if max(text_bytes, place - start) >= BLOCK:
                 yield Block(tuple(texts), empty, text_bytes, place - start)
                 texts, empty, text_bytes, start = [], 0, 0, place
+        place = file.size
     if texts or empty or place > start:
         yield Block(tuple(texts), empty, text_bytes, place - start)
 
@@ -291,20 +292,44 @@ def _as_text(file: CorpusFile, number: int, value: Any) -> str:
     return value
 
 
-def _read_parquet(file: CorpusFile, raw: BinaryIO) -> _Texts:
+def _read_table(file: CorpusFile, raw: BinaryIO) -> _Texts:
     import pyarrow  # noqa: PLC0415 - an extra
-    from pyarrow import parquet  # noqa: PLC0415
 
     number = 0
     try:
-        table = parquet.ParquetFile(raw, pre_buffer=False, buffer_size=BLOCK)
-        fields = table.schema_arrow.names
-        if file.field not in fields:
-            raise _missing_field(file, 1, fields)
-        rows = max(1, table.metadata.num_rows)
-        for batch in table.iter_batches(batch_size=_ROWS, columns=[file.field], use_threads=False):
-            for value in batch.column(0).to_pylist():
+        for values, place in (_read_parquet if file.path.endswith(_PARQUET) else _read_arrow)(file, raw):
+            for value in values.to_pylist():
                 number += 1
-                yield number, _as_text(file, number, value), math.floor(file.size * number / rows)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise _problem(file, number + 1, 1, f"the file cannot be read as Parquet: {error}") from error
+                yield number, _as_text(file, number, value), place
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        what = f"the file is not {'Parquet' if file.path.endswith(_PARQUET) else 'Arrow'}: {error}"
+        raise _problem(file, number + 1, 1, what) from error
+
+
+def _read_parquet(file: CorpusFile, raw: BinaryIO) -> Iterator[tuple[Any, int]]:
+    """Yield the values of some rows, and how far the file is read."""
+    from pyarrow import parquet  # noqa: PLC0415
+
+    table = parquet.ParquetFile(raw, pre_buffer=False, buffer_size=BLOCK)
+    _find_column(file, table.schema_arrow)
+    done = 0
+    for batch in table.iter_batches(batch_size=_ROWS, columns=[file.field], use_threads=False):
+        done += batch.num_rows
+        yield batch.column(0), file.size * done // table.metadata.num_rows
+
+
+def _read_arrow(file: CorpusFile, raw: BinaryIO) -> Iterator[tuple[Any, int]]:
+    """Yield the same of what `save_to_disk` of the datasets library writes."""
+    from pyarrow import ipc  # noqa: PLC0415
+
+    with ipc.open_stream(raw) as stream:
+        column = _find_column(file, stream.schema)
+        for batch in stream:
+            for start in range(0, batch.num_rows, _ROWS):
+                yield batch.column(column).slice(start, _ROWS), raw.tell()
+
+
+def _find_column(file: CorpusFile, schema: Any) -> int:
+    if file.field not in schema.names:
+        raise _missing_field(file, 1, schema.names)
+    return int(schema.get_field_index(file.field))
