@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from in_process import Here
+from safetensors.numpy import load_file, save_file
+from shared_models import shared_model
 from workspaces import DEMO, REPOSITORY, contents, environment
 
 from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.revision.lock_file import parse_lock
 from tokmigrate.settings import read_workspace
 
@@ -195,3 +200,93 @@ def test_two_clones_come_together_again(clones: tuple[Clone, Clone], way: str) -
     pinned = {token: number for pinned in track.pins for number, token in pinned.new_ids}
     assert pinned.items() <= first.ids().items()
     assert pinned["<|planner|>"] == pinned["<|tool|>"] + 1
+
+
+def fine_tune(base: Path, directory: Path, seed: int) -> None:
+    """Make a model with the tokenizer of another one and weights of its own."""
+    shutil.copytree(base, directory)
+    random = np.random.default_rng(seed)
+    tensors = load_file(base / "model.safetensors")
+    trained = {name: rows + random.standard_normal(rows.shape).astype(rows.dtype) for name, rows in tensors.items()}
+    save_file(trained, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def low_rank(directory: Path, rows: int, width: int) -> None:
+    """Make a LoRA adapter of the input embeddings."""
+    directory.mkdir(parents=True)
+    name = "base_model.model.model.embed_tokens.lora_embedding"
+    random = np.random.default_rng(9)
+    factors = {f"{name}_A": (2, rows), f"{name}_B": (width, 2)}
+    tensors = {key: random.standard_normal(shape).astype(np.float32) for key, shape in factors.items()}
+    save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["embed_tokens"]}
+    (directory / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+
+
+_FINE_TUNES = ("legal", "medical", "support")
+_FLEET = """\
+format: 1
+models:
+  base: {path: models/base}
+  legal: {path: models/legal, adapters: [loras/legal]}
+  medical: {path: models/medical}
+  support: {path: models/support}
+verify: fast
+"""
+
+
+@pytest.mark.parametrize("learn", ["prune", "extend"])
+def test_what_one_learns_on_the_base_another_applies_to_its_fine_tunes(tmp_path: Path, learn: str) -> None:
+    base = shared_model(tmp_path / "base", "gpt2-chatml").directory
+    author, server = Clone(tmp_path / "author"), Clone(tmp_path / "server")
+    (author.root / "migrations").mkdir(parents=True)
+    author.git("init", "-q", "-b", "main")
+    author.settings.write_text(_FLEET, "utf-8")
+    (author.root / ".gitignore").write_text(".*\nmodels/\nloras/\n*.txt\n", "utf-8")
+    shutil.copytree(base, author.root / "models" / "base")
+    # The corpus is on the author's machine alone.
+    corpus = author.root / "corpus.txt"
+    corpus.write_text("\n".join(path.read_text("utf-8") for path in sorted(Path(__file__).parent.glob("test_r*.py"))))
+    count = {"prune": "3000", "extend": "100"}[learn]
+    learned = author.asked("learn", learn, str(corpus), "--tokens", count, "-M", "base", "-m", "Learned")
+    migration = Path(learned["file"])
+    migration.write_text(migration.read_text("utf-8").replace('models: ["base"]', 'models: ["*"]'), "utf-8")
+    assert author.run("lock").returncode == 0
+    author.commit("Learned")
+    assert author.run("upgrade", "-M", "base").returncode == 0
+    author.git("clone", "-q", str(author.root), str(server.root))
+    models = [server.root / "models" / name for name in _FINE_TUNES]
+    for number, directory in enumerate(models):
+        fine_tune(base, directory, number)
+    rows, width = load_file(base / "model.safetensors")["model.embed_tokens.weight"].shape
+    lora = server.root / "loras" / "legal"
+    low_rank(lora, rows, width)
+    before = [contents(directory) for directory in (*models, lora)]
+    tensors = [load_file(directory / "model.safetensors") for directory in models]
+    factor = load_file(lora / "adapter_model.safetensors")
+    assert server.run("validate").returncode == 0
+    chosen = [word for name in _FINE_TUNES for word in ("-M", name)]
+    done = server.run("upgrade", *chosen, "-j", "2")
+    assert done.returncode == 0, done.stderr
+    # The tokenizer is that of the author's base, to the byte.
+    made = author.root / "models" / "base"
+    for directory in models:
+        for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+            assert (directory / name).read_bytes() == (made / name).read_bytes()
+    old, new = (Tokenizer(json.loads((each / "tokenizer.json").read_bytes())).ids for each in (base, made))
+    shared = sorted(old.keys() & new.keys(), key=new.__getitem__)
+    assert len(shared) == (3000 if learn == "prune" else len(old))
+    here, there = [old[token] for token in shared], [new[token] for token in shared]
+    for directory, held in zip(models, tensors, strict=True):
+        for name, moved in load_file(directory / "model.safetensors").items():
+            assert (moved[there] == held[name][here]).all()
+    # So does its adapter have a column for each row.
+    followed = load_file(lora / "adapter_model.safetensors")
+    for name, held in factor.items():
+        if name.endswith("_A"):
+            assert followed[name].shape[1] == len(load_file(models[0] / "model.safetensors")["lm_head.weight"])
+            assert (followed[name][:, there] == held[:, here]).all()
+        else:
+            assert (followed[name] == held).all()
+    assert server.run("downgrade", "base", *chosen).returncode == 0
+    assert [contents(directory) for directory in (*models, lora)] == before
