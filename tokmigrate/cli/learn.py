@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Option
@@ -17,6 +17,7 @@ from tokmigrate.commands import learn_prune as pruning
 from tokmigrate.commands import lock as locking
 from tokmigrate.errors import UsageError
 from tokmigrate.model.worker import corpus_files
+from tokmigrate.operations import token_choice
 from tokmigrate.render import learn as learn_report
 from tokmigrate.render import terminal
 from tokmigrate.revision import lock_file
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tokmigrate.settings import Workspace
 
 learn = typer.Typer(rich_markup_mode="rich")
+
+_TOKENS = "FILE|re:PATTERN|script:NAME|preset:NAME"
 
 Model = Annotated[
     str | None,
@@ -106,12 +109,21 @@ def prune(
     ] = None,
     unused: Annotated[bool, Option("--unused", help="Remove only the tokens that do not occur.")] = False,
     keep: Annotated[
-        Path | None, Option("--keep", help="Keep the tokens of this file too, one a line.", metavar="FILE")
+        list[str] | None, Option("--keep", help="Keep these tokens too; repeatable.", metavar=_TOKENS)
+    ] = None,
+    keep_text: Annotated[
+        list[Path] | None, Option("--keep-text", help="Keep all tokens of this text; repeatable.", metavar="FILE")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, Option("--drop", help="Remove these tokens if they may go; repeatable.", metavar=_TOKENS)
     ] = None,
     weight: Annotated[
         list[str] | None,
         Option("--weight", help="Count the tokens of a file or directory so often; repeatable.", metavar="CORPUS=W"),
     ] = None,
+    ids: Annotated[
+        Literal["compact", "tombstone"], Option("--ids", help="Close up ids, or keep them all with placeholders.")
+    ] = "compact",
     multiple_of: Annotated[
         int | None, Option("--multiple-of", help="Make the number of rows a multiple of this.", metavar="N", min=1)
     ] = None,
@@ -123,22 +135,36 @@ def prune(
     templates name, stay anyhow. A token of a BPE is removed only when no token that stays is merged from it, so text
     that is made of kept tokens is tokenized as before. Every tenth text of a file is held out, and its tokens are
     counted before and after.
+
+    `--keep` and `--drop` take a file with a token in each line, `re:PATTERN`, `script:Latin` (or several:
+    `script:Han,Hiragana,Katakana`), or `preset:NAME` with one of alphanumeric, ascii_letters, ascii_printable, digits,
+    punctuation, single_characters, whitespace. Patterns match the text that a token stands for. A token to drop stays
+    if it has to, or is one to keep, or a token that stays is merged from it; the report counts these by reason.
     """
     given = [tokens is not None, coverage is not None, min_count is not None, unused]
-    if sum(given) != 1:
+    if sum(given) > 1 or not (any(given) or drop):
         raise UsageError(
-            "how many tokens stay is not known", hint="give one of --tokens, --coverage, --min-count, --unused"
+            "how many tokens stay is not known",
+            hint="give one of --tokens, --coverage, --min-count, --unused, or --drop",
         )
     workspace = open_workspace_for_writing()
     known = lock_file.read_lock(workspace)
     side = compare.side_at_head(workspace, model or _only_model(workspace))
-    wanted = pruning.Wanted(tokens, 1 if unused else min_count, coverage)
+    wanted = token_choice.Wanted(tokens, 1 if unused else min_count, coverage)
     with (
         corpus_files.open_corpus(corpus, field, _read_weights(weight or [])) as texts,
         terminal.progress() as on_progress,
     ):
         chosen = pruning.learn_removal(
-            workspace, side, texts, wanted, message, keep=keep, multiple_of=multiple_of, on_progress=on_progress
+            workspace,
+            side,
+            texts,
+            wanted,
+            message,
+            selection=pruning.Selection(keep or (), drop or (), keep_text or ()),
+            ids=ids,
+            multiple_of=multiple_of,
+            on_progress=on_progress,
         )
     locking.lock_head(workspace, known)
     print_result(

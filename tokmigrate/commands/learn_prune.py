@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
-import heapq
 import json
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tokmigrate.commands.diff import Side
-from tokmigrate.errors import UsageError
+from tokmigrate.errors import UsageError, VerificationError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.files import read_file
-from tokmigrate.formatting import format_bytes
-from tokmigrate.model.documents.chat_template import read_chat_templates
+from tokmigrate.formatting import format_bytes, format_count
+from tokmigrate.model.documents.chat_template import find_literals, read_chat_templates
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.dummy_model import lacks_weights
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.operation import Context, Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.operations.token_checks import id_of
-from tokmigrate.operations.token_closure import MergeTrees, required_tokens
+from tokmigrate.operations.token_choice import Reason, Wanted, choose_tokens
 from tokmigrate.operations.token_lists import read_tokens
+from tokmigrate.operations.token_patterns import find_matches, is_pattern
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
 from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
 from tokmigrate.settings import Workspace
 
-Reason = Literal["structural", "role", "template", "keep", "dependency", "corpus"]
+CHAT_ROLES = ("system", "user", "assistant", "tool", "developer")
+"""The roles that a chat template writes for a message without naming them."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """How many tokens stay, or which: exactly one of these is given.
+class Selection:
+    """Tokens that a user wants to keep or to drop.
 
     Args:
-        tokens: That many in all.
-        min_count: Those that occur so often.
-        coverage: So many that they are this share of the tokens of the corpus.
+        keep: Files with a token in each line, and patterns as `find_matches` takes them; so is `drop`.
+        keep_texts: Text files whose tokens stay.
     """
 
-    tokens: int | None = None
-    min_count: int | None = None
-    coverage: float | None = None
+    keep: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    keep_texts: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class SavedRows:
+    """What a model has less: rows, and the bytes and parameters of its vocabulary tensors."""
+
+    rows_before: int
+    rows_after: int
+    bytes: int
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -55,17 +68,22 @@ class ChosenTokens:
         path: The migration.
         keep_file: The list of the tokens that stay, beside it; `reasons_file` says why each of them does.
         kept: How many stay for each reason.
+        not_dropped: How many tokens stay for each reason though they are to be dropped.
         removed: How many are removed.
-        held_out: what the migration makes of the texts that were held out.
+        text_bytes: The bytes of text that they were chosen by.
+        held_out: What the migration makes of the texts that were held out.
+        saved: What the model has less, None where it is not one of the workspace, or its weights are not here.
     """
 
     path: Path
     keep_file: Path
     reasons_file: Path
     kept: Mapping[Reason, int]
+    not_dropped: Mapping[Reason, int]
     removed: int
     text_bytes: int
     held_out: CorpusGrowth
+    saved: SavedRows | None
 
 
 def learn_removal(
@@ -75,7 +93,8 @@ def learn_removal(
     wanted: Wanted,
     message: str,
     *,
-    keep: Path | None = None,
+    selection: Selection = Selection(),
+    ids: Literal["compact", "tombstone"] = "compact",
     multiple_of: int | None = None,
     on_progress: OnProgress = no_progress,
 ) -> ChosenTokens:
@@ -85,124 +104,139 @@ def learn_removal(
 
     Args:
         side: The tokenizer, and the model of the workspace that has it.
-        keep: A file with tokens that stay.
+        ids: Whether ids close up, or placeholders hold those that are free.
         multiple_of: Of what the number of rows is a multiple afterwards.
 
     Raises:
-        UsageError: Nothing would be removed.
-        FileProblems: A file of the corpus is not text, or the file with tokens is none.
-        OperationError: A token of that file is not one of the tokenizer.
+        UsageError: The corpus has no text, a word selects nothing, too few tokens are wanted, or nothing is removed.
+        FileProblems: A file of the corpus is not text, or a file with tokens is none.
+        OperationError: A token of such a file is not one of the tokenizer.
+        VerificationError: Text without removed tokens is tokenized differently.
     """
     state = state_without_weights(side.documents, 0)
-    templates = list(read_chat_templates(side.documents).values())
-    request: dict[str, Any] = {"files": corpus.request(), "document": state.tokenizer.document}
-    texts, ids = state.tokenizer.texts, state.tokenizer.ids
-    named = read_tokens(str(keep), read_file(keep)) if keep else ()
-    for token in named:
-        id_of(state, token)
+    known = state.tokenizer.ids
+    stay = find_staying(state, selection)
+    drop = {token for word in selection.drop for token in _select(state, word)}
+    request = {"files": corpus.request(), "document": side.documents[FILE]}
     with report_activity(on_progress, side.name, "learning from the corpus", 2 * corpus.size) as count_bytes:
-        learned = stream_worker("count_tokens", {**request, "texts": templates}, count_bytes, state.traits.worker)
-        stay: dict[str, Reason] = dict.fromkeys((texts[number] for number in learned["of_texts"]), "template")
-        stay |= dict.fromkeys(named, "keep")
-        counts = {texts[number]: occurrences for number, occurrences in learned["counts"]}
-        kept = choose_tokens(state, counts, wanted, stay)
-        if len(kept) == len(ids):
-            raise UsageError("no token would be removed", where=side.name, hint="keep fewer tokens, or give less text")
+        learned = stream_worker("count_tokens", request, count_bytes, state.traits.worker)
+        counts = {state.tokenizer.texts[number]: occurrences for number, occurrences in learned["counts"]}
+        if not counts:
+            raise UsageError("the corpus has no text", where=corpus.name, hint="name files with text")
+        kept = choose_tokens(state, counts, wanted, stay, drop)
+        _check_number(side, kept, wanted, len(known))
         name = file_name(workspace, message, ".keep.json")
-        listed = json.dumps(sorted(kept, key=ids.__getitem__), indent=0, ensure_ascii=False) + "\n"
-        operations = _build_operations(name, multiple_of)
-        reached = state
+        listed = json.dumps(sorted(kept, key=known.__getitem__), indent=0, ensure_ascii=False) + "\n"
+        operations = _build_operations(name, ids, multiple_of)
+        after = state
         for operation in operations:
-            reached = operation.with_listed({name: listed.encode()}).apply(reached, Context("0000"))
+            after = operation.with_listed({name: listed.encode()}).apply(after, Context("0000"))
         held_out = measure_growth(
-            state.tokenizer.document,
-            reached.tokenizer.document,
+            side.documents[FILE],
+            after.documents[FILE],
             corpus,
             count_bytes,
             state.traits.worker,
             held_out_alone=True,
         )
     held = held_out.whole
+    if held.tokenized_differently > held.with_removed_tokens:
+        raise VerificationError(
+            f"{format_count(held.tokenized_differently - held.with_removed_tokens, 'text')} without a removed token"
+            " would be tokenized differently",
+            where=":".join(map(str, held_out.unexpected or (corpus.name,))),
+        )
     remarks = [
         f"Chosen by {format_bytes(learned['text_bytes'])} of text. What was held out of it has"
         f" {held.tokens_before:,} tokens, and {held.tokens_after:,} afterwards."
     ]
     keep_file = write_attachment(workspace, name, listed)
-    reasons = write_attachment(
-        workspace, file_name(workspace, message, ".reasons.tsv"), _format_reasons(state, kept, counts)
-    )
+    reasons = file_name(workspace, message, ".reasons.tsv")
+    reasons_file = write_attachment(workspace, reasons, _format_reasons(state, kept, counts))
     path = write_yaml_migration(workspace, message, operations, remarks=remarks, models=side.models)
     return ChosenTokens(
-        path,
-        keep_file,
-        reasons,
-        Counter(kept.values()),
-        len(ids) - len(kept),
-        learned["text_bytes"],
-        held_out,
+        path=path,
+        keep_file=keep_file,
+        reasons_file=reasons_file,
+        kept=Counter(kept.values()),
+        not_dropped=Counter(kept[token] for token in drop if token in kept),
+        removed=len(known) - len(kept),
+        text_bytes=learned["text_bytes"],
+        held_out=held_out,
+        saved=_measure_rows(workspace, side, state.rows, after.rows),
     )
 
 
-def choose_tokens(
-    state: ModelState, counts: Mapping[str, int], wanted: Wanted, stay: Mapping[str, Reason]
-) -> dict[str, Reason]:
-    """Return the tokens that stay, each with the reason.
-
-    The rarest tokens go first, of equal ones the highest id. A token of a BPE goes only when no token that stays is
-    merged from it, and its count goes to the two tokens that it is then tokenized as.
-
-    Args:
-        counts: How often each token occurs.
-        stay: The tokens that stay anyhow, with the reason.
-    """
-    ids, trees = state.tokenizer.ids, MergeTrees(state.tokenizer)
-    fixed: dict[str, Reason] = {**stay, **required_tokens(state)}
-    held = {token: counts.get(token, 0) for token in ids}
-    total = sum(held.values())
-    halves = {token: trees.halves(token) or () for token in ids}
-    uses: dict[str, int] = defaultdict(int)
-    for parts in halves.values():
-        for part in parts:
-            uses[part] += 1
-    queue = [(held[token], -ids[token], token) for token in ids if token not in fixed and not uses[token]]
-    heapq.heapify(queue)
-    left, lost = len(ids), 0
-    while queue:
-        count, _, token = heapq.heappop(queue)
-        if _is_enough(wanted, left, count, 1 - (lost + count) / total if total else 1.0):
-            break
-        left, lost = left - 1, lost + count
-        del held[token]
-        for part in halves[token]:
-            held[part] += count
-            uses[part] -= 1
-            if not uses[part] and part not in fixed:
-                heapq.heappush(queue, (held[part], -ids[part], part))
-    return {token: fixed.get(token) or ("corpus" if counts.get(token) else "dependency") for token in held}
+def find_staying(state: ModelState, selection: Selection) -> dict[str, Reason]:
+    """Return the tokens that stay because a user or a chat template needs them, each with the reason."""
+    literals = [text for template in read_chat_templates(state.documents).values() for text in find_literals(template)]
+    kept = _tokens_of(state, (read_text(path) for path in selection.keep_texts))
+    kept |= {token for word in selection.keep for token in _select(state, word)}
+    templates = _tokens_of(state, [*literals, *CHAT_ROLES] if literals else [])
+    return {**dict.fromkeys(templates, "template"), **dict.fromkeys(kept, "keep")}
 
 
-def _is_enough(wanted: Wanted, left: int, count: int, coverage: float) -> bool:
-    """Return whether the next token stays, which occurs `count` times."""
-    if wanted.tokens is not None:
-        return left <= wanted.tokens
-    if wanted.coverage is not None:
-        return coverage < wanted.coverage
-    return count >= (wanted.min_count or 1)
+def read_text(path: Path) -> str:
+    """Return the text of a file; raises UsageError where it is none."""
+    try:
+        return read_file(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError("the file is not UTF-8", where=str(path), hint="give a text file") from error
 
 
-def _build_operations(keep_file: str, multiple_of: int | None) -> tuple[Operation, ...]:
-    kinds = operation_types()
-    removal = kinds["remove_tokens"].model_validate(
-        {"keep_file": keep_file, "closure": "keep", "ids": "compact", "shrink": "exact", "acknowledge": "breaking"}
-    )
-    return (removal, kinds["resize_vocab"].model_validate({"multiple_of": multiple_of})) if multiple_of else (removal,)
+def _tokens_of(state: ModelState, texts: Iterable[str]) -> set[str]:
+    return {state.tokenizer.texts[number] for text in texts for number in state.tokenizer.pieces(text)}
 
 
-def _format_reasons(state: ModelState, kept: Mapping[str, Reason], counts: Mapping[str, int]) -> str:
+def _select(state: ModelState, word: str) -> tuple[str, ...]:
+    """Return the tokens that a word of the command line names: a pattern, or a file with a token in each line."""
+    if is_pattern(word):
+        return find_matches(state, word)
+    tokens = read_tokens(word, read_file(Path(word)))
+    for token in tokens:
+        id_of(state, token)
+    return tokens
+
+
+def _check_number(side: Side, kept: Mapping[str, Reason], wanted: Wanted, known: int) -> None:
+    """Raise UsageError where no token is removed, or more have to stay than are wanted."""
+    if len(kept) == known:
+        raise UsageError("no token would be removed", where=side.name, hint="keep fewer tokens, or give less text")
+    if wanted.tokens is not None and len(kept) > wanted.tokens:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(Counter(kept.values()).items()))
+        raise UsageError(
+            f"{len(kept):,} tokens have to stay ({reasons}), which is more than {wanted.tokens:,}",
+            where=side.name,
+            hint=f"--tokens {len(kept)}, or keep fewer",
+        )
+
+
+def _build_operations(keep_file: str, ids: str, multiple_of: int | None) -> tuple[Operation, ...]:
+    fields = {"keep_file": keep_file, "closure": "keep", "ids": ids, "acknowledge": "breaking"}
+    if ids == "compact":
+        fields["shrink"] = "exact"
+    operations = operation_types()["remove_tokens"].model_validate(fields)
+    if multiple_of is None:
+        return (operations,)
+    return operations, operation_types()["resize_vocab"].model_validate({"multiple_of": multiple_of})
+
+
+def _measure_rows(workspace: Workspace, side: Side, before: int, after: int) -> SavedRows | None:
+    entry = workspace.models.get(side.model or "")
+    if entry is None or lacks_weights(entry.path):
+        return None
+    lost = [(tensor, tensor.window.rows(before) - tensor.window.rows(after)) for tensor in take_snapshot(entry).tensors]
+    saved_bytes = sum(tensor.row_bytes * rows for tensor, rows in lost)
+    return SavedRows(before, after, saved_bytes, sum(tensor.width * rows for tensor, rows in lost))
+
+
+def _format_reasons(state: ModelState, kept: Mapping[str, Reason], counts: Mapping[str, float]) -> str:
     """Return a line for each token that stays: its old id, the token as JSON, how often it occurs, and the reason."""
     ids = state.tokenizer.ids
-    lines = [
-        f"{ids[token]}\t{json.dumps(token, ensure_ascii=False)}\t{counts.get(token, 0)}\t{kept[token]}\n"
-        for token in sorted(kept, key=ids.__getitem__)
-    ]
-    return "id\ttoken\tcount\treason\n" + "".join(lines)
+
+    def format_lines() -> Iterator[str]:
+        yield "id\ttoken\tcount\treason\n"
+        for token in sorted(kept, key=ids.__getitem__):
+            yield f"{ids[token]}\t{json.dumps(token, ensure_ascii=False)}\t{counts.get(token, 0)}\t{kept[token]}\n"
+
+    return "".join(format_lines())

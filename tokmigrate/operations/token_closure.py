@@ -88,7 +88,8 @@ def required_tokens(state: ModelState) -> dict[str, Literal["structural", "role"
     """Return the tokens that stay whatever is removed, each with the reason.
 
     Returns:
-        `structural` for letters, bytes, added tokens and the unknown token; `role` for a token that a file names.
+        `structural` for letters, bytes, added tokens, the unknown token and, of a Unigram, one with the lowest score;
+        `role` for a token that a file names.
     """
     tokenizer, is_letter = state.tokenizer, find_letters(state.documents[FILE])
     found: dict[str, Literal["structural", "role"]] = {
@@ -97,6 +98,10 @@ def required_tokens(state: ModelState) -> dict[str, Literal["structural", "role"
     found |= dict.fromkeys(tokenizer.added, "structural")
     if tokenizer.unknown is not None:
         found[tokenizer.unknown] = "structural"
+    vocabulary = state.documents[FILE]["model"]["vocab"]
+    if isinstance(vocabulary, list) and vocabulary:
+        # What a Unigram makes of an unknown letter is scored by the lowest score of all.
+        found.setdefault(min(vocabulary, key=lambda entry: entry[1])[0], "structural")
     named = {token for _, _, token in find_uses(state, frozenset()) if token is not None}
     named |= {tokenizer.texts[number] for number in _configured_ids(state) if number in tokenizer.texts}
     return {**dict.fromkeys(sorted(named & tokenizer.ids.keys()), "role"), **found}

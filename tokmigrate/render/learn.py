@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import RenderableType
@@ -59,7 +60,9 @@ def removal_content(chosen: ChosenTokens) -> dict[str, Any]:
         "keep_file": chosen.keep_file,
         "reasons_file": chosen.reasons_file,
         "kept": dict(chosen.kept),
+        "not_dropped": dict(chosen.not_dropped),
         "removed": chosen.removed,
+        "saved": asdict(chosen.saved) if chosen.saved else None,
         "text_bytes": chosen.text_bytes,
         "held_out": growth_content(chosen.held_out),
     }
@@ -76,7 +79,19 @@ def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
     for reason, count in sorted(chosen.kept.items(), key=lambda item: -item[1]):
         table.add_row(reason, f"{count:,}")
     yield table
+    if chosen.not_dropped:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(chosen.not_dropped.items()))
+        tokens = format_count(sum(chosen.not_dropped.values()), "token")
+        yield f"not dropped, since they have to stay: {tokens} ({reasons})"
+    if chosen.saved:
+        rows, less = chosen.saved, format_bytes(chosen.saved.bytes)
+        yield (
+            f"rows: {rows.rows_before:,}, {rows.rows_after:,} afterwards;"
+            f" {less} and {format_count(rows.parameters, 'parameter')} less"
+        )
     held = chosen.held_out.whole
     if held.tokens_before:
         yield f"held out: {held.tokens_before:,} tokens, {held.tokens_after:,} afterwards ({held.ratio - 1:+.2%})"
+        share = f"{held.with_removed_tokens / held.texts:.1%}"
+        yield f"{share} of these texts have a removed token; all others are tokenized as before"
         yield from growth_table(chosen.held_out)

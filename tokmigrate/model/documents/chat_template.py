@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.state import LEGACY_TEMPLATE, MORE_TEMPLATES, TEMPLATE, TOKENIZER_CONFIG, ModelState
@@ -115,6 +116,21 @@ def with_chat_template(state: ModelState, template: str | None) -> ModelState:
 
 def check_template(template: str) -> None:
     """Raise OperationError where `template` is not Jinja as transformers compiles it."""
+    _parse(template)
+
+
+def find_literals(template: str) -> Iterator[str]:
+    """Yield each text that stands in a template, to be written or compared; raises OperationError."""
+    from jinja2 import nodes  # noqa: PLC0415
+
+    for node in _parse(template).find_all((nodes.TemplateData, nodes.Const)):
+        text = node.data if isinstance(node, nodes.TemplateData) else node.value
+        if isinstance(text, str):
+            yield text
+
+
+def _parse(template: str) -> Any:
+    """Return the syntax tree of a template; raises OperationError where it has none."""
     from jinja2 import Environment, TemplateSyntaxError, nodes  # noqa: PLC0415
     from jinja2.ext import Extension  # noqa: PLC0415
     from jinja2.parser import Parser  # noqa: PLC0415
@@ -130,7 +146,7 @@ def check_template(template: str) -> None:
 
     try:
         # Nothing is rendered here, so there is nothing to escape.
-        Environment(extensions=[Generation, "jinja2.ext.loopcontrols"]).parse(template)  # noqa: S701
+        return Environment(extensions=[Generation, "jinja2.ext.loopcontrols"]).parse(template)  # noqa: S701
     except TemplateSyntaxError as error:
         raise OperationError(
             f"not a Jinja template: {error.message}", where=f"chat template, line {error.lineno}"

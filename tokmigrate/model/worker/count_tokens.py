@@ -1,11 +1,10 @@
 """How often each token is in a corpus.
 
-Request: `files`, those of the corpus, as `Corpus.request` gives them; `document`, a tokenizer.json; `texts`, further
-texts whose tokens are wanted.
+Request: `files`, those of the corpus, as `Corpus.request` gives them; `document`, a tokenizer.json.
 
 Streamed answer, progress in bytes read: `counts`, `[id, count]` of each token that occurs in the texts to learn from,
-as often as the weights of their files say; `text_bytes` of these texts; `of_texts`, the ids of the tokens of `texts`.
-Every tenth text of a file is held out and not counted.
+as often as the weights of their files say; `text_bytes` of these texts. Every tenth text of a file is held out and not
+counted.
 """
 
 from __future__ import annotations
@@ -37,12 +36,7 @@ def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
                 tell(block.read)
             for number, count in of_file.items():
                 counts[number] += count * file.weight
-        of_texts = tokenizer.encode_batch_fast(request["texts"], add_special_tokens=False)
-    return {
-        "counts": sorted(counts.items()),
-        "text_bytes": text_bytes,
-        "of_texts": sorted({number for encoding in of_texts for number in encoding.ids}),
-    }
+    return {"counts": sorted(counts.items()), "text_bytes": text_bytes}
 
 
 def is_held_out(number: int) -> bool:

@@ -1,0 +1,218 @@
+"""Tokens that a corpus does not need are removed; text that is made of the others stays as it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from learning import CODE, PROSE, held_out, learn, tokenize, write_code
+from random_bpe import random_bpes
+from real_tokenizers import CHATML_TEMPLATE, available, real
+from shared_models import SharedModel, shared_model
+
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.model.documents.declared import state_without_weights
+from tokmigrate.model.tokenizer.tokenizer_json import merges_of
+from tokmigrate.operations.token_choice import Wanted, choose_tokens
+from tokmigrate.operations.token_closure import MergeTrees
+
+BPE = available("phi-2", "mistral-chat", "phi-3-mini", "minimind")
+OTHER = available("oromo-t5", "t5-small", "all-minilm-l6-v2")
+SEVERAL_MERGES = available("mistral-chat", "phi-3-mini")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_code(tmp_path)
+
+
+def unchanged_parts(model: SharedModel) -> dict[str, Any]:
+    """Return what tokenizer.json says beside tokens, and of a Unigram the lowest score, as the file writes it."""
+    document = json.loads((model.directory / "tokenizer.json").read_text("utf-8"), parse_float=str)
+    vocabulary = document["model"].pop("vocab")
+    scores = [score for _, score in vocabulary] if isinstance(vocabulary, list) else ["0"]
+    for part in ("merges", "unk_id"):
+        document["model"].pop(part, None)
+    del document["added_tokens"], document["post_processor"]
+    return {**document, "lowest": min(scores, key=float)}
+
+
+def count_unknown(lines: list[list[str]], model: SharedModel) -> int:
+    """Return how many unknown tokens there are."""
+    document = model.json("tokenizer.json")["model"]
+    unknown = document.get("unk_token") or (document["vocab"][document["unk_id"]][0] if "unk_id" in document else None)
+    return sum(tokens.count(unknown) for tokens in lines)
+
+
+def read_reasons(told: dict[str, Any]) -> dict[str, str]:
+    """Return why each token stays that does."""
+    lines = Path(told["reasons_file"]).read_text("utf-8").splitlines()[1:]
+    return {json.loads(line.split("\t")[1]): line.split("\t")[3] for line in lines}
+
+
+@pytest.mark.parametrize("name", [*BPE, *OTHER])
+def test_text_of_kept_tokens_stays_as_it_is(tmp_path: Path, corpus: Path, name: str) -> None:
+    model = shared_model(tmp_path / "w", name)
+    before, old, rows, parts = model.bytes(), model.library(), model.rows(), unchanged_parts(model)
+    told = learn(model, "prune", corpus, "--tokens", "3000", "--multiple-of", "64")
+    upgrade(model.workspace, model.entry)
+    new = model.library()
+    ids = new.get_vocab(with_added_tokens=True)
+    assert len(ids) == sum(told["kept"].values()) == old.get_vocab_size() - told["removed"] == 3_000
+    assert {len(rows) for rows in model.rows().values()} == {3_008}
+    lines = [*CODE.splitlines(), *PROSE.splitlines()]
+    was, now = tokenize(old, lines), tokenize(new, lines)
+    same = [number for number, tokens in enumerate(was) if ids.keys() >= set(tokens)]
+    assert len(same) > len(lines) / 5
+    assert [was[number] for number in same] == [now[number] for number in same]
+    assert told["held_out"]["tokens_before"] == held_out(old)
+    assert told["held_out"]["tokens_after"] == held_out(new)
+    assert told["held_out"]["tokenized_differently"] == told["held_out"]["with_removed_tokens"]
+    assert told["saved"] == {
+        "rows_before": len(rows["lm_head.weight"]),
+        "rows_after": 3_008,
+        "bytes": sum(each.nbytes for each in rows.values()) - 2 * 3_008 * 16,
+        "parameters": sum(each.size for each in rows.values()) - 2 * 3_008 * 4,
+    }
+    assert unchanged_parts(model) == parts
+    # No letter of the corpus becomes unknown.
+    learned = [number for number in range(len(CODE.splitlines())) if (number + 1) % 10]
+    assert len({count_unknown([side[number] for number in learned], model) for side in (was, now)}) == 1
+    reasons = Path(told["reasons_file"]).read_text("utf-8").splitlines()[1:]
+    assert [json.loads(line.split("\t")[1]) for line in reasons] == sorted(ids, key=ids.__getitem__)
+    model.down()
+    assert model.bytes() == before
+
+
+def test_unused_tokens_and_those_to_keep(tmp_path: Path, corpus: Path) -> None:
+    model = shared_model(tmp_path / "w", BPE[0])
+    produced = {token for tokens in tokenize(model.library(), CODE.splitlines()) for token in tokens}
+    vocabulary = model.json("tokenizer.json")["model"]["vocab"]
+    rare = sorted(token for token in vocabulary if token not in produced and token.isalpha() and len(token) > 9)[:3]
+    (tmp_path / "keep.txt").write_text("".join(f"{token}\n" for token in rare), "utf-8")
+    told = learn(model, "prune", corpus, "--unused", "--keep", tmp_path / "keep.txt")
+    assert told["kept"]["keep"] == 3
+    upgrade(model.workspace, model.entry)
+    ids = model.library().get_vocab()
+    assert set(rare) <= ids.keys()
+    counted = [line for number, line in enumerate(CODE.split("\n"), 1) if number % 10]
+    assert {token for tokens in tokenize(model.library(), counted) for token in tokens} <= ids.keys()
+    assert told["held_out"]["tokens_after"] >= told["held_out"]["tokens_before"]
+
+
+@st.composite
+def counted(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return a BPE with random merges, and how often each of its tokens occurs."""
+    document = draw(random_bpes())
+    return document, {token: draw(st.integers(0, 9)) for token in document["model"]["vocab"]}
+
+
+@given(counted(), st.integers(1, 20), st.sets(st.sampled_from("abc")))
+def test_what_stays_has_its_parts(made: tuple[dict[str, Any], dict[str, int]], most: int, stay: set[str]) -> None:
+    document, counts = made
+    state = state_without_weights({"tokenizer.json": document}, 0)
+    kept = choose_tokens(state, counts, Wanted(tokens=most), dict.fromkeys(stay, "keep"))
+    vocabulary: dict[str, int] = document["model"]["vocab"]
+    assert stay <= kept.keys() <= vocabulary.keys()
+    assert len(kept) >= min(most, len(vocabulary))
+    if len(kept) > most:
+        letters = {letter for token, count in counts.items() if count for letter in token}
+        assert kept.keys() == MergeTrees(state.tokenizer).find_parts(stay | letters)
+    merges = [pair for pair in document["model"]["merges"] if {*pair, "".join(pair)} <= kept.keys()]
+    ids = {token: number for number, token in enumerate(sorted(kept))}
+    left = {**document, "model": {**document["model"], "vocab": ids, "merges": merges}}
+    old, new = (tokenizers.Tokenizer.from_str(json.dumps({"version": "1.0", **each})) for each in (document, left))
+    for token in kept:
+        if old.encode(token).tokens == [token]:
+            assert new.encode(token).tokens == [token]
+
+
+def test_weights_change_what_stays(tmp_path: Path) -> None:
+    (tmp_path / "code.jsonl").write_text(json.dumps({"body": CODE}) + "\n", "utf-8")
+    (tmp_path / "prose.txt").write_text(PROSE.replace("\n", " "), "utf-8")
+    corpus = [tmp_path / "code.jsonl", tmp_path / "prose.txt", "--field", "body"]
+    tokens = {}
+    for weighted in ("code.jsonl", "prose.txt"):
+        model = shared_model(tmp_path / weighted[:4], BPE[0])
+        told = learn(model, "prune", *corpus, "--tokens", "1500", "--weight", f"{tmp_path / weighted}=1000")
+        lines = Path(told["reasons_file"]).read_text("utf-8").splitlines()[1:]
+        tokens[weighted] = {json.loads(line.split("\t")[1]) for line in lines}
+    library = model.library()
+    for weighted, other, text in (("code.jsonl", "prose.txt", CODE), ("prose.txt", "code.jsonl", PROSE)):
+        produced = {token for tokens in tokenize(library, [text]) for token in tokens}
+        assert len(produced & tokens[weighted]) > len(produced & tokens[other])
+
+
+@pytest.mark.parametrize("name", ["oromo-t5", "t5-small"])
+def test_scores_keep_their_texts(tmp_path: Path, corpus: Path, name: str) -> None:
+    source = real(name)
+    model = shared_model(tmp_path / "w", name)
+    learn(model, "prune", corpus, "--unused")
+    upgrade(model.workspace, model.entry)
+    old, new = (
+        dict(json.loads((folder / "tokenizer.json").read_text("utf-8"), parse_float=str)["model"]["vocab"])
+        for folder in (source, model.directory)
+    )
+    assert new.items() <= old.items()
+
+
+def test_tokens_to_keep_and_to_drop(tmp_path: Path, corpus: Path) -> None:
+    model = shared_model(tmp_path / "w", "phi-2", {"chat_template.jinja": CHATML_TEMPLATE})
+    (tmp_path / "drop.txt").write_text("Ġreturn\nret\nĠself\n", "utf-8")
+    (tmp_path / "text.txt").write_text("Liverpool\n", "utf-8")
+    words = ["--drop", tmp_path / "drop.txt", "--drop", "preset:digits", "--drop", "re: (from|import)$"]
+    words += ["--keep", "re:^1[0-9]$", "--keep", "script:greek", "--keep-text", tmp_path / "text.txt"]
+    told = learn(model, "prune", corpus, "--unused", *words)
+    reasons = read_reasons(told)
+    assert reasons.keys().isdisjoint({"Ġreturn", "Ġself", "Ġfrom", "Ġimport", "2019"})
+    # A token that stays is merged from it; or it is a letter, or one to keep, or of the text.
+    assert [reasons[token] for token in ("ret", "7", "14", "Î±", "Liverpool", "ol")] == [
+        "dependency",
+        "structural",
+        "keep",
+        "keep",
+        "keep",
+        "corpus",
+    ]
+    vocabulary = model.json("tokenizer.json")["model"]["vocab"]
+    dropped = {token for token in vocabulary if token.strip("Ġ").isdecimal()} | {"Ġreturn", "ret", "Ġself"}
+    assert sum(told["not_dropped"].values()) == len(dropped & reasons.keys())
+    # The roles of messages stand in no template.
+    roles = [token for tokens in tokenize(model.library(), ["assistant", "user", "system"]) for token in tokens]
+    assert {reasons[token] for token in roles} == {"template"}
+
+
+def test_only_what_is_to_be_dropped_goes(tmp_path: Path, corpus: Path) -> None:
+    model = shared_model(tmp_path / "w", "gpt2-chatml")
+    old = model.library().get_vocab()
+    told = learn(model, "prune", corpus, "--drop", "re:(?i)^ ?government$", "--ids", "tombstone")
+    assert told["removed"] == len([token for token in old if token.lower().strip("ġ") == "government"]) > 0
+    assert told["saved"]["bytes"] == told["saved"]["parameters"] == 0
+    upgrade(model.workspace, model.entry)
+    new = model.library().get_vocab()
+    assert {token: new[token] for token in old if token in new}.items() <= old.items()
+    assert len([token for token in old if token not in new]) == told["removed"]
+
+
+@pytest.mark.parametrize("name", SEVERAL_MERGES)
+def test_the_count_of_a_token_goes_to_what_it_becomes(name: str) -> None:
+    document = json.loads((real(name) / "tokenizer.json").read_text("utf-8"))
+    state = state_without_weights({"tokenizer.json": document}, 0)
+    trees, merges = MergeTrees(state.tokenizer), merges_of(document["model"])
+    halves = {token: parts for token in state.tokenizer.vocabulary if (parts := trees.halves(token))}
+    used = {part for parts in halves.values() for part in parts}
+    first: dict[str, tuple[str, str]] = {}
+    for merge in merges:
+        first.setdefault("".join(merge), merge)
+    gone = {token for token in halves if token not in used and first[token] != halves[token]}
+    assert len(gone) > 20
+    kept = [list(merge) for merge in merges if "".join(merge) not in gone]
+    model = {**document["model"], "merges": kept}
+    library = tokenizers.Tokenizer.from_str(json.dumps({**document, "model": model, "added_tokens": []}))
+    for token in gone:
+        assert tuple(each.value for each in library.model.tokenize(token)) == halves[token]
