@@ -162,6 +162,15 @@ def joined(trial: Trial) -> None:
     trial.same_rows()
 
 
+def whole(trial: Trial) -> None:
+    word = _word(trial)
+    assert len(trial.before.cut("xylophone")) > 1
+    assert trial.after.cut("xylophone") == [trial.after.ids[word]] == [max(trial.after.ids.values())]
+    is_the_mean(trial, word, trial.after.row(word))
+    trial.same_ids()
+    trial.same_rows()
+
+
 def role_tokens(trial: Trial) -> None:
     judge = trial.after.ids["<|judge|>"]
     assert trial.after.cut("<|judge|>") == [judge]
@@ -334,6 +343,11 @@ def _merge(trial: Trial) -> list[str]:
     return next(pair for pair in found if "".join(pair) not in trial.before.ids and pair[1][0] not in "\u0120\u2581")
 
 
+def _word(trial: Trial) -> str:
+    """Return a word that is several tokens, as the vocabulary spells it."""
+    return "".join(trial.before.tokenizer.convert_ids_to_tokens(trial.before.cut("xylophone"))).replace("##", "")
+
+
 def _roles(trial: Trial) -> dict[str, Any]:
     return {"add_role_tokens": {"roles": {"judge": "<|judge|>"}, "end": trial.tokens.end, "existing": "reuse"}}
 
@@ -387,6 +401,7 @@ EFFECTS: dict[str, tuple[Written, Effect]] = {
     "set_post_processor": (lambda trial: [{"set_post_processor": {"post_processor": _around(trial)}}], around_a_text),
     "set_decoder": (lambda _: [{"set_decoder": {"decoder": {"type": "Fuse"}}}], decoded),
     "extend_vocab": (lambda trial: [{"extend_vocab": {"merges": [_merge(trial)]}}], joined),
+    "add_words": (lambda trial: [{"add_words": {"words": [_word(trial)]}}], whole),
     "set_truncation": (lambda _: [{"set_truncation": {"max_length": 6, "direction": "left"}}], cut_off),
 }
 
@@ -428,8 +443,9 @@ def test_up_the_effect_and_down(name: str, base: Loaded, tmp_path: Path) -> None
     before = contents(model)
     trial = Trial(base.case.tokenizer, base, Loaded(model, base.case))
     made = workspace(tmp_path / "w", {"m": model}, [{"operations": written(trial)}])
-    if name == "extend_vocab" and "merges" not in document(model, "tokenizer.json")["model"]:
-        with pytest.raises(OperationError, match="has no merges"):
+    is_bpe = "merges" in document(model, "tokenizer.json")["model"]
+    if name == ("add_words" if is_bpe else "extend_vocab"):
+        with pytest.raises(OperationError, match="by a BPE tokenizer" if is_bpe else "has no merges"):
             plan(made.workspace, made.entry("m"))
         return
     upgrade(replace(made.workspace, verify="fast"), made.entry("m"))

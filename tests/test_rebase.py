@@ -290,6 +290,7 @@ def test_every_operation_of_the_package_says_what_it_reads_and_writes() -> None:
         "remove_tokens": {"tokens": ["a"], "ids": "compact", "acknowledge": "breaking"},
         "set_special_tokens": {"eos": "a"},
         "extend_vocab": {"merges": ["a b"]},
+        "add_words": {"words": ["a"]},
         **{f"set_{name}": {name: part} for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")},
     }
     for kind in BUILT_IN:

@@ -97,7 +97,7 @@ def learn_extension(
     """
     document = side.documents[FILE]
     if model_kind(document) != "BPE":
-        hint = "`learn extend` is for BPE tokenizers; whole words can be added with add_tokens"
+        hint = "`learn extend` is for BPE tokenizers; whole words can be added with add_words"
         raise UsageError(f"a {model_kind(document)} tokenizer has no merges", where=side.name, hint=hint)
     state = state_without_weights(side.documents, 0)
     request: dict[str, Any] = {

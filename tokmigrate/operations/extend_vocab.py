@@ -19,7 +19,6 @@ from tokmigrate.model.tokenizer.tokenizer_json import (
     BYTE,
     FILE,
     Merge,
-    Tokenizer,
     find_spaced,
     is_byte_level,
     merges_of,
@@ -27,7 +26,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import (
     product,
 )
 from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChanges
-from tokmigrate.operations.row_changes import choose_init, init_recipe, with_new_rows
+from tokmigrate.operations.row_changes import JoinedTokens, choose_init, init_recipe, with_new_rows
 from tokmigrate.operations.token_checks import find_unreachable
 from tokmigrate.operations.token_lists import TokenListOperation, read_list
 
@@ -83,7 +82,7 @@ class ExtendVocab(TokenListOperation):
     def apply(self, state: ModelState, context: Context) -> ModelState:
         made = _append(state, self.merges)
         after = _with_files(made.state, self.merges, made.ids)
-        lookup = _JoinedTokens(state.tokenizer, made.sources)
+        lookup = JoinedTokens(state.tokenizer, made.sources)
         spec = choose_init(state, context, self.init)
         recipes = {
             number: init_recipe(state, context, token, spec, lookup=lookup) for token, number in made.ids.items()
@@ -174,21 +173,6 @@ class _Extended:
     sources: Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
-class _JoinedTokens:
-    """The tokenizer before the operation; the pieces of a new token are the old tokens that it is joined from."""
-
-    tokenizer: Tokenizer
-    sources: Mapping[str, tuple[int, ...]]
-
-    @property
-    def ids(self) -> Mapping[str, int]:
-        return self.tokenizer.ids
-
-    def pieces(self, text: str) -> tuple[int, ...]:
-        return self.sources.get(text) or self.tokenizer.pieces(text)
-
-
 def _append(state: ModelState, merges: Sequence[Merge]) -> _Extended:
     """Return the state with merges appended; raises OperationError for one that the tokenizer cannot have."""
     sources = _read_merges(state, merges)
@@ -207,7 +191,7 @@ def _read_merges(state: ModelState, merges: Sequence[Merge]) -> dict[str, tuple[
     document, tokenizer = state.documents[FILE], state.tokenizer
     if model_kind(document) != "BPE":
         raise OperationError(
-            f"a {model_kind(document)} tokenizer has no merges", where=FILE, hint="add whole words with add_tokens"
+            f"a {model_kind(document)} tokenizer has no merges", where=FILE, hint="add whole words with add_words"
         )
     tail = ordered_tail(state)
     if tail is not None:

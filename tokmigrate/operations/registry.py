@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.add_words import AddWords
 from tokmigrate.operations.chat import AddRoleTokens, SetChatTemplate
 from tokmigrate.operations.extend_vocab import ExtendVocab
 from tokmigrate.operations.move_tokens import MoveTokens
@@ -40,6 +41,7 @@ BUILT_IN: tuple[type[Operation], ...] = (
     MoveTokens,
     RemoveTokens,
     ExtendVocab,
+    AddWords,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tokmigrate.errors import OperationError, in_one_line
 from tokmigrate.init import InitRecipe, InitSpec
@@ -13,12 +14,28 @@ from tokmigrate.model.documents.architecture_quirks import FIXED_IDS, POSITION_I
 from tokmigrate.model.documents.config_fields import parts_of, with_sizes
 from tokmigrate.model.documents.pipeline_overrides import default_ids
 from tokmigrate.model.documents.state import CONFIG, ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.operations.operation import Context
 from tokmigrate.vocabulary.ids import Renumbering, Run
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, join_pieces
 
 MEAN = InitSpec.model_validate({"strategy": "mean"})
 """How a row is initialised by default: the effect of the mean on old text is bounded."""
+
+
+@dataclass(frozen=True)
+class JoinedTokens:
+    """The tokenizer before the operation; the pieces of a new token are the old ones that it is joined from."""
+
+    tokenizer: Tokenizer
+    sources: Mapping[str, tuple[int, ...]]
+
+    @property
+    def ids(self) -> Mapping[str, int]:
+        return self.tokenizer.ids
+
+    def pieces(self, text: str) -> tuple[int, ...]:
+        return self.sources.get(text) or self.tokenizer.pieces(text)
 
 
 def choose_init(state: ModelState, context: Context, *nearest_first: InitSpec | None) -> InitSpec:

@@ -251,21 +251,31 @@ class Tokenizer:
     def with_merges(self, merges: Sequence[Merge], ids: Mapping[str, int]) -> Tokenizer:
         """Return a view of a BPE's file with these merges and no others, and the new tokens that they make, with `ids`.
 
+        Raises OperationError where an added token cannot be in the vocabulary.
+        """
+        held = self.document["model"].get("merges") or []
+        if held and isinstance(held[0], str) and not any(" " in part for merge in merges for part in merge):
+            written: list[Any] = [f"{left} {right}" for left, right in merges]
+        else:
+            written = [list(merge) for merge in merges]
+        document = replace_at(self.with_model_tokens(ids).document, ("model", "merges"), written)
+        return Tokenizer(document).check()
+
+    def with_model_tokens(self, ids: Mapping[str, int], scores: Mapping[str, float] | None = None) -> Tokenizer:
+        """Return a view of the file with tokens of the model behind all ids, of a Unigram with their scores.
+
         Added tokens that would get another id on loading go into the vocabulary with the id that they have.
 
         Raises:
             OperationError: One of them cannot.
         """
         model = self.document["model"]
-        entries = self.document.get("added_tokens") or []
-        vocabulary = with_tokens_inside({**self.vocabulary, **ids}, entries, model)
-        held = model.get("merges") or []
-        if held and isinstance(held[0], str) and not any(" " in part for merge in merges for part in merge):
-            written: list[Any] = [f"{left} {right}" for left, right in merges]
-        else:
-            written = [list(merge) for merge in merges]
-        document = replace_at(self.document, ("model", "vocab"), vocabulary)
-        return Tokenizer(replace_at(document, ("model", "merges"), written)).check()
+        vocabulary: Any = with_tokens_inside({**self.vocabulary, **ids}, self.document.get("added_tokens") or [], model)
+        if isinstance(model["vocab"], list):
+            texts = {number: text for text, number in vocabulary.items()}
+            behind = (texts[number] for number in range(len(model["vocab"]), len(texts)))
+            vocabulary = [*model["vocab"], *([text, (scores or {}).get(text, 0.0)] for text in behind)]
+        return Tokenizer(replace_at(self.document, ("model", "vocab"), vocabulary))
 
     def _with_outside(self, tokens: Sequence[AddedToken]) -> Tokenizer:
         reached = self
