@@ -109,13 +109,18 @@ def unreachable_tokens(before: ModelState, after: ModelState) -> tuple[str, ...]
 def find_unreachable(state: ModelState, tokens: Iterable[str]) -> tuple[str, ...]:
     """Return those of `tokens`, of the model's vocabulary, that no text produces.
 
+    What `ignore_merges` finds counts as unreachable: only as a whole word, and not in every program, is it a token.
+
     Raises:
         TokenizerError: The tokenizers library cannot load the tokenizer.
     """
     named = {token: token for token in tokens}
     if not named:
         return ()
-    request = {"before": None, "after": _without_template(state.tokenizer), "tokens": named}
+    document = state.tokenizer.document
+    if document["model"].get("ignore_merges"):
+        document = {**document, "model": {**document["model"], "ignore_merges": False}}
+    request = {"before": None, "after": _without_template(Tokenizer(document)), "tokens": named}
     return tuple(call_worker("reachability", request, state.traits.worker)["unreachable"])
 
 
