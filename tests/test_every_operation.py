@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from making import workspace, write_json
+from real_tokenizers import real
 from test_real_tokenizers import CASES, Case, Ids, auto_cut, auto_tokenizer, document, library, make_model
 from workspaces import contents
 
@@ -306,6 +307,17 @@ def cut_off(trial: Trial) -> None:
     assert len(tokenizer("one two three four five six seven", truncation=True)["input_ids"]) == 6
 
 
+def another_vocabulary(trial: Trial) -> None:
+    library = Loaded(real(_donor(trial)), trial.before.case).tokenizer.backend_tokenizer
+    text = "The model reads Wörter again, 12 times.\n"
+    assert trial.after.cut(text) == library.encode(text, add_special_tokens=False).ids
+    assert len(trial.after.rows) == max(trial.after.ids.values()) + 1 == trial.after.config["vocab_size"]
+    pairs = [(_spell(trial.before, word), _spell(trial.after, word)) for word in ("in", "an", "that", "have")]
+    rows = [torch.equal(trial.before.row(old), trial.after.row(new)) for old, new in pairs if old and new]
+    assert rows
+    assert all(rows)
+
+
 Effect = Callable[[Trial], None]
 Written = Callable[[Trial], list[dict[str, Any]]]
 
@@ -346,6 +358,21 @@ def _merge(trial: Trial) -> list[str]:
 def _word(trial: Trial) -> str:
     """Return a word that is several tokens, as the vocabulary spells it."""
     return "".join(trial.before.tokenizer.convert_ids_to_tokens(trial.before.cut("xylophone"))).replace("##", "")
+
+
+def _spell(loaded: Loaded, word: str) -> str | None:
+    """Return how a vocabulary spells a word behind a space, None where it is no token."""
+    marks = ("",) if "##s" in loaded.ids else ("\u2581", "\u0120")
+    return next((mark + word for mark in marks if mark + word in loaded.ids), None)
+
+
+def _donor(trial: Trial) -> str:
+    return "mistral-chat" if trial.name == "gpt2-chatml" else "gpt2-chatml"
+
+
+def _transplanted(_: Trial) -> dict[str, Any]:
+    init = {"strategy": "subtokens"}
+    return {"transplant": {"tokenizer": "donor", "init": init, "template": "donor", "acknowledge": "breaking"}}
 
 
 def _roles(trial: Trial) -> dict[str, Any]:
@@ -402,6 +429,7 @@ EFFECTS: dict[str, tuple[Written, Effect]] = {
     "set_decoder": (lambda _: [{"set_decoder": {"decoder": {"type": "Fuse"}}}], decoded),
     "extend_vocab": (lambda trial: [{"extend_vocab": {"merges": [_merge(trial)]}}], joined),
     "add_words": (lambda trial: [{"add_words": {"words": [_word(trial)]}}], whole),
+    "transplant": (lambda trial: [_transplanted(trial)], another_vocabulary),
     "set_truncation": (lambda _: [{"set_truncation": {"max_length": 6, "direction": "left"}}], cut_off),
 }
 
@@ -446,6 +474,12 @@ def test_up_the_effect_and_down(name: str, base: Loaded, tmp_path: Path) -> None
     is_bpe = "merges" in document(model, "tokenizer.json")["model"]
     if name == ("add_words" if is_bpe else "extend_vocab"):
         with pytest.raises(OperationError, match="by a BPE tokenizer" if is_bpe else "has no merges"):
+            plan(made.workspace, made.entry("m"))
+        return
+    if name == "transplant":
+        shutil.copytree(real(_donor(trial)), made.workspace.migrations / "donor")
+    if name == "transplant" and "roberta" in trial.name:
+        with pytest.raises(OperationError, match="counts its positions from pad_token_id"):
             plan(made.workspace, made.entry("m"))
         return
     upgrade(replace(made.workspace, verify="fast"), made.entry("m"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from real_tokenizers import real
 from safetensors.torch import save_file
 from shared_models import shared_model
 from test_readme import blocks, typed
@@ -63,6 +64,7 @@ def test_each_has_an_example() -> None:
 def test_an_example_goes_up_and_down(path: Path, tmp_path: Path) -> None:
     # The demo is a BPE, which has no words.
     root = shared_model(tmp_path, "bert-base-uncased").root if path.stem == "add_words" else demo(tmp_path)
+    shutil.copytree(real("gpt2-chatml"), root / "migrations" / "donor")
     save_file({"<|tool|>": torch.linspace(-0.1, 0.1, 128)}, root / "migrations" / "rows.safetensors")
     up_and_down(root, path.read_text("utf-8"))
 

@@ -292,6 +292,16 @@ def test_average_divides_by_the_sum_of_its_weights() -> None:
     np.testing.assert_allclose(away, 2 * values[0] - values[1], rtol=1e-13)
 
 
+def test_weighted_takes_the_weights_as_they_are() -> None:
+    values = matrix(ROWS, 6)
+    row = made([init_recipe(spec(strategy="weighted", tokens={"b": "1.5", "a": "-0.25"}))], values)[0]
+    np.testing.assert_allclose(row, 1.5 * values[1] - 0.25 * values[0], rtol=1e-13)
+    pinned = made([init_recipe(spec(strategy="weighted", tokens={"a": 0.1, "b": 0.7, "c": -3}))], values)
+    assert blake3(pinned.astype("<f8").tobytes()).hexdigest() == (
+        "3b90e021a47357acd3c44caa80e3c2e8ea9bba2ea09b6057365210846bc99880"
+    )
+
+
 def test_the_order_of_an_averages_mapping_means_nothing() -> None:
     one = spec(strategy="average", tokens={"a": 0.1, "b": 0.2, "c": 0.7})
     other = spec(strategy="average", tokens={"c": 0.7, "a": 0.1, "b": 0.2})

@@ -27,7 +27,18 @@ from pydantic_core import core_schema
 
 from tokmigrate.init.row_strategy import Lookup, RowStrategy
 from tokmigrate.init.rows import SideInit
-from tokmigrate.init.strategies import Average, Copy, Description, File, Mean, MeanCov, Normal, Subtokens, Zeros
+from tokmigrate.init.strategies import (
+    Average,
+    Copy,
+    Description,
+    File,
+    Mean,
+    MeanCov,
+    Normal,
+    Subtokens,
+    Weighted,
+    Zeros,
+)
 from tokmigrate.plugins import load_plugins
 from tokmigrate.strict_yaml.tree import is_null
 from tokmigrate.strict_yaml.validation import FieldError, describe_value
@@ -36,7 +47,7 @@ from tokmigrate.vocabulary.row_edit import Side
 GROUP = "tokmigrate.strategies"
 """The entry point group of plug-ins: the name is the strategy's, the object a subclass of `RowStrategy`."""
 
-BuiltIn = Mean | MeanCov | Zeros | Normal | Copy | Average | Subtokens | Description | File
+BuiltIn = Mean | MeanCov | Zeros | Normal | Copy | Average | Weighted | Subtokens | Description | File
 
 
 def strategy_types() -> Mapping[str, type[RowStrategy]]:

@@ -188,8 +188,7 @@ class Average(RowStrategy):
         return tokens
 
     def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
-        column = np.array(_shares(self.tokens))[:, np.newaxis]
-        return np.stack([tree_sum(request.sources * column, 0) for request in requests])
+        return np.stack([_sum_rows(request, np.array(_shares(self.tokens))) for request in requests])
 
     def sources(self, side: Side, lookup: Lookup, token: str) -> tuple[int, ...]:  # noqa: ARG002
         return tuple(source_of(lookup, text, wanted_by=token) for text, _ in _pairs(self.tokens))
@@ -203,6 +202,48 @@ def _shares(tokens: tuple[str, ...] | Pairs) -> tuple[float, ...]:
     weights = [weight for _, weight in _pairs(tokens)]
     total = math.fsum(weights)
     return tuple(weight / total for weight in weights)
+
+
+class Weighted(RowStrategy):
+    """The sum Σ w_i E_i of the rows of named tokens, with weights as they are given.
+
+    For coefficients that were computed elsewhere, such as those with which a sparse approximation writes a row in terms
+    of others. Unlike those of `average` the weights are not divided by their sum, so the row can be longer or shorter
+    than the rows that it is made of. `tokmigrate learn transplant` writes such coefficients for whole vocabularies.
+    """
+
+    is_sum: ClassVar[bool] = True
+
+    strategy: Literal["weighted"]
+    tokens: Annotated[Pairs, GetPydanticSchema(_weights_schema)] = Field(
+        min_length=1, description="The weight of each token, as the vocabulary before this migration writes it."
+    )
+
+    def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
+        return np.stack([_sum_rows(request, np.array([weight for _, weight in self.tokens])) for request in requests])
+
+    def sources(self, side: Side, lookup: Lookup, token: str) -> tuple[int, ...]:  # noqa: ARG002
+        return tuple(source_of(lookup, text, wanted_by=token) for text, _ in self.tokens)
+
+
+class StoredWeights(RowStrategy):
+    """A sum of rows whose weights are little-endian float64 numbers of a file, in the order of the rows."""
+
+    is_sum: ClassVar[bool] = True
+
+    strategy: Literal["weighted"]
+    path: str
+    weights: bytes
+
+    def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
+        return np.stack([_sum_rows(request, np.frombuffer(self.weights, "<f8")) for request in requests])
+
+    def describe(self) -> dict[str, Any]:
+        return {"strategy": "weighted", "path": self.path}
+
+
+def _sum_rows(request: Request, weights: Matrix) -> Matrix:
+    return tree_sum(request.sources * weights[:, np.newaxis], 0)
 
 
 Output = Literal["mean", "first_piece"]

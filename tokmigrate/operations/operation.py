@@ -104,6 +104,7 @@ class TokenChanges:
     Args:
         may_exist: Whether the tokenizer may have a token of `added` already.
         extended: The tokens that it adds to the tokenizer's own model, if they are not there already.
+        vocabulary: All tokens that there are afterwards, where it replaces the tokenizer.
         renamed: The new text of each renamed token, by the old one.
         moved: The new id of each token that is moved by name.
         reinitialised: The tokens whose rows are initialised again, by their texts after the operation.
@@ -114,6 +115,7 @@ class TokenChanges:
     added: tuple[NewToken, ...] = ()
     may_exist: bool = False
     extended: tuple[str, ...] = ()
+    vocabulary: frozenset[str] | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     moved: Mapping[str, int] = field(default_factory=dict)
@@ -131,13 +133,15 @@ class TokenChanges:
     @property
     def keeps_tokens(self) -> bool:
         """Whether the same tokens have the same ids and rows afterwards."""
-        return not (self.added or self.extended or self.renamed or self.removed or self.moved or self.reinitialised)
+        changed = (self.added, self.extended, self.renamed, self.removed, self.moved, self.reinitialised)
+        return self.vocabulary is None and not any(changed)
 
     @property
     def keeps_ids(self) -> bool:
         """Whether every token that is still there afterwards has the id that it had."""
         # Ids close up after a removed token, and a language is inserted before the tokens after the languages.
-        return not (self.removed or self.moved or any(token.language for token in self.added))
+        moves = self.removed or self.moved or any(token.language for token in self.added)
+        return self.vocabulary is None and not moves
 
 
 @dataclass(frozen=True)
@@ -256,13 +260,17 @@ class Operation(Item, ABC):
         return found if isinstance(found, InitSpec) else None
 
     def references(self) -> tuple[str, ...]:
-        """Return the files that the operation refers to, relative to the migration file."""
+        """Return the files that the operation refers to, relative to the migration file.
+
+        A directory, without a `/` at its end, stands for the files of a tokenizer in it.
+        """
         return self.row_init.references() if self.row_init else ()
 
     def with_listed(self, attachments: Mapping[str, bytes]) -> Self:
         """Return the operation with the tokens that stand in its files; raises FileProblems that name the file alone.
 
-        `attachments` has the bytes of all `references`. It is called once, before any of the other methods.
+        `attachments` has the bytes of all `references` by name, those of a directory by its files. It is called once,
+        before any of the other methods.
         """
         del attachments
         return self

@@ -19,6 +19,7 @@ from tokmigrate.operations.rename_tokens import RenameTokens
 from tokmigrate.operations.row_operations import ReinitTokens, ResizeVocab, SetInit
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.operations.set_token_flags import SetTokenFlags
+from tokmigrate.operations.transplant import Transplant
 from tokmigrate.plugins import load_plugins
 
 GROUP = "tokmigrate.operations"
@@ -42,6 +43,7 @@ BUILT_IN: tuple[type[Operation], ...] = (
     RemoveTokens,
     ExtendVocab,
     AddWords,
+    Transplant,
 )
 
 

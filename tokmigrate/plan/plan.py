@@ -37,6 +37,7 @@ from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.plan.token_changes import TokenChange, token_changes
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry
+from tokmigrate.vocabulary.ids import count
 from tokmigrate.vocabulary.row_edit import RowEdit
 
 
@@ -193,6 +194,18 @@ class Plan:
         """The bytes of all files that will be written, those of its adapters too."""
         own = sum(change.bytes for change in self.file_changes())
         return own + sum(adapter.bytes_to_write for adapter in self.adapters)
+
+    @property
+    def lost_rows(self) -> int:
+        """How many rows on disk are not there at the end; undo data keeps them."""
+        return count(self.edit.find_lost_rows())
+
+    @property
+    def bytes_of_lost_rows(self) -> int:
+        """The bytes of these rows, in all tensors."""
+        lost = self.edit.find_lost_rows()
+        ids = self.snapshot.state.rows
+        return sum(count(tensor.window.clip(lost, ids)) * tensor.row_bytes for tensor in self.snapshot.tensors)
 
     def render_document(self, state: ModelState, name: str) -> bytes | None:
         """Return the bytes of a document in a state, as `render_document` does; large parts are rendered once."""

@@ -135,6 +135,11 @@ class _Tokens:
         if changes is None:
             self._forget_ids()
             return
+        if changes.vocabulary is not None:
+            self.known = {
+                token: replace(self.known.get(token, _Token()), id=None, flags=None) for token in changes.vocabulary
+            }
+            self.gone -= changes.vocabulary
         for new in () if changes.may_exist else changes.added:
             self._set(new.content, _Token(Made(context.revision, new.content), new))
         for old, text in changes.renamed.items():

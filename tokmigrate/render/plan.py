@@ -114,6 +114,9 @@ def plan_text(plan: Plan) -> RenderableType:
         Text(),
         Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {format_bytes(plan.bytes_to_write)} to be written"),
     ]
+    if plan.lost_rows:
+        kept = format_bytes(plan.bytes_of_lost_rows)
+        parts.append(Text(f"{plan.lost_rows:,} rows lost: undo data keeps {kept} of them, uncompressed"))
     parts += [Text(escape(f"note: {note}")) for note in plan.notes]
     return Group(*parts)
 
@@ -148,6 +151,8 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "rows_before": plan.edit.old_rows,
         "rows_after": plan.edit.new_rows,
         "bytes_to_write": plan.bytes_to_write,
+        "lost_rows": plan.lost_rows,
+        "bytes_of_lost_rows": plan.bytes_of_lost_rows,
         "tokens": plan.tokens,
         "files": _files(plan),
         "adapters": [{"path": adapter.model, "files": _files(adapter)} for adapter in plan.adapters],

@@ -235,7 +235,7 @@ class Migration:
         operations = _record(self.source, self.path, self.shown, tokenizer)
         for planned in operations:
             for name in planned.operation.references():
-                if name not in self.attachments:
+                if not any(name in (file, file.rpartition("/")[0]) for file in self.attachments):
                     message = f"the migration does not declare the file '{name}'"
                     hint = f"write 'files = [\"{name}\"]' at the top, so that the checksum covers it"
                     raise OperationError(message, where=planned.place, hint=hint)

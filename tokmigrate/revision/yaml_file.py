@@ -15,10 +15,11 @@ from blake3 import blake3
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from tokmigrate.errors import FileProblems, Problem, StorageError, suggest
-from tokmigrate.files import read_file
+from tokmigrate.files import has_directory, read_file
 from tokmigrate.formats import MIGRATION
 from tokmigrate.init import InitSpec
 from tokmigrate.memo import forget_with_all
+from tokmigrate.model.documents.reading import read_tokenizer_files
 from tokmigrate.operations.operation import Fields, Item
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.migration import (
@@ -122,14 +123,15 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
     """
     key = (data, path, shown, root)
     found = _KNOWN.get(key)
-    if found is None or any(_read_attachment(path, name, root) != held for name, held in found.attachments.items()):
+    if found is None or not _is_unchanged(found, path, root):
         found = _KNOWN[key] = _read(data, path, shown, root)
         if len(_KNOWN) > _MOST:
             _KNOWN.pop(next(iter(_KNOWN)), None)
-    return found
+    return found[1]
 
 
-def _read(data: bytes, path: Path, shown: str, root: Path) -> Migration:
+def _read(data: bytes, path: Path, shown: str, root: Path) -> tuple[frozenset[str], Migration]:
+    """Return a migration with the names of the files that it refers to."""
     tree = parse(decode(data, shown), shown)
     problems: list[Problem] = []
     header, body = read_contents(YamlHeader, tree, problems)
@@ -151,10 +153,11 @@ def _read(data: bytes, path: Path, shown: str, root: Path) -> Migration:
         raise FileProblems(problems)
     checksum = yaml_checksum({**tree.value, "down_revision": header.down_revision}, attachments)
     migration = build_migration(header, body, data, path, shown, attachments, checksum)
-    return replace(migration, operations=with_listed(operations, attachments, shown), replaces=header.replaces)
+    migration = replace(migration, operations=with_listed(operations, attachments, shown), replaces=header.replaces)
+    return frozenset(name for name, _ in references), migration
 
 
-_KNOWN: dict[tuple[bytes, Path, str, Path], Migration] = {}
+_KNOWN: dict[tuple[bytes, Path, str, Path], tuple[frozenset[str], Migration]] = {}
 """A command asks several times for its migrations, of which one may list 100,000 tokens."""
 _MOST = 4096
 forget_with_all(_KNOWN.clear)
@@ -221,11 +224,21 @@ def attachment_path(migration: Path, name: str, root: Path) -> Path | None:
     return target if not Path(name).is_absolute() and target.is_relative_to(root) else None
 
 
-def _read_attachment(migration: Path, name: str, root: Path) -> bytes | None:
-    target = attachment_path(migration, name, root)
+def _is_unchanged(known: tuple[frozenset[str], Migration], path: Path, root: Path) -> bool:
+    """Return whether the files that a migration which was read refers to, by these names, are as they were."""
+    found: dict[str, bytes] = {}
     with suppress(StorageError):
-        return None if target is None else read_file(target)
-    return None
+        for name in known[0]:
+            if (target := attachment_path(path, name, root)) is not None:
+                found |= _read_reference(target, name)
+    return found == known[1].attachments
+
+
+def _read_reference(target: Path, name: str) -> dict[str, bytes]:
+    """Return the bytes of a file that a migration names, or of the files of a tokenizer whose directory it names."""
+    if not has_directory(target):
+        return {name: read_file(target)}
+    return {f"{name}/{file}": data for file, data in read_tokenizer_files(target).items()}
 
 
 def read_attachments(
@@ -233,7 +246,7 @@ def read_attachments(
 ) -> dict[str, bytes]:
     """Return the files that a migration refers to, and add the faults of those that cannot be read to `problems`.
 
-    `references` has each name, and the field that it is in.
+    `references` has each name, and the field that it is in. A directory stands for the tokenizer's files in it.
     """
     attachments: dict[str, bytes] = {}
     for name, field in references:
@@ -242,7 +255,7 @@ def read_attachments(
         target = attachment_path(path, name, root)
         try:
             if target is not None:
-                attachments[name] = read_file(target)
+                attachments |= _read_reference(target, name)
                 continue
             fault = f"'{name}' is outside the workspace"
         except StorageError as error:

@@ -146,7 +146,13 @@ def not_in_git(file: MigrationFile) -> Iterator[Found]:
     On other machines the migration cannot be read.
     """
     for name in sorted(file.not_in_git):
-        places = (written.location_of(name) for written in file.operations if name in written.operation.references())
+        # A directory is named, and not each file in it.
+        named = (name, name.rpartition("/")[0])
+        places = (
+            written.location_of(*named)
+            for written in file.operations
+            if not {*named}.isdisjoint(written.operation.references())
+        )
         place = next(places, None) or file.location_of("files" if file.is_python else "init")
         help_ = f"git add -f {shlex.quote(name)}, in the folder of the migrations"
         yield Found(place, f"'{name}' is not in Git", help_)

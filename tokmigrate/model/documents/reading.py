@@ -36,6 +36,16 @@ JSON_FILES = (
     names.VOCAB_JSON,
 )
 TEXT_FILES = (names.TEMPLATE, names.VOCAB_TXT, names.MERGES)
+TOKENIZER_FILES = (
+    TOKENIZER,
+    names.TOKENIZER_CONFIG,
+    names.SPECIAL_TOKENS_MAP,
+    names.ADDED_TOKENS,
+    names.VOCAB_JSON,
+    names.VOCAB_TXT,
+    names.MERGES,
+)
+"""The files that a tokenizer consists of, besides its chat template and files in other formats."""
 
 
 def read_documents(directory: Path, json_files: Sequence[str] = JSON_FILES) -> tuple[dict[str, bytes], dict[str, Json]]:
@@ -59,6 +69,13 @@ def read_texts(directory: Path, json_files: Sequence[str] = JSON_FILES) -> dict[
     )
     texts = {name: data for name in named if (data := read_if_present(directory / name)) is not None}
     return texts | read_slow_tokenizer_files(directory)
+
+
+def read_tokenizer_files(directory: Path) -> dict[str, bytes]:
+    """Return the bytes of each file of a tokenizer by its name, its chat template included."""
+    named = (*TOKENIZER_FILES, names.TEMPLATE)
+    files = {name: data for name in named if (data := read_if_present(directory / name)) is not None}
+    return files | read_slow_tokenizer_files(directory)
 
 
 def writable_names(texts: Mapping[str, bytes]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from tokmigrate.model.documents.config_fields import (
     Shape,
     format_place,
     may_hold_ids,
+    role_of,
     shape_at,
     shape_of,
 )
@@ -21,14 +22,25 @@ from tokmigrate.model.formats.json_text import Json, replace_at, walk
 from tokmigrate.vocabulary.ids import Renumbering
 
 NONE_DECLARED: Declared = MappingProxyType({})
+ByRole = Callable[[str, Json], Json]
+"""From the role that a field names and what it holds to its new value; None where the ids in it follow one by one."""
+
+
+def no_role(_role: str, _value: Json) -> Json:
+    return None
 
 
 def with_ids_of_config(
-    document: Json, renumbering: Renumbering, file: str, size: int, declared: Declared = NONE_DECLARED
+    document: Json,
+    renumbering: Renumbering,
+    file: str,
+    size: int,
+    declared: Declared = NONE_DECLARED,
+    by_role: ByRole = no_role,
 ) -> Json:
     """Return a configuration, the contents of `file`, in which every known field follows.
 
-    Size and what is declared are those of `with_fields`.
+    Size and what is declared are those of `with_fields`. A field of ids gets what `by_role` returns.
 
     Raises:
         OperationError: A field needs an id that goes.
@@ -47,6 +59,8 @@ def with_ids_of_config(
     def follow(place: Path, value: Json, shape: Shape) -> Json:
         if shape == "list" and isinstance(value, list):
             return _without_gone(value, renumbering)
+        if shape == "ids" and ids_held(value, shape) and (held := by_role(role_of(str(place[-1])), value)) is not None:
+            return held
         return _map_field(value, shape, lambda number: require_new_id(renumbering, number, format_place(place), file))
 
     return with_fields(document, follow, size, declared)

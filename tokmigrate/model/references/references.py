@@ -193,12 +193,7 @@ def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
         OperationError: An id that goes is in use.
         OutOfStepError: A field that is not known seems to hold an id that changes.
     """
-    # What transformers took by default has to be written where it changes.
-    for path, part, defaults in part_defaults(state):
-        for name, value in defaults.items():
-            numbers = value if isinstance(value, list) else [value]
-            if name not in part and any(renumbering.touches(number) for number in numbers):
-                state = state.with_value(CONFIG, (*path, name), value)
+    state = with_defaults_written(state, renumbering)
 
     def new(place: str) -> Callable[[int], int]:
         return lambda number: require_new_id(renumbering, number, place, FILE)
@@ -215,6 +210,16 @@ def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
     for name, document in state.configurations.items():
         changed = with_ids_of_config(document, renumbering, name, state.vocab_size, state.traits.id_fields)
         state = state.with_document(name, changed)
+    return state
+
+
+def with_defaults_written(state: ModelState, renumbering: Renumbering) -> ModelState:
+    """Return the state whose config.json says the ids that transformers takes by default and that change."""
+    for path, part, defaults in part_defaults(state):
+        for name, value in defaults.items():
+            numbers = value if isinstance(value, list) else [value]
+            if name not in part and any(renumbering.touches(number) for number in numbers):
+                state = state.with_value(CONFIG, (*path, name), value)
     return state
 
 

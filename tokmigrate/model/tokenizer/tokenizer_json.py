@@ -308,6 +308,12 @@ class Tokenizer:
         with library_errors(lambda cause: _cannot_tokenize(text, cause)):
             return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def split_spelling(self, spelled: str) -> tuple[int, ...]:
+        """Return the ids of the tokens that the model makes of a text in the vocabulary's own spelling."""
+        tokenizer = _OPEN.get(self.document, self._open)
+        with library_errors(lambda cause: _cannot_tokenize(spelled, cause)):
+            return tuple(token.id for token in tokenizer.model.tokenize(spelled))
+
     def _open(self) -> Any:
         with library_errors(
             lambda cause: TokenizerError(f"the tokenizers library cannot load it: {cause}", where=FILE)

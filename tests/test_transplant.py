@@ -1,0 +1,333 @@
+"""Another model's tokenizer: shared tokens keep their rows, new ones are sums, and every byte comes back."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from in_process import Here
+from making import WORDS, tokenizer_json
+from real_tokenizers import real
+from shared_models import SharedModel, shared_model
+from test_adapters import Pair, pair
+from workspaces import image
+
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.stamp import stamp_model
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.errors import FileProblems, OperationError
+from tokmigrate.init.coefficients import read_coefficients, write_coefficients
+from tokmigrate.model.documents.reading import read_tokenizer_files
+from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.model.documents.state import Made
+from tokmigrate.model.tokenizer.token_meaning import Spelling, match_tokens
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, letters_of_bytes
+from tokmigrate.revision.history import History
+
+MEAN = "- transplant: {tokenizer: donor, init: {strategy: mean}, template: donor, acknowledge: breaking}"
+SUMS = "- transplant: {tokenizer: donor, coefficients: c.safetensors, template: donor, acknowledge: breaking}"
+END = "<|endoftext|>"
+ROLES = dict.fromkeys(("bos", "eos", "unk"), END)
+SMALL = tokenizer_json(specials=(END,), words=("zebra", "quagga", "\u0120zebra", *WORDS[2:]))
+WEIGHTS = st.floats(-4, 4, width=32)
+
+
+def give(model: SharedModel, source: Path | None = None, changes: Mapping[str, Any] = {}) -> Tokenizer:
+    """Put a tokenizer beside the migrations, by default a small one, with other settings, and return it."""
+    folder = model.root / "migrations" / "donor"
+    folder.mkdir()
+    settings: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END)
+    if source is None:
+        (folder / "tokenizer.json").write_text(json.dumps(SMALL), "utf-8")
+    else:
+        for name, data in read_tokenizer_files(source).items():
+            (folder / name).write_bytes(data)
+        settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, **changes}), "utf-8")
+    return Tokenizer(json.loads((folder / "tokenizer.json").read_text("utf-8")))
+
+
+def tokenizer_of(model: SharedModel) -> Tokenizer:
+    return Tokenizer(model.json("tokenizer.json"))
+
+
+def write_sums(model: SharedModel, new: Tokenizer, said: Mapping[str, Any] = {}) -> dict[int, list[tuple[int, float]]]:
+    """Write coefficients for all tokens that get no row of the model, and return them."""
+    old = tokenizer_of(model)
+    chatml = {"bos": "<|im_start|>", "eos": "<|im_end|>", "unk": "<|endoftext|>"}
+    match = match_tokens(old, new, chatml, ROLES)
+    kept = {row: number for number, row in reversed(match.items())}
+    left = sorted(number for number in new.texts if kept.get(match.get(number, -1)) != number)
+    terms = {n: [(n % 97, 0.5), (300 + n % 89, -1.25), (500 + n % 7, 0.75)][: 1 + n % 3] for n in left}
+    data = write_coefficients({"input": terms}, old.texts, {"donor": new.fingerprint, **said})
+    (model.root / "migrations" / "c.safetensors").write_bytes(data)
+    return terms
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> SharedModel:
+    return shared_model(
+        tmp_path, "gpt2-chatml", {"generation_config.json": {"eos_token_id": [2, 0], "bos_token_id": 1}}
+    )
+
+
+@pytest.mark.parametrize("donor", ["phi-2", "mistral-chat"])
+def test_shared_tokens_keep_their_rows_and_all_comes_back(model: SharedModel, donor: str) -> None:
+    before, old, was = model.bytes(), tokenizer_of(model), model.rows()
+    new = give(model, real(donor))
+    model.migrate(MEAN)
+    now = model.rows()
+    for word in ("the", "that", "model", "x"):
+        for mark, text in (("", word), ("\u0120", f" {word}")):
+            spelled = text.replace(" ", "\u2581" if donor == "mistral-chat" else "\u0120")
+            if mark + word in old.ids and spelled in new.ids:
+                for name in was:
+                    assert (was[name][old.ids[mark + word]] == now[name][new.ids[spelled]]).all()
+    end = new.ids["<|endoftext|>"]
+    assert (now["lm_head.weight"][end] == was["lm_head.weight"][old.ids["<|im_end|>"]]).all()
+    assert {len(rows) for rows in now.values()} == {new.highest + 1} == {model.json("config.json")["vocab_size"]}
+    assert model.json("config.json")["eos_token_id"] == end
+    assert model.json("generation_config.json")["eos_token_id"] == [end]
+    settings = model.json("tokenizer_config.json")
+    assert settings["model_max_length"] == 131072
+    assert "chat_template" not in settings or "<|im_start|>" not in settings["chat_template"]
+    model.down()
+    assert model.bytes() == before
+
+
+def test_a_second_spelling_of_a_token_is_a_copy(model: SharedModel) -> None:
+    old, was = tokenizer_of(model), model.rows()
+    new = give(model, real("mistral-chat"))
+    model.migrate(MEAN)
+    rows = model.rows()["lm_head.weight"]
+    letter, byte = new.ids["A"], new.ids["<0x41>"]
+    assert (rows[letter] == rows[byte]).all()
+    assert (rows[letter] == was["lm_head.weight"][old.ids["A"]]).all()
+    assert (rows[new.ids["<0xE2>"]] == was["lm_head.weight"][old.ids[letters_of_bytes(b"\xe2")]]).all()
+
+
+def test_new_rows_are_the_sums_of_the_file(model: SharedModel) -> None:
+    was = model.rows()
+    terms = write_sums(model, give(model))
+    model.migrate(SUMS)
+    for name, rows in model.rows().items():
+        for number in terms:
+            wanted = sum(weight * was[name][row].astype(np.float64) for row, weight in terms[number])
+            assert np.allclose(rows[number], wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_one_run_gives_what_many_runs_give(tmp_path: Path) -> None:
+    ends = []
+    for name in ("fused", "stepwise"):
+        model = shared_model(tmp_path / name, "gpt2-chatml")
+        new = give(model)
+        model.write("- add_tokens: {tokens: ['<new>'], init: {strategy: mean_cov, scale: 1}}")
+        if name == "stepwise":
+            upgrade(model.workspace, model.entry)
+        write_sums(model, new)
+        model.write(SUMS)
+        if name == "stepwise":
+            upgrade(model.workspace, model.entry)
+        model.write("- add_tokens: {tokens: ['<last>']}")
+        upgrade(model.workspace, model.entry)
+        ends.append(model.bytes())
+    assert ends[0] == ends[1]
+
+
+DONOR = tokenizer_json(words=("zebra", "quagga", *WORDS[2:]))
+
+
+def give_sums(both: Pair) -> tuple[Tokenizer, list[int]]:
+    """Write a migration to the tokenizer `DONOR` with sums for its new tokens; return it and their ids."""
+    old, new = Tokenizer(json.loads((both.model / "tokenizer.json").read_text("utf-8"))), Tokenizer(DONOR)
+    both.write({"transplant": {"tokenizer": "donor", "coefficients": "c.safetensors", "acknowledge": "breaking"}})
+    folder = both.root / "migrations"
+    (folder / "donor").mkdir()
+    (folder / "donor" / "tokenizer.json").write_text(json.dumps(DONOR), "utf-8")
+    shutil.copy(both.model / "tokenizer_config.json", folder / "donor")
+    left = [number for number, text in new.texts.items() if text not in old.ids]
+    terms = {number: [(5, 0.5), (40, -2.0)] for number in left}
+    data = write_coefficients({"input": terms}, old.texts, {"donor": new.fingerprint})
+    (folder / "c.safetensors").write_bytes(data)
+    return new, left
+
+
+def test_factors_of_an_adapter_are_the_same_sums(tmp_path: Path) -> None:
+    both = pair(tmp_path, {"target_modules": ["embed_tokens", "lm_head"]})
+    before = image(both.adapter)
+    was = merged_rows(both)
+    old = Tokenizer(json.loads((both.model / "tokenizer.json").read_text("utf-8")))
+    new, left = give_sums(both)
+    upgrade(both.workspace, both.entry)
+    for rows, held in zip(merged_rows(both), was, strict=True):
+        assert left
+        wanted = 0.5 * held[5] - 2.0 * held[40]
+        torch.testing.assert_close(rows[left], wanted.expand(len(left), -1), rtol=1e-4, atol=1e-5)
+        assert torch.equal(rows[new.ids["\u0120the"]], held[old.ids["\u0120the"]])
+    downgrade(both.workspace, both.entry, "base")
+    assert image(both.adapter) == before
+
+
+def merged_rows(both: Pair) -> tuple[torch.Tensor, torch.Tensor]:
+    merged = both.loaded().merge_and_unload()
+    return merged.get_input_embeddings().weight.detach(), merged.get_output_embeddings().weight.detach()
+
+
+def test_ids_that_an_adapter_trains_follow_their_tokens(tmp_path: Path) -> None:
+    old = tokenizer_json()["model"]["vocab"]
+    both = pair(tmp_path, {"target_modules": ["q_proj"], "trainable_token_indices": [old["\u0120the"], 9]})
+    new, _ = give_sums(both)
+    upgrade(both.workspace, both.entry)
+    config = json.loads((both.adapter / "adapter_config.json").read_text("utf-8"))
+    assert config["trainable_token_indices"] == [new.ids["\u0120the"], 9]
+    assert new.ids["\u0120the"] != old["\u0120the"]
+
+
+def test_a_stamp_knows_the_rows_that_it_made(model: SharedModel) -> None:
+    terms = write_sums(model, give(model))
+    model.migrate(SUMS)
+    upgraded = read_stamp(model.directory)
+    (model.directory / "tokmigrate.json").unlink()
+    shutil.rmtree(model.root / ".tokmigrate")
+    stamp_model(model.workspace, model.entry, "head")
+    stamped = read_stamp(model.directory)
+    assert upgraded is not None
+    assert stamped is not None
+    made = {row for row, recipe in stamped.rows.recipes() if isinstance(recipe, Made)}
+    assert made == {row for row, _ in upgraded.rows.recipes()} == terms.keys()
+
+
+def test_a_stamp_without_coefficients_is_refused(model: SharedModel) -> None:
+    give(model)
+    model.migrate(MEAN)
+    (model.directory / "tokmigrate.json").unlink()
+    shutil.rmtree(model.root / ".tokmigrate")
+    with pytest.raises(OperationError, match="which rows it initialised cannot be seen"):
+        stamp_model(model.workspace, model.entry, "head")
+
+
+def test_the_checksum_covers_each_file_of_the_directory(model: SharedModel) -> None:
+    give(model)
+    model.write(MEAN)
+    (first,) = History.read(model.workspace).migrations
+    assert {*first.attachments} == {"donor/tokenizer.json", "donor/tokenizer_config.json"}
+    (model.root / "migrations" / "donor" / "README.md").write_text("no part of a tokenizer", "utf-8")
+    assert History.read(model.workspace).migrations[0].checksum == first.checksum
+    (model.root / "migrations" / "donor" / "added_tokens.json").write_text("{}", "utf-8")
+    assert History.read(model.workspace).migrations[0].checksum != first.checksum
+
+
+@pytest.mark.parametrize(
+    ("operations", "changes", "words"),
+    [
+        (
+            MEAN,
+            {"bos_token": None, "eos_token": "<|endoftext|>"},
+            "no token for the role 'bos', which '<|im_start|>' has",
+        ),
+        (MEAN.replace("template: donor, ", ""), {}, "the chat template has '<|im_start|>'"),
+        (MEAN.replace("acknowledge: breaking", "coefficients: c.safetensors, acknowledge: breaking"), {}, "not both"),
+        (MEAN.replace("tokenizer: donor", "tokenizer: none"), {}, "none"),
+    ],
+)
+def test_what_is_refused(model: SharedModel, operations: str, changes: dict[str, Any], words: str) -> None:
+    give(model, changes=changes)
+    before = model.bytes()
+    with pytest.raises((OperationError, FileProblems), match=re.escape(words)):
+        model.migrate(operations)
+    assert model.bytes() == before
+
+
+def test_coefficients_for_another_tokenizer_are_refused(tmp_path: Path) -> None:
+    made = shared_model(tmp_path / "one", "gpt2-chatml")
+    write_sums(made, give(made))
+    other = shared_model(tmp_path / "two", "mistral-chat")
+    for name in ("donor", "c.safetensors"):
+        (shutil.copytree if name == "donor" else shutil.copy)(
+            made.root / "migrations" / name, other.root / "migrations" / name
+        )
+    with pytest.raises(OperationError, match="are for another tokenizer"):
+        other.migrate(SUMS)
+    shutil.rmtree(made.root / "migrations" / "donor")
+    give(made, real("mistral-chat"))
+    with pytest.raises(OperationError, match="are not those of the tokenizer in donor"):
+        made.migrate(SUMS)
+
+
+def test_a_token_without_coefficients_is_named(model: SharedModel) -> None:
+    new = give(model)
+    terms = write_sums(model, new)
+    last = max(terms)
+    del terms[last]
+    data = write_coefficients({"input": terms}, tokenizer_of(model).texts, {"donor": new.fingerprint})
+    (model.root / "migrations" / "c.safetensors").write_bytes(data)
+    with pytest.raises(OperationError, match=f"no coefficients for 1 token: '{re.escape(new.texts[last])}'"):
+        model.migrate(SUMS)
+
+
+@given(
+    st.dictionaries(st.integers(0, 10_000), st.lists(st.tuples(st.integers(0, 99), WEIGHTS), min_size=1), min_size=1)
+)
+def test_coefficients_are_read_as_written(terms: dict[int, list[tuple[int, float]]]) -> None:
+    texts = {row: str(row) for row in range(100)}
+    read = read_coefficients("c", write_coefficients({"input": terms}, texts, {"method": "x"}))
+    read.check_sources(texts)
+    assert read.tokens == tuple(sorted(terms))
+    for token, wanted in terms.items():
+        start = read.start("output", token, range(100))
+        assert list(start.sources) == [row for row, _ in wanted]
+        assert np.frombuffer(start.strategy.weights, "<f8").tolist() == [weight for _, weight in wanted]
+    with pytest.raises(OperationError, match="another tokenizer"):
+        read.check_sources({**texts, read.start("input", read.tokens[0], range(100)).sources[0]: "other"})
+
+
+def byte_level(texts: Sequence[bytes]) -> Tokenizer:
+    document = tokenizer_json(specials=(), words=())
+    document["model"]["vocab"] |= {letters_of_bytes(text): 256 + place for place, text in enumerate(texts)}
+    return Tokenizer(document)
+
+
+def pieces(texts: Sequence[str]) -> Tokenizer:
+    spelled = [*(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *(text.replace(" ", "\u2581") for text in texts)]
+    vocabulary = {text: number for number, text in enumerate(spelled)}
+    return Tokenizer({"model": {"type": "BPE", "byte_fallback": True, "vocab": vocabulary, "merges": []}})
+
+
+TEXTS = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u2581"), min_size=2), unique=True
+)
+
+
+@given(TEXTS)
+def test_tokens_match_by_meaning_whatever_their_spelling(texts: list[str]) -> None:
+    letters, spelled = byte_level([text.encode() for text in texts]), pieces(texts)
+    for old, new in ((letters, spelled), (spelled, letters)):
+        match = match_tokens(old, new, {}, {})
+        assert match.keys() == new.texts.keys()
+        for number, row in match.items():
+            meanings = Spelling(old).find_meaning(old.texts[row]), Spelling(new).find_meaning(new.texts[number])
+            assert meanings[0] == meanings[1]
+    for number, text in letters.texts.items():
+        found = Spelling(spelled).find_pieces(Spelling(letters).find_meaning(text) or b"")
+        said = b"".join(Spelling(spelled).find_meaning(spelled.texts[each]) or b"" for each in found)
+        assert said == Spelling(letters).find_meaning(letters.texts[number])
+
+
+def test_the_plan_says_what_undo_keeps(model: SharedModel) -> None:
+    give(model)
+    model.write(MEAN)
+    told = Here(model.root).run("plan")
+    assert told.returncode == 0
+    lost = sum(stop - start for start, stop in plan(model.workspace, model.entry).edit.find_lost_rows())
+    assert lost
+    assert f"{lost:,} rows lost" in told.stdout
