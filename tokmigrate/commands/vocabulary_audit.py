@@ -13,13 +13,15 @@ from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.diff import Side
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.events import OnProgress, no_progress, report_activity
-from tokmigrate.model.documents.state import CONFIG
+from tokmigrate.model.documents.declared import state_without_weights
+from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.model.dummy_model import lacks_weights
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.token_text import TokenTexts
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES
 from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.operations.token_checks import find_lost, find_unreachable
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
 from tokmigrate.settings import ModelEntry
 from tokmigrate.vocabulary.ids import runs
@@ -52,6 +54,7 @@ class VocabularyAudit:
     Args:
         moved: How many of the kept tokens have another id.
         out_of_order: The first kept token that has a lower id than the one before it, None where the order is the same.
+        unreachable: The kept tokens that text produces before and not after, and the new ones that no text produces.
         scripts: The tokens by their script, those with the most first.
         rows: The vocabulary tensors, empty where they are not compared.
         unread: Why rows are not compared, None where they are.
@@ -62,6 +65,7 @@ class VocabularyAudit:
     kept: int
     moved: int
     out_of_order: str | None
+    unreachable: tuple[str, ...]
     scripts: Mapping[str, ScriptTokens]
     rows: tuple[RowComparison, ...]
     unread: str | None
@@ -74,8 +78,8 @@ def audit(before: Side, after: Side, corpus: Corpus, on_progress: OnProgress = n
     Raises UsageError where the corpus cannot be read, FileProblems where it is not text, TokenizerError where a
     tokenizer cannot tokenize it.
     """
-    tokenizers = [Tokenizer(side.documents[FILE]) for side in (before, after)]
-    old, new = (tokenizer.ids for tokenizer in tokenizers)
+    first, second = (state_without_weights(side.documents, 0) for side in (before, after))
+    old, new = first.tokenizer.ids, second.tokenizer.ids
     kept = [
         (token, number, new[token]) for token, number in sorted(old.items(), key=lambda item: item[1]) if token in new
     ]
@@ -88,11 +92,21 @@ def audit(before: Side, after: Side, corpus: Corpus, on_progress: OnProgress = n
         kept=len(kept),
         moved=sum(number != place for _, number, place in kept),
         out_of_order=next((late[0] for early, late in pairwise(kept) if late[2] < early[2]), None),
-        scripts=_count_scripts(*tokenizers),
+        unreachable=_find_unreachable(first.tokenizer, second),
+        scripts=_count_scripts(first.tokenizer, second.tokenizer),
         rows=rows,
         unread=unread,
         growth=growth,
     )
+
+
+def _find_unreachable(before: Tokenizer, state: ModelState) -> tuple[str, ...]:
+    after = state.tokenizer
+    # An added token is matched before the model is asked.
+    own = [token for token in after.vocabulary if token not in after.added]
+    kept = {token: token for token in own if token in before.vocabulary and token not in before.added}
+    new = [token for token in own if token not in before.ids]
+    return find_lost(before, after, kept) + find_unreachable(state, new)
 
 
 def _count_scripts(before: Tokenizer, after: Tokenizer) -> dict[str, ScriptTokens]:

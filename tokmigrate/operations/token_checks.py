@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from tokmigrate.errors import OperationError, suggest
 from tokmigrate.formatting import format_quoted
@@ -21,8 +21,9 @@ from tokmigrate.model.tokenizer.tokenizer_json import (
     model_kind,
     post_processor_tokens,
 )
-from tokmigrate.model.worker.worker import call_worker
+from tokmigrate.model.worker.worker import DEFAULT_LIMITS, call_worker
 from tokmigrate.operations.operation import Risk
+from tokmigrate.settings import WorkerLimits
 from tokmigrate.vocabulary.ids import is_tombstone
 
 
@@ -100,10 +101,17 @@ def unreachable_tokens(before: ModelState, after: ModelState) -> tuple[str, ...]
         # An added token is matched before the model is asked.
         if token not in old.added and (now := _text_after(token, old, new)) is not None
     }
+    return find_lost(old, new, tokens, after.traits.worker)
+
+
+def find_lost(
+    before: Tokenizer, after: Tokenizer, tokens: Mapping[str, str], limits: WorkerLimits = DEFAULT_LIMITS
+) -> tuple[str, ...]:
+    """Return those of `tokens`, as they are after, that text produces before and not after; both are of the models."""
     if not tokens:
         return ()
-    request = {"before": _without_template(old), "after": _without_template(new), "tokens": tokens}
-    return tuple(call_worker("reachability", request, after.traits.worker)["unreachable"])
+    request = {"before": _without_template(before), "after": _without_template(after), "tokens": tokens}
+    return tuple(call_worker("reachability", request, limits)["unreachable"])
 
 
 def find_unreachable(state: ModelState, tokens: Iterable[str]) -> tuple[str, ...]:

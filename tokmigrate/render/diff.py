@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tokmigrate.formatting import format_count
+from tokmigrate.formatting import format_count, format_list
 from tokmigrate.render.escape import escape, escape_quoted
 from tokmigrate.render.growth import growth_content, growth_table
 from tokmigrate.render.terminal import plain_table
@@ -161,6 +161,9 @@ def audit_text(audit: VocabularyAudit) -> Iterator[RenderableType]:
         f"{audit.kept:,} of {format_count(audit.tokens_before, 'token')} are kept, {order},"
         f" {audit.moved:,} with another id; {audit.tokens_after - audit.kept:,} are new"
     )
+    if audit.unreachable:
+        names = format_list([escape_quoted(token) for token in audit.unreachable])
+        yield f"{format_count(len(audit.unreachable), 'token')} of the second can no longer be reached: {names}"
     table = plain_table("script", "tokens", "kept", "new")
     for name, each in list(audit.scripts.items())[:_SHOWN]:
         table.add_row(name, f"{each.before:,}", f"{each.kept:,}", f"{each.added:,}")
@@ -183,6 +186,7 @@ def audit_content(audit: VocabularyAudit) -> dict[str, Any]:
         "kept": audit.kept,
         "moved": audit.moved,
         "out_of_order": audit.out_of_order,
+        "unreachable": list(audit.unreachable),
         "by_script": [{"script": name, **vars(each)} for name, each in audit.scripts.items()],
         "rows": [vars(each) for each in audit.rows],
         "rows_not_compared": audit.unread,
