@@ -70,6 +70,15 @@ def test_the_command_tells_and_exits_as_asked(place: Workspace, tmp_path: Path) 
     assert "head" in wrong.stderr
 
 
+def test_tokenizers_alone_in_a_workspace(place: Workspace) -> None:
+    for name in ("first", "second"):
+        (place.root / name).mkdir()
+        (place.root / name / "tokenizer.json").write_bytes((place.root / "models/demo/tokenizer.json").read_bytes())
+    assert place.run("diff", "first", "second").stdout == "first → second\nno semantic difference\n"
+    missing = place.run("diff", "first", "head")
+    assert "there is no config.json" in missing.stderr
+
+
 def test_two_directories_need_no_workspace(place: Workspace, tmp_path: Path) -> None:
     place.settings.unlink()
     pair = [str(real(name)) for name in ("bert-base-uncased", "all-minilm-l6-v2")]

@@ -85,6 +85,10 @@ def choose_sides(workspace: Workspace | None, first: str, second: str) -> tuple[
         (entry,) = workspace.select([first])
         try:
             return sides_of(workspace, entry, second)
+        except ModelError:
+            # A tokenizer alone has no revisions.
+            if not Path(second).is_dir():
+                raise
         except UnknownNameError as error:
             if not Path(second).is_dir():
                 message = f"'{second}' is not a revision, a model of this workspace or a directory"
