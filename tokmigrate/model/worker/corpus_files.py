@@ -119,7 +119,8 @@ def open_corpus(
         for word, weight in (weights or {}).items():
             chosen = {file.path for file in found if _names(word, file)}
             if not chosen:
-                raise UsageError("a weight is given for it, and it is not in the corpus", where=word)
+                hint = "name a file of the corpus, or a directory with some"
+                raise UsageError("a weight is given for it, and it is not in the corpus", where=word, hint=hint)
             found = tuple(
                 CorpusFile(file.path, file.name, file.field, weight) if file.path in chosen else file for file in found
             )
