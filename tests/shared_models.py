@@ -93,7 +93,9 @@ class SharedModel:
         return [row.event for row in state.token_events(model)]
 
 
-def shared_model(root: Path, name: str, files: dict[str, Any] | None = None, source: Path | None = None) -> SharedModel:
+def shared_model(
+    root: Path, name: str, files: dict[str, Any] | None = None, source: Path | None = None, width: int = 4
+) -> SharedModel:
     """Make a workspace with a model of random rows and the tokenizer `name`, or that of another folder."""
     source = source or real(name)
     directory = root / "m"
@@ -105,11 +107,11 @@ def shared_model(root: Path, name: str, files: dict[str, Any] | None = None, sou
     rows = max(ids.values()) + 4
     random = np.random.default_rng(7)
     tensors = {
-        key: random.standard_normal((rows, 4)).astype(np.float32)
+        key: random.standard_normal((rows, width)).astype(np.float32)
         for key in ("model.embed_tokens.weight", "lm_head.weight")
     }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    config = {"model_type": "llama", "vocab_size": rows, "hidden_size": 4, "tie_word_embeddings": False}
+    config = {"model_type": "llama", "vocab_size": rows, "hidden_size": width, "tie_word_embeddings": False}
     for file, value in {"config.json": config, **(files or {})}.items():
         text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
         (directory / file).write_text(text, "utf-8")

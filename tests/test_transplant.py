@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_process import Here
 from making import WORDS, tokenizer_json
@@ -26,13 +26,16 @@ from tokmigrate.commands.plan import plan
 from tokmigrate.commands.stamp import stamp_model
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import FileProblems, OperationError
-from tokmigrate.init.coefficients import read_coefficients, write_coefficients
+from tokmigrate.init.coefficients import Sum, read_coefficients, write_coefficients
+from tokmigrate.init.matching_pursuit import approximate
+from tokmigrate.init.strategies import StoredWeights
 from tokmigrate.model.documents.reading import read_tokenizer_files
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.tokenizer.token_meaning import Spelling, match_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, letters_of_bytes
 from tokmigrate.revision.history import History
+from tokmigrate.vocabulary.row_edit import Side
 
 MEAN = "- transplant: {tokenizer: donor, init: {strategy: mean}, template: donor, acknowledge: breaking}"
 SUMS = "- transplant: {tokenizer: donor, coefficients: c.safetensors, template: donor, acknowledge: breaking}"
@@ -61,14 +64,17 @@ def tokenizer_of(model: SharedModel) -> Tokenizer:
     return Tokenizer(model.json("tokenizer.json"))
 
 
-def write_sums(model: SharedModel, new: Tokenizer, said: Mapping[str, Any] = {}) -> dict[int, list[tuple[int, float]]]:
+def write_sums(model: SharedModel, new: Tokenizer, said: Mapping[str, Any] = {}) -> dict[int, Sum]:
     """Write coefficients for all tokens that get no row of the model, and return them."""
     old = tokenizer_of(model)
     chatml = {"bos": "<|im_start|>", "eos": "<|im_end|>", "unk": "<|endoftext|>"}
     match = match_tokens(old, new, chatml, ROLES)
     kept = {row: number for number, row in reversed(match.items())}
     left = sorted(number for number in new.texts if kept.get(match.get(number, -1)) != number)
-    terms = {n: [(n % 97, 0.5), (300 + n % 89, -1.25), (500 + n % 7, 0.75)][: 1 + n % 3] for n in left}
+    terms: dict[int, Sum] = {}
+    for n in left:
+        size = 1 + n % 3
+        terms[n] = ([n % 97, 300 + n % 89, 500 + n % 7][:size], [0.5, -1.25, 0.75][:size])
     data = write_coefficients({"input": terms}, old.texts, {"donor": new.fingerprint, **said})
     (model.root / "migrations" / "c.safetensors").write_bytes(data)
     return terms
@@ -122,7 +128,8 @@ def test_new_rows_are_the_sums_of_the_file(model: SharedModel) -> None:
     model.migrate(SUMS)
     for name, rows in model.rows().items():
         for number in terms:
-            wanted = sum(weight * was[name][row].astype(np.float64) for row, weight in terms[number])
+            sources, weights = terms[number]
+            wanted = np.array(weights) @ was[name][[*sources]].astype(np.float64)
             assert np.allclose(rows[number], wanted, rtol=1e-6, atol=1e-7)
 
 
@@ -156,7 +163,7 @@ def give_sums(both: Pair) -> tuple[Tokenizer, list[int]]:
     (folder / "donor" / "tokenizer.json").write_text(json.dumps(DONOR), "utf-8")
     shutil.copy(both.model / "tokenizer_config.json", folder / "donor")
     left = [number for number, text in new.texts.items() if text not in old.ids]
-    terms = {number: [(5, 0.5), (40, -2.0)] for number in left}
+    terms: dict[int, Sum] = {number: ([5, 40], [0.5, -2.0]) for number in left}
     data = write_coefficients({"input": terms}, old.texts, {"donor": new.fingerprint})
     (folder / "c.safetensors").write_bytes(data)
     return new, left
@@ -275,20 +282,22 @@ def test_a_token_without_coefficients_is_named(model: SharedModel) -> None:
         model.migrate(SUMS)
 
 
-@given(
-    st.dictionaries(st.integers(0, 10_000), st.lists(st.tuples(st.integers(0, 99), WEIGHTS), min_size=1), min_size=1)
-)
-def test_coefficients_are_read_as_written(terms: dict[int, list[tuple[int, float]]]) -> None:
+DRAWN = st.lists(st.tuples(st.integers(0, 99), WEIGHTS), min_size=1).map(lambda pairs: tuple(zip(*pairs, strict=True)))
+
+
+@given(st.dictionaries(st.integers(0, 10_000), DRAWN, min_size=1))
+def test_coefficients_are_read_as_written(terms: dict[int, Any]) -> None:
     texts = {row: str(row) for row in range(100)}
     read = read_coefficients("c", write_coefficients({"input": terms}, texts, {"method": "x"}))
     read.check_sources(texts)
     assert read.tokens == tuple(sorted(terms))
-    for token, wanted in terms.items():
+    for token, (rows, weights) in terms.items():
         start = read.start("output", token, range(100))
-        assert list(start.sources) == [row for row, _ in wanted]
-        assert np.frombuffer(start.strategy.weights, "<f8").tolist() == [weight for _, weight in wanted]
+        assert isinstance(start.strategy, StoredWeights)
+        assert (start.sources, start.strategy.weights) == (rows, np.array(weights, "<f8").tobytes())
+    other = read.start("input", read.tokens[0], range(100)).sources[0]
     with pytest.raises(OperationError, match="another tokenizer"):
-        read.check_sources({**texts, read.start("input", read.tokens[0], range(100)).sources[0]: "other"})
+        read.check_sources({**texts, other: "other"})
 
 
 def byte_level(texts: Sequence[bytes]) -> Tokenizer:
@@ -331,3 +340,69 @@ def test_the_plan_says_what_undo_keeps(model: SharedModel) -> None:
     lost = sum(stop - start for start, stop in plan(model.workspace, model.entry).edit.find_lost_rows())
     assert lost
     assert f"{lost:,} rows lost" in told.stdout
+
+
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_a_pursuit_finds_a_sum_of_few_atoms_exactly(most: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    # Nearly orthogonal, as few of many dimensions are: then the first atoms are the right ones.
+    atoms = random.standard_normal((60, 3_000))
+    places = random.permutation(60)[:most]
+    weights = random.uniform(0.5, 2.0, most)
+    targets = np.array([weights @ atoms[places], 3.0 * atoms[7], np.zeros(3_000)])
+    found = list(approximate(targets, atoms, 6))
+    assert {*found[0][0].tolist()} == {*places.tolist()}
+    for (rows, held), target in zip(found, targets, strict=True):
+        assert np.allclose(held @ atoms[rows], target, rtol=0, atol=1e-11)
+    assert found[1][0].tolist() == [7]
+
+
+def test_a_pursuit_takes_the_first_of_equal_atoms_and_leaves_no_more_with_more() -> None:
+    random = np.random.default_rng(5)
+    atoms = random.standard_normal((40, 16))
+    atoms[9] = atoms[3]
+    targets = np.concatenate([atoms[3:4] * 2.0, random.standard_normal((20, 16))])
+    left = np.inf
+    for most in (1, 4, 8, 16, 32):
+        found = list(approximate(targets, atoms, most))
+        assert found[0][0].tolist() == [3]
+        now = float(np.linalg.norm(targets - [held @ atoms[rows] for rows, held in found]))
+        assert now <= left * (1 + 1e-12)
+        left = now
+    assert left < 1e-10
+
+
+@pytest.mark.parametrize("method", ["omp", "subtokens"])
+def test_what_is_learned_is_applied(tmp_path: Path, method: str) -> None:
+    donor = shared_model(tmp_path / "donor", "gpt2-chatml", width=32).directory
+    model = shared_model(tmp_path / "w", "mistral-chat", width=8)
+    old, new = tokenizer_of(model), Tokenizer(json.loads((donor / "tokenizer.json").read_text("utf-8")))
+    before, was = model.bytes(), model.rows()
+    told = Here(model.root).run(
+        *("learn", "transplant", "--donor", str(donor), "--method", method, "-k", "5"),
+        *("--template", "donor", "-m", "Another tokenizer", "--json"),
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    learned = json.loads(told.stdout)
+    counts = learned["tokens"]
+    assert sum(counts.values()) == len(new.ids)
+    assert counts["new"] > 100
+    path = Path(learned["coefficients_file"])
+    assert path.stat().st_size == learned["bytes_of_coefficients"] < 1_000 + 100 * (counts["new"] + counts["copied"])
+    read = read_coefficients("c", path.read_bytes())
+    assert (read.said["method"], len(read.tokens)) == (method, counts["new"] + counts["copied"])
+    upgrade(model.workspace, model.entry)
+    now = model.rows()
+    for name, side in SIDES.items():
+        for token in read.tokens[::50]:
+            start = read.start(side, token, range(len(was[name])))
+            assert isinstance(start.strategy, StoredWeights)
+            wanted = np.frombuffer(start.strategy.weights, "<f8") @ was[name][[*start.sources]].astype(np.float64)
+            assert np.allclose(now[name][token], wanted, rtol=1e-5, atol=1e-5)
+    assert (now["lm_head.weight"][new.ids["\u0120the"]] == was["lm_head.weight"][old.ids["\u2581the"]]).all()
+    model.down()
+    assert model.bytes() == before
+
+
+SIDES: dict[str, Side] = {"model.embed_tokens.weight": "input", "lm_head.weight": "output"}

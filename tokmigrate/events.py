@@ -36,7 +36,13 @@ class StepReached:
 
 
 Activity = Literal[
-    "computing the new rows", "staging", "reading", "verifying", "tokenizing the corpus", "learning from the corpus"
+    "computing the new rows",
+    "staging",
+    "reading",
+    "verifying",
+    "tokenizing the corpus",
+    "learning from the corpus",
+    "computing rows",
 ]
 
 

@@ -27,7 +27,7 @@ COMMANDS = {
     "peft-config": Entry("Run", "run", "Print peft's trainable_token_indices for untrained tokens."),
     "init": Entry("Author", "author", "Create a workspace with tokmigrate.yaml and migrations/."),
     "revision": Entry("Author", "author", "Write a new migration file after the head."),
-    "learn": Entry("Author", "learn", "Learn from a corpus which tokens to add or to remove."),
+    "learn": Entry("Author", "learn", "Learn from a corpus or a model which tokens to have."),
     "lock": Entry("Author", "author", "Update tokmigrate.lock; run it after you edit a migration."),
     "rebase": Entry("Author", "author", "Move unapplied migrations after the new head; update the lock."),
     "squash": Entry("Author", "author", "Replace a range of migrations with an equivalent one."),

@@ -1,4 +1,4 @@
-"""Commands that learn from a corpus and write a migration: extend and prune."""
+"""Commands that learn from a corpus or another model and write a migration: extend, prune and transplant."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tokmigrate.cli.options import AsJson, Corpus, Field, complete_model, open_w
 from tokmigrate.commands import diff as compare
 from tokmigrate.commands import learn_extend as extending
 from tokmigrate.commands import learn_prune as pruning
+from tokmigrate.commands import learn_transplant as transplanting
 from tokmigrate.commands import lock as locking
 from tokmigrate.errors import UsageError
 from tokmigrate.model.worker import corpus_files
@@ -187,3 +188,41 @@ def _read_weights(words: list[str]) -> dict[str, float]:
             )
         weights[corpus] = int(weight) if weight.is_integer() else weight
     return weights
+
+
+@learn.command(cls=Command, help="Fit another model's tokenizer to a model; write a migration.")
+def transplant(
+    donor: Annotated[Path, Option("--donor", help="Take the tokenizer of this model.", metavar="DIR")],
+    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+    model: Model = None,
+    method: Annotated[
+        Literal["omp", "subtokens"], Option("--method", help="Choose how new rows are made of old ones.")
+    ] = "omp",
+    most: Annotated[int, Option("-k", help="Add up so many rows at most, with omp.", metavar="K", min=1)] = 64,
+    template: Annotated[
+        Literal["keep", "donor"], Option("--template", help="Keep the chat template, or take the other model's.")
+    ] = "keep",
+    as_json: AsJson = False,
+) -> None:
+    """Fit another model's tokenizer to a model; write a migration.
+
+    Tokens that both models have keep their rows. With `omp`, orthogonal matching pursuit (arXiv 2506.06607), the other
+    model's row of a new token is written as a sum of its rows of shared tokens, and the same sum of this model's rows
+    is the new one. `subtokens` needs no weights: a new row is the mean of the old tokens that its text is made of. The
+    files of the tokenizer and the coefficients are written beside the migration, and no weights of the other model.
+    """
+    workspace = open_workspace_for_writing()
+    known = lock_file.read_lock(workspace)
+    word = model or _only_model(workspace)
+    side = compare.side_at_head(workspace, word)
+    (entry,) = workspace.select([word])
+    with terminal.progress() as on_progress:
+        learned = transplanting.learn_transplant(
+            workspace, side, entry, donor, method, most, message, template=template, on_progress=on_progress
+        )
+    locking.lock_head(workspace, known)
+    print_result(
+        "learn transplant",
+        Result(learn_report.transplant_content(learned), learn_report.transplant_text(learned)),
+        as_json,
+    )

@@ -18,14 +18,18 @@ from blake3 import blake3
 from tokmigrate.errors import OperationError
 from tokmigrate.init.rows import SideInit
 from tokmigrate.init.strategies import StoredWeights
+from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.formats.safetensors_header import Header, encode_header, parse_header
 from tokmigrate.vocabulary.row_edit import Side
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-Terms = Mapping[int, Sequence[tuple[int, float]]]
-"""For each new token, by its id, the old rows and their weights."""
+Sum = tuple["Sequence[int] | npt.NDArray[np.int64]", "Sequence[float] | Matrix"]
+"""Rows and their weights."""
+
+Terms = dict[int, Sum]
+"""For each new token, by its id, the old rows that its row is a sum of."""
 
 _SIDES: tuple[Side, ...] = ("input", "output")
 _KEY = "tokmigrate"
@@ -100,14 +104,13 @@ def write_coefficients(sides: Mapping[Side, Terms], texts: Mapping[int, str], sa
     """
     tokens = sorted(sides["input"])
     arrays: dict[str, npt.NDArray[Any]] = {"tokens": np.array(tokens, "<i4")}
-    used: set[int] = set()
     for side, terms in sides.items():
-        flat = [term for token in tokens for term in terms[token]]
-        used |= {row for row, _ in flat}
-        arrays[f"{side}.ends"] = np.cumsum([len(terms[token]) for token in tokens]).astype("<i4")
-        arrays[f"{side}.rows"] = np.array([row for row, _ in flat], "<i4")
-        arrays[f"{side}.weights"] = np.array([weight for _, weight in flat], "<f4")
-    metadata = {_KEY: json.dumps({**said, "sources": digest_tokens(texts, sorted(used))}, ensure_ascii=False)}
+        sums = [terms[token] for token in tokens]
+        arrays[f"{side}.ends"] = np.cumsum([len(rows) for rows, _ in sums]).astype("<i4")
+        arrays[f"{side}.rows"] = np.concatenate([np.asarray(rows, "<i4") for rows, _ in sums])
+        arrays[f"{side}.weights"] = np.concatenate([np.asarray(weights, "<f4") for _, weights in sums])
+    used = np.unique(np.concatenate([arrays[f"{side}.rows"] for side in sides])).tolist()
+    metadata = {_KEY: json.dumps({**said, "sources": digest_tokens(texts, used)}, ensure_ascii=False)}
     names = {dtype: name for name, dtype in _DTYPES.items()}
     tensors = [(name, names[array.dtype.newbyteorder("<").str], array.shape) for name, array in arrays.items()]
     header = encode_header(tensors, metadata, _DATA_START)

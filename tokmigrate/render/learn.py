@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tokmigrate.commands.learn_extend import LearnedMerges
 from tokmigrate.commands.learn_prune import ChosenTokens
+from tokmigrate.commands.learn_transplant import LearnedTransplant
 from tokmigrate.formatting import format_bytes, format_count
 from tokmigrate.render.growth import growth_content, growth_table
 
@@ -95,3 +96,28 @@ def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
         share = f"{held.with_removed_tokens / held.texts:.1%}"
         yield f"{share} of these texts have a removed token; all others are tokenized as before"
         yield from growth_table(chosen.held_out)
+
+
+def transplant_content(learned: LearnedTransplant) -> dict[str, Any]:
+    """Return a fitted tokenizer as JSON."""
+    return {
+        "file": learned.path,
+        "coefficients_file": learned.coefficients,
+        "tokenizer": learned.tokenizer,
+        "bytes_of_coefficients": learned.size,
+        "tokens": {"kept": learned.kept, "copied": learned.copied, "new": learned.new},
+        "left_out_as_undertrained": learned.left_out,
+        "relative_error": dict(learned.error),
+    }
+
+
+def transplant_text(learned: LearnedTransplant) -> Iterator[str]:
+    """Yield a fitted tokenizer as lines."""
+    coefficients = f"{learned.coefficients.name} ({format_bytes(learned.size)})"
+    yield f"wrote {learned.path}, {coefficients} and {learned.tokenizer.name}"
+    copied = f", {learned.copied:,} copy one" if learned.copied else ""
+    yield f"{format_count(learned.kept, 'token')} keep their rows{copied}, {learned.new:,} get a sum of rows"
+    if learned.left_out is not None:
+        yield f"{format_count(learned.left_out, 'shared token')} are in no sum: their rows are under-trained"
+    for side, error in learned.error.items():
+        yield f"{side}: the sums leave {error:.1%} of the length of the other model's rows"

@@ -110,13 +110,13 @@ def _write(workspace: Workspace, message: str, suffix: str, text: str) -> Path:
     return write_attachment(workspace, file_name(workspace, message, suffix), text)
 
 
-def write_attachment(workspace: Workspace, name: str, text: str) -> Path:
+def write_attachment(workspace: Workspace, name: str, contents: str | bytes) -> Path:
     """Write a new file into the directory of migrations, and return its path; raises StorageError where it exists."""
     path = workspace.migrations / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with path.open("xb") as file:
+            file.write(contents.encode("utf-8") if isinstance(contents, str) else contents)
     except OSError as error:
         raise StorageError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
     return path
