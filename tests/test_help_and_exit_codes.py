@@ -155,7 +155,7 @@ def test_a_letter_is_one_thing_in_all_commands(place: Workspace) -> None:
             for word in each.opts:
                 if len(word) == 2:
                     meant.setdefault(word, set()).add(each.name)
-    assert meant == {"-m": {"message"}, "-M": {"model"}, "-o": {"output"}, "-j": {"jobs"}}
+    assert meant == {"-m": {"message"}, "-M": {"model"}, "-o": {"output"}, "-j": {"jobs"}, "-k": {"most"}}
     for name, command in commands().items():
         for each in command.params:
             assert each.name not in ("message", "model") or {"-m", "-M"} & set(each.opts), name

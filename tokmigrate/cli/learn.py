@@ -190,21 +190,21 @@ def _read_weights(words: list[str]) -> dict[str, float]:
     return weights
 
 
-@learn.command(cls=Command, help="Fit another model's tokenizer to a model; write a migration.")
+@learn.command(cls=Command, help="Write a migration that takes another model's tokenizer.")
 def transplant(
-    donor: Annotated[Path, Option("--donor", help="Take the tokenizer of this model.", metavar="DIR")],
+    donor: Annotated[Path, Option("--donor", help="Use the tokenizer of this model.", metavar="DIR")],
     message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
     model: Model = None,
     method: Annotated[
         Literal["omp", "subtokens"], Option("--method", help="Choose how new rows are made of old ones.")
     ] = "omp",
-    most: Annotated[int, Option("-k", help="Add up so many rows at most, with omp.", metavar="K", min=1)] = 64,
+    most: Annotated[int, Option("-k", help="Use at most so many rows in a sum, with omp.", metavar="K", min=1)] = 64,
     template: Annotated[
         Literal["keep", "donor"], Option("--template", help="Keep the chat template, or take the other model's.")
     ] = "keep",
     as_json: AsJson = False,
 ) -> None:
-    """Fit another model's tokenizer to a model; write a migration.
+    """Write a migration that takes another model's tokenizer.
 
     Tokens that both models have keep their rows. With `omp`, orthogonal matching pursuit (arXiv 2506.06607), the other
     model's row of a new token is written as a sum of its rows of shared tokens, and the same sum of this model's rows
