@@ -99,6 +99,17 @@ def test_moved_and_removed_tokens(tmp_path: Path) -> None:
     ]
 
 
+def test_a_token_that_takes_the_row_of_another_is_not_a_new_text_of_it(tmp_path: Path) -> None:
+    steps = [{"add_tokens": ["<old>"]}], [removing("<old>", ids="compact"), {"add_tokens": ["<new>"]}]
+    made = workspace(tmp_path / "w", {"m": llama(tmp_path / "m")}, [{"operations": each} for each in steps])
+    upgrade(made.workspace, made.entry("m"))
+    assert [(event, token) for _, event, token, _, _ in told(made)] == [
+        (TokenEventType.ADDED, "<old>"),
+        (TokenEventType.ADDED, "<new>"),
+        (TokenEventType.REMOVED, "<old>"),
+    ]
+
+
 def test_rows_that_are_initialised_again_are_reported_on_the_downgrade(tmp_path: Path) -> None:
     model = llama(tmp_path / "m", spare=2)
     number = ids_of(model)["the"]

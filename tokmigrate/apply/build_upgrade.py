@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal
 
 from blake3 import blake3
@@ -37,8 +37,8 @@ from tokmigrate.model.weights.weights import read_adapter_weights
 from tokmigrate.plan.plan import Plan
 from tokmigrate.plan.shard_layout import lay_out_shards
 from tokmigrate.plan.steps import Step
-from tokmigrate.vocabulary.ids import Move, TokenDelta, moves_of, sort_as, token_delta
-from tokmigrate.vocabulary.row_edit import WHOLE, CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, Side
+from tokmigrate.vocabulary.ids import Move, TokenDelta, moves_of, sort_as
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, Side
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,7 @@ class UpgradeBuilder:
             files[STAMP], left[STAMP] = stamp.encode() if stamp else None, after_stamp.encode()
             undo = self._undo(step, edit, (files, left), images, (after_images, after_tables), len(applied_steps))
             undo = replace(undo, init_rows=self._init_rows(step, edit, reached))
-            delta = token_delta(
-                step.before.tokenizer.ids, step.after.tokenizer.ids, partial(_find_rows, step.after.edit)
-            )
+            delta = step.delta
             applied_steps.append(
                 AppliedStep(
                     revision=step.migration.revision,
@@ -292,10 +290,6 @@ class UpgradeBuilder:
             )
 
         return list_initialised_tokens(step, delta, reached, marks)
-
-
-def _find_rows(edit: RowEdit) -> Mapping[int, int]:
-    return WHOLE.of(edit).positions()
 
 
 def _digests(files: Mapping[str, bytes | None], images: Mapping[str, ShardImage]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from tokmigrate.operations.operation import Context, Risk, RiskLevel
 from tokmigrate.operations.token_checks import unreachable_tokens
 from tokmigrate.revision.lock_file import Lock, LockTrack, PinnedIds, check_fingerprint, check_new_ids
 from tokmigrate.revision.migration import Migration, PlannedOperation
-from tokmigrate.vocabulary.ids import TokenDelta, token_delta
+from tokmigrate.vocabulary.ids import Successors, TokenDelta, is_tombstone, token_delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,19 @@ class Effect:
     @cached_property
     def delta(self) -> TokenDelta:
         """What it does to tokens."""
-        return token_delta(self.before.tokenizer.ids, self.after.tokenizer.ids)
+        ids = self.before.tokenizer.ids
+
+        def find_successors(in_place: Successors) -> Successors:
+            # A new row in the place of an old one is that of another token.
+            return {
+                token: text for token, text in in_place.items() if is_tombstone(text) or self._keeps_row(ids[token])
+            }
+
+        return token_delta(ids, self.after.tokenizer.ids, find_successors)
+
+    def _keeps_row(self, number: int) -> bool:
+        old, new = self.before.edit, self.after.edit
+        return number >= min(old.new_rows, new.new_rows) or old.row(number) == new.row(number)
 
     @cached_property
     def own_risk(self) -> Risk:
@@ -89,6 +101,23 @@ class Step:
     before: ModelState = field(repr=False)
     after: ModelState = field(repr=False)
     effects: tuple[Effect, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def delta(self) -> TokenDelta:
+        """What the migration does to tokens, whatever its operations do to them on the way."""
+        return token_delta(self.before.tokenizer.ids, self.after.tokenizer.ids, lambda _: self._find_successors())
+
+    def _find_successors(self) -> Successors:
+        found: dict[str, str] = {}
+        for effect in self.effects:
+            delta = effect.delta
+            now = {**delta.renamed, **delta.placeholders}
+            reached = {*found.values()}
+            found = {
+                token: now.get(text, text) for token, text in found.items() if text in now or text not in delta.removed
+            }
+            found |= {token: text for token, text in now.items() if token not in reached}
+        return found
 
 
 def _keep(_before: ModelState, after: ModelState) -> ModelState:

@@ -200,16 +200,20 @@ class TokenDelta:
     placeholders: Mapping[str, str]
 
 
+Successors = Mapping[str, str]
+"""Tokens that are gone, each with the token that it is now: another text of it, or its placeholder."""
+
+
 def token_delta(
-    before: Mapping[str, int], after: Mapping[str, int], find_rows: Callable[[], Mapping[int, int]] = dict
+    before: Mapping[str, int],
+    after: Mapping[str, int],
+    find_successors: Callable[[Successors], Successors] = lambda in_place: in_place,
 ) -> TokenDelta:
     """Return what happened to tokens between two vocabularies.
 
-    A token that is gone was renamed where a new text, which is no placeholder, has its id.
-
     Args:
-        find_rows: Returns where rows went that have another number afterwards: a renamed token has the id of its row.
-            It is called only where a token is gone.
+        find_successors: Takes the tokens that are gone, each with the new one that has its id, and returns their
+            successors; by default these are.
     """
     if isinstance(before, Layered) and isinstance(after, Layered) and before.shared is after.shared:
         old, now = before.own.items(), after.own.items()
@@ -220,8 +224,8 @@ def token_delta(
     gone = {token: number for token, number in others if token not in after}
     new = {token: number for token, number in now if token not in before}
     texts = {number: token for token, number in new.items()}
-    rows = find_rows() if gone else {}
-    successors = {token: texts[place] for token, number in gone.items() if (place := rows.get(number, number)) in texts}
+    in_place = {token: texts[number] for token, number in gone.items() if number in texts}
+    successors = {token: text for token, text in find_successors(in_place).items() if token in gone and text in new}
     placeholders = {token: text for token, text in successors.items() if is_tombstone(text)}
     renamed = {token: text for token, text in successors.items() if token not in placeholders}
     known = {*successors.values()}
