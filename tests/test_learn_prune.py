@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import sentencepiece
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +23,7 @@ from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.tokenizer.tokenizer_json import merges_of
 from tokmigrate.operations.token_choice import Wanted, choose_tokens
 from tokmigrate.operations.token_closure import MergeTrees
+from tokmigrate.state.rows import TokenEventType
 
 BPE = available("phi-2", "mistral-chat", "phi-3-mini", "minimind")
 OTHER = available("oromo-t5", "t5-small", "all-minilm-l6-v2")
@@ -216,3 +220,39 @@ def test_the_count_of_a_token_goes_to_what_it_becomes(name: str) -> None:
     library = tokenizers.Tokenizer.from_str(json.dumps({**document, "model": model, "added_tokens": []}))
     for token in gone:
         assert tuple(each.value for each in library.model.tokenize(token)) == halves[token]
+
+
+@pytest.mark.parametrize("name", ["phi-2", "mistral-chat"])
+def test_new_tokens_take_the_rows_of_others(tmp_path: Path, corpus: Path, name: str) -> None:
+    model = shared_model(tmp_path / "w", name)
+    if name == "mistral-chat":
+        shutil.copy(real("mistral-spm") / "tokenizer.model", model.directory)
+    before, old, rows = model.bytes(), model.library(), model.rows()
+    told = learn(model, "prune", corpus, "--replace", "200", "--drop", "re:^ Liverpool$")
+    gone = json.loads(Path(told["tokens_file"]).read_text("utf-8"))
+    assert told["replaced"] == len(gone) == 200
+    assert ("ĠLiverpool" in gone) == (name == "phi-2")
+    upgrade(model.workspace, model.entry)
+    new, ids = model.library(), old.get_vocab(with_added_tokens=True)
+    made = new.get_vocab(with_added_tokens=True)
+    assert ids.keys() - made.keys() == set(gone)
+    assert {made[token] for token in made.keys() - ids.keys()} == {ids[token] for token in gone}
+    assert {token: made[token] for token in ids if token in made}.items() <= ids.items()
+    kept = [number for token, number in ids.items() if token in made]
+    for key, held in model.rows().items():
+        assert held.shape == rows[key].shape == (told["rows"], 4)
+        np.testing.assert_array_equal(held[kept], rows[key][kept])
+    assert told["held_out"]["tokens_after"] == held_out(new) < 0.97 * held_out(old)
+    events = [(event.event, event.token) for event in model.events()]
+    assert {token for event, token in events if event == TokenEventType.REMOVED} == set(gone)
+    assert {token for event, token in events if event == TokenEventType.ADDED} == made.keys() - ids.keys()
+    assert len(events) == 400
+    if name == "mistral-chat":
+        data = (model.directory / "tokenizer.model").read_bytes()
+        judge = sentencepiece.SentencePieceProcessor(model_proto=data)
+        # SentencePiece sees no added token.
+        added = [token.content for token in old.get_added_tokens_decoder().values()]
+        for line in [line for line in CODE.splitlines() if not any(token in line for token in added)]:
+            assert new.encode(line, add_special_tokens=False).ids == judge.encode(line), line
+    model.down()
+    assert model.bytes() == before

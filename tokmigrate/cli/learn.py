@@ -14,8 +14,10 @@ from tokmigrate.cli.options import AsJson, Corpus, Field, complete_model, open_w
 from tokmigrate.commands import diff as compare
 from tokmigrate.commands import learn_extend as extending
 from tokmigrate.commands import learn_prune as pruning
+from tokmigrate.commands import learn_replace as replacing
 from tokmigrate.commands import learn_transplant as transplanting
 from tokmigrate.commands import lock as locking
+from tokmigrate.commands import token_selection
 from tokmigrate.errors import UsageError
 from tokmigrate.model.worker import corpus_files
 from tokmigrate.operations import token_choice
@@ -109,6 +111,9 @@ def prune(
         int | None, Option("--min-count", help="Keep the tokens that occur so often.", metavar="K", min=1)
     ] = None,
     unused: Annotated[bool, Option("--unused", help="Remove only the tokens that do not occur.")] = False,
+    replace: Annotated[
+        int | None, Option("--replace", help="Give the rows of so many tokens to new ones.", metavar="N", min=1)
+    ] = None,
     keep: Annotated[
         list[str] | None, Option("--keep", help="Keep these tokens too; repeatable.", metavar=_TOKENS)
     ] = None,
@@ -123,8 +128,9 @@ def prune(
         Option("--weight", help="Count the tokens of a file or directory so often; repeatable.", metavar="CORPUS=W"),
     ] = None,
     ids: Annotated[
-        Literal["compact", "tombstone"], Option("--ids", help="Close up ids, or keep them all with placeholders.")
-    ] = "compact",
+        Literal["compact", "tombstone"] | None,
+        Option("--ids", help="Close up ids, or keep them all with placeholders.", show_default="compact"),
+    ] = None,
     multiple_of: Annotated[
         int | None, Option("--multiple-of", help="Make the number of rows a multiple of this.", metavar="N", min=1)
     ] = None,
@@ -141,36 +147,47 @@ def prune(
     `script:Han,Hiragana,Katakana`), or `preset:NAME` with one of alphanumeric, ascii_letters, ascii_printable, digits,
     punctuation, single_characters, whitespace. Patterns match the text that a token stands for. A token to drop stays
     if it has to, or is one to keep, or a token that stays is merged from it; the report counts these by reason.
+
+    With `--replace N` the N rarest tokens go, and N new ones that the corpus has use for get their ids and rows, as
+    `learn extend` learns them. All other ids stay, and so does the size of the matrix.
     """
-    given = [tokens is not None, coverage is not None, min_count is not None, unused]
+    given = [tokens is not None, coverage is not None, min_count is not None, unused, replace is not None]
     if sum(given) > 1 or not (any(given) or drop):
         raise UsageError(
             "how many tokens stay is not known",
-            hint="give one of --tokens, --coverage, --min-count, --unused, or --drop",
+            hint="give one of --tokens, --coverage, --min-count, --unused, --replace, or --drop",
         )
+    if replace is not None and (ids is not None or multiple_of is not None):
+        raise UsageError("with --replace ids and rows stay", hint="leave out --ids and --multiple-of")
     workspace = open_workspace_for_writing()
     known = lock_file.read_lock(workspace)
     side = compare.side_at_head(workspace, model or _only_model(workspace))
+    selection = token_selection.Selection(keep or (), drop or (), keep_text or ())
     wanted = token_choice.Wanted(tokens, 1 if unused else min_count, coverage)
     with (
         corpus_files.open_corpus(corpus, field, _read_weights(weight or [])) as texts,
         terminal.progress() as on_progress,
     ):
-        chosen = pruning.learn_removal(
-            workspace,
-            side,
-            texts,
-            wanted,
-            message,
-            selection=pruning.Selection(keep or (), drop or (), keep_text or ()),
-            ids=ids,
-            multiple_of=multiple_of,
-            on_progress=on_progress,
-        )
+        if replace is not None:
+            replaced = replacing.learn_replacement(
+                workspace, side, texts, replace, message, selection, on_progress=on_progress
+            )
+            result = Result(learn_report.replacement_content(replaced), learn_report.replacement_text(replaced))
+        else:
+            chosen = pruning.learn_removal(
+                workspace,
+                side,
+                texts,
+                wanted,
+                message,
+                selection,
+                ids=ids or "compact",
+                multiple_of=multiple_of,
+                on_progress=on_progress,
+            )
+            result = Result(learn_report.removal_content(chosen), learn_report.removal_text(chosen))
     locking.lock_head(workspace, known)
-    print_result(
-        "learn prune", Result(learn_report.removal_content(chosen), learn_report.removal_text(chosen)), as_json
-    )
+    print_result("learn prune", result, as_json)
 
 
 def _read_weights(words: list[str]) -> dict[str, float]:

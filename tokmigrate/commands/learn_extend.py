@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -15,10 +15,11 @@ from tokmigrate.errors import UsageError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_bytes
 from tokmigrate.model.documents.declared import state_without_weights
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, find_spaced, model_kind
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, find_spaced, model_kind
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.model.worker.worker import stream_worker
-from tokmigrate.operations.extend_vocab import SUBTOKENS, reachable_merges
+from tokmigrate.operations.extend_vocab import SUBTOKENS, Reuse, reachable_merges
 from tokmigrate.operations.operation import Context
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
@@ -95,11 +96,67 @@ def learn_extension(
         UsageError: The tokenizer is no BPE, a name means no script, or nothing can be learned.
         FileProblems: A file of the corpus is not text.
     """
-    document = side.documents[FILE]
-    if model_kind(document) != "BPE":
-        hint = "`learn extend` is for BPE tokenizers; whole words can be added with add_words"
-        raise UsageError(f"a {model_kind(document)} tokenizer has no merges", where=side.name, hint=hint)
     state = state_without_weights(side.documents, 0)
+    with report_activity(on_progress, side.name, "learning from the corpus", 2 * corpus.size) as count_bytes:
+        learned = learn_merges(
+            state,
+            corpus,
+            tokens,
+            count_bytes,
+            where=side.name,
+            min_count=min_count,
+            max_length=max_length,
+            scripts=scripts,
+        )
+        name, text = format_merges(workspace, message, tuple(learned.saved))
+        operation = operation_types()["extend_vocab"].model_validate({"merges_file": name, "init": SUBTOKENS})
+        # Nothing is written that cannot be applied.
+        after = operation.with_listed({name: text.encode()}).apply(state, Context("0000"))
+        held_out = measure_growth(
+            side.documents[FILE], after.documents[FILE], corpus, count_bytes, state.traits.worker, held_out_alone=True
+        )
+    held = held_out.whole
+    remarks = [
+        f"Learned from {format_bytes(learned.text_bytes)} of text. What was held out of it has"
+        f" {held.tokens_before:,} tokens, and {held.tokens_after:,} with these {len(learned.saved):,} merges."
+    ]
+    merges_file = write_attachment(workspace, name, text)
+    path = write_yaml_migration(workspace, message, (operation,), remarks=remarks, models=side.models)
+    new_tokens = len(after.tokenizer.ids) - len(state.tokenizer.ids)
+    return LearnedMerges(path, merges_file, new_tokens, learned.text_bytes, held_out, tuple(learned.saved.values()))
+
+
+@dataclass(frozen=True)
+class CorpusMerges:
+    """Merges that a corpus has, in the order of their ranks, with the tokens that each saves in what is held out."""
+
+    saved: Mapping[Merge, int]
+    text_bytes: int
+
+
+def learn_merges(
+    state: ModelState,
+    corpus: Corpus,
+    tokens: int,
+    count_bytes: Callable[[int], None],
+    *,
+    where: str,
+    min_count: int = 2,
+    max_length: int = 24,
+    scripts: Sequence[str] = (),
+    reuse: Reuse = None,
+) -> CorpusMerges:
+    """Return merges that a corpus has, without those that make tokens which no text produces.
+
+    Args:
+        where: What the user calls the tokenizer.
+
+    Other arguments and errors are those of `learn_extension`, and `reuse` that of `extend_vocab`.
+    """
+    document = state.documents[FILE]
+    if model_kind(document) != "BPE":
+        hint = "only a BPE learns merges; whole words can be added with add_words"
+        raise UsageError(f"a {model_kind(document)} tokenizer has no merges", where=where, hint=hint)
     request: dict[str, Any] = {
         "files": corpus.request(),
         "document": document,
@@ -109,30 +166,18 @@ def learn_extension(
         "max_length": max_length,
         "scripts": [resolve_script(name) for name in scripts],
     }
-    with report_activity(on_progress, side.name, "learning from the corpus", 2 * corpus.size) as count_bytes:
-        answer = stream_worker("learn_merges", request, count_bytes, state.traits.worker)
-        saved = {(left, right): count for left, right, count in answer["merges"]}
-        merges = reachable_merges(state, tuple(saved)) if saved else ()
-        if not merges:
-            hint = "give more text, or a smaller --min-count"
-            raise UsageError("the corpus has no merge to learn", where=corpus.name, hint=hint)
-        is_plain = find_spaced(merges) is None
-        name = file_name(workspace, message, ".merges" if is_plain else ".merges.json")
-        text = "".join(f"{left} {right}\n" for left, right in merges) if is_plain else json.dumps(merges, indent=1)
-        operation = operation_types()["extend_vocab"].model_validate({"merges_file": name, "init": SUBTOKENS})
-        # Nothing is written that cannot be applied.
-        after = operation.with_listed({name: text.encode()}).apply(state, Context("0000"))
-        held_out = measure_growth(
-            document, after.documents[FILE], corpus, count_bytes, state.traits.worker, held_out_alone=True
-        )
-    held = held_out.whole
-    remarks = [
-        f"Learned from {format_bytes(answer['text_bytes'])} of text. What was held out of it has"
-        f" {held.tokens_before:,} tokens, and {held.tokens_after:,} with these {len(merges):,} merges."
-    ]
-    merges_file = write_attachment(workspace, name, text)
-    path = write_yaml_migration(workspace, message, (operation,), remarks=remarks, models=side.models)
-    new_tokens = len(after.tokenizer.ids) - len(state.tokenizer.ids)
-    return LearnedMerges(
-        path, merges_file, new_tokens, answer["text_bytes"], held_out, tuple(saved[merge] for merge in merges)
-    )
+    answer = stream_worker("learn_merges", request, count_bytes, state.traits.worker)
+    saved = {(left, right): count for left, right, count in answer["merges"]}
+    merges = reachable_merges(state, tuple(saved), reuse) if saved else ()
+    if not merges:
+        hint = "give more text, or a smaller --min-count"
+        raise UsageError("the corpus has no merge to learn", where=corpus.name, hint=hint)
+    return CorpusMerges({merge: saved[merge] for merge in merges}, answer["text_bytes"])
+
+
+def format_merges(workspace: Workspace, message: str, merges: Sequence[Merge]) -> tuple[str, str]:
+    """Return the name and the text of the file with the merges of a new migration."""
+    is_plain = find_spaced(merges) is None
+    name = file_name(workspace, message, ".merges" if is_plain else ".merges.json")
+    text = "".join(f"{left} {right}\n" for left, right in merges) if is_plain else json.dumps(merges, indent=1)
+    return name, text

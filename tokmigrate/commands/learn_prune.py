@@ -4,50 +4,27 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tokmigrate.commands.diff import Side
-from tokmigrate.errors import UsageError, VerificationError
+from tokmigrate.commands.token_selection import Selection, count_tokens
+from tokmigrate.errors import VerificationError
 from tokmigrate.events import OnProgress, no_progress, report_activity
-from tokmigrate.files import read_file
 from tokmigrate.formatting import format_bytes, format_count
-from tokmigrate.model.documents.chat_template import find_literals, read_chat_templates
 from tokmigrate.model.documents.declared import state_without_weights
-from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.dummy_model import lacks_weights
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.worker.corpus_files import Corpus
-from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.operation import Context, Operation
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.operations.token_checks import id_of
-from tokmigrate.operations.token_choice import Reason, Wanted, choose_tokens
-from tokmigrate.operations.token_lists import read_tokens
-from tokmigrate.operations.token_patterns import find_matches, is_pattern
+from tokmigrate.operations.token_choice import Reason, Wanted
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
 from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
 from tokmigrate.settings import Workspace
-
-CHAT_ROLES = ("system", "user", "assistant", "tool", "developer")
-"""The roles that a chat template writes for a message without naming them."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Tokens that a user wants to keep or to drop.
-
-    Args:
-        keep: Files with a token in each line, and patterns as `find_matches` takes them; so is `drop`.
-        keep_texts: Text files whose tokens stay.
-    """
-
-    keep: Sequence[str] = ()
-    drop: Sequence[str] = ()
-    keep_texts: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -92,8 +69,8 @@ def learn_removal(
     corpus: Corpus,
     wanted: Wanted,
     message: str,
+    selection: Selection,
     *,
-    selection: Selection = Selection(),
     ids: Literal["compact", "tombstone"] = "compact",
     multiple_of: int | None = None,
     on_progress: OnProgress = no_progress,
@@ -115,16 +92,9 @@ def learn_removal(
     """
     state = state_without_weights(side.documents, 0)
     known = state.tokenizer.ids
-    stay = find_staying(state, selection)
-    drop = {token for word in selection.drop for token in _select(state, word)}
-    request = {"files": corpus.request(), "document": side.documents[FILE]}
     with report_activity(on_progress, side.name, "learning from the corpus", 2 * corpus.size) as count_bytes:
-        learned = stream_worker("count_tokens", request, count_bytes, state.traits.worker)
-        counts = {state.tokenizer.texts[number]: occurrences for number, occurrences in learned["counts"]}
-        if not counts:
-            raise UsageError("the corpus has no text", where=corpus.name, hint="name files with text")
-        kept = choose_tokens(state, counts, wanted, stay, drop)
-        _check_number(side, kept, wanted, len(known))
+        counted = count_tokens(side.name, state, corpus, selection, count_bytes)
+        kept = counted.choose(wanted)
         name = file_name(workspace, message, ".keep.json")
         listed = json.dumps(sorted(kept, key=known.__getitem__), indent=0, ensure_ascii=False) + "\n"
         operations = _build_operations(name, ids, multiple_of)
@@ -132,12 +102,7 @@ def learn_removal(
         for operation in operations:
             after = operation.with_listed({name: listed.encode()}).apply(after, Context("0000"))
         held_out = measure_growth(
-            side.documents[FILE],
-            after.documents[FILE],
-            corpus,
-            count_bytes,
-            state.traits.worker,
-            held_out_alone=True,
+            side.documents[FILE], after.documents[FILE], corpus, count_bytes, state.traits.worker, held_out_alone=True
         )
     held = held_out.whole
     if held.tokenized_differently > held.with_removed_tokens:
@@ -147,68 +112,25 @@ def learn_removal(
             where=":".join(map(str, held_out.unexpected or (corpus.name,))),
         )
     remarks = [
-        f"Chosen by {format_bytes(learned['text_bytes'])} of text. What was held out of it has"
+        f"Chosen by {format_bytes(counted.text_bytes)} of text. What was held out of it has"
         f" {held.tokens_before:,} tokens, and {held.tokens_after:,} afterwards."
     ]
     keep_file = write_attachment(workspace, name, listed)
-    reasons = file_name(workspace, message, ".reasons.tsv")
-    reasons_file = write_attachment(workspace, reasons, _format_reasons(state, kept, counts))
+    reasons_file = write_attachment(
+        workspace, file_name(workspace, message, ".reasons.tsv"), counted.format_reasons(kept)
+    )
     path = write_yaml_migration(workspace, message, operations, remarks=remarks, models=side.models)
     return ChosenTokens(
         path=path,
         keep_file=keep_file,
         reasons_file=reasons_file,
         kept=Counter(kept.values()),
-        not_dropped=Counter(kept[token] for token in drop if token in kept),
+        not_dropped=counted.count_kept_of_drop(kept),
         removed=len(known) - len(kept),
-        text_bytes=learned["text_bytes"],
+        text_bytes=counted.text_bytes,
         held_out=held_out,
         saved=_measure_rows(workspace, side, state.rows, after.rows),
     )
-
-
-def find_staying(state: ModelState, selection: Selection) -> dict[str, Reason]:
-    """Return the tokens that stay because a user or a chat template needs them, each with the reason."""
-    literals = [text for template in read_chat_templates(state.documents).values() for text in find_literals(template)]
-    kept = _tokens_of(state, (read_text(path) for path in selection.keep_texts))
-    kept |= {token for word in selection.keep for token in _select(state, word)}
-    templates = _tokens_of(state, [*literals, *CHAT_ROLES] if literals else [])
-    return {**dict.fromkeys(templates, "template"), **dict.fromkeys(kept, "keep")}
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a file; raises UsageError where it is none."""
-    try:
-        return read_file(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError("the file is not UTF-8", where=str(path), hint="give a text file") from error
-
-
-def _tokens_of(state: ModelState, texts: Iterable[str]) -> set[str]:
-    return {state.tokenizer.texts[number] for text in texts for number in state.tokenizer.pieces(text)}
-
-
-def _select(state: ModelState, word: str) -> tuple[str, ...]:
-    """Return the tokens that a word of the command line names: a pattern, or a file with a token in each line."""
-    if is_pattern(word):
-        return find_matches(state, word)
-    tokens = read_tokens(word, read_file(Path(word)))
-    for token in tokens:
-        id_of(state, token)
-    return tokens
-
-
-def _check_number(side: Side, kept: Mapping[str, Reason], wanted: Wanted, known: int) -> None:
-    """Raise UsageError where no token is removed, or more have to stay than are wanted."""
-    if len(kept) == known:
-        raise UsageError("no token would be removed", where=side.name, hint="keep fewer tokens, or give less text")
-    if wanted.tokens is not None and len(kept) > wanted.tokens:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(Counter(kept.values()).items()))
-        raise UsageError(
-            f"{len(kept):,} tokens have to stay ({reasons}), which is more than {wanted.tokens:,}",
-            where=side.name,
-            hint=f"--tokens {len(kept)}, or keep fewer",
-        )
 
 
 def _build_operations(keep_file: str, ids: str, multiple_of: int | None) -> tuple[Operation, ...]:
@@ -228,15 +150,3 @@ def _measure_rows(workspace: Workspace, side: Side, before: int, after: int) -> 
     lost = [(tensor, tensor.window.rows(before) - tensor.window.rows(after)) for tensor in take_snapshot(entry).tensors]
     saved_bytes = sum(tensor.row_bytes * rows for tensor, rows in lost)
     return SavedRows(before, after, saved_bytes, sum(tensor.width * rows for tensor, rows in lost))
-
-
-def _format_reasons(state: ModelState, kept: Mapping[str, Reason], counts: Mapping[str, float]) -> str:
-    """Return a line for each token that stays: its old id, the token as JSON, how often it occurs, and the reason."""
-    ids = state.tokenizer.ids
-
-    def format_lines() -> Iterator[str]:
-        yield "id\ttoken\tcount\treason\n"
-        for token in sorted(kept, key=ids.__getitem__):
-            yield f"{ids[token]}\t{json.dumps(token, ensure_ascii=False)}\t{counts.get(token, 0)}\t{kept[token]}\n"
-
-    return "".join(format_lines())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from itertools import chain, count
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
@@ -15,6 +16,7 @@ from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files, with_merged_pieces
 from tokmigrate.model.documents.state import MERGES, VOCAB_JSON, ModelState
+from tokmigrate.model.references.token_texts import without_placeholders
 from tokmigrate.model.tokenizer.tokenizer_json import (
     BYTE,
     FILE,
@@ -29,6 +31,7 @@ from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChang
 from tokmigrate.operations.row_changes import JoinedTokens, choose_init, init_recipe, with_new_rows
 from tokmigrate.operations.token_checks import find_unreachable
 from tokmigrate.operations.token_lists import TokenListOperation, read_list
+from tokmigrate.vocabulary.ids import is_tombstone
 
 _WORD_START = "\u2581"
 _MERGES = "the merges of the tokenizer"
@@ -52,6 +55,9 @@ SUBTOKENS = {"strategy": "subtokens", "output": "first_piece"}
 """How the row of a token is initialised from the old tokens that it is joined from."""
 
 
+Reuse = Literal["placeholders"] | None
+
+
 class ExtendVocab(TokenListOperation):
     """Append merges to a BPE, and give each token that they make an id and a row.
 
@@ -62,7 +68,8 @@ class ExtendVocab(TokenListOperation):
     A SentencePiece model beside tokenizer.json follows. SentencePiece makes a piece of any two that give its text, so
     tokenizer.json gets all these merges then, and both tokenize text alike.
 
-    `subtokens` reads the rows of the old tokens that a new one is joined from.
+    With `reuse: placeholders` they take the ids that `remove_tokens` left with `ids: tombstone`, so that the matrix
+    stays as it is. `subtokens` reads the rows of the old tokens that a new one is joined from.
     """
 
     name: ClassVar[str] = "extend_vocab"
@@ -77,10 +84,14 @@ class ExtendVocab(TokenListOperation):
     merges_file: str | None = Field(
         default=None, min_length=1, description="A file with one merge a line, or a `.json` file with a list of merges."
     )
+    reuse: Reuse = Field(
+        default=None,
+        description="`placeholders`: new tokens take the ids and rows that removed tokens left, the lowest first.",
+    )
     init: InitSpec | None = Field(default=None, description="How the rows are initialised.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        made = _append(state, self.merges)
+        made = _append(state, self.merges, self.reuse)
         after = _with_files(made.state, self.merges, made.ids)
         lookup = JoinedTokens(state.tokenizer, made.sources)
         spec = choose_init(state, context, self.init)
@@ -96,10 +107,12 @@ class ExtendVocab(TokenListOperation):
         return with_new_rows(after, context, recipes)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids]
+        new = {token: number for token, number in after.tokenizer.ids.items() if token not in before.tokenizer.ids}
+        reused = sum(number in before.tokenizer.texts for number in new.values())
         return Risk.caution(
-            f"text with {format_quoted(new or [''.join(merge) for merge in self.merges])} has fewer tokens;"
-            " old ids and tokenized data stay valid"
+            f"text with {format_quoted([*new] or [''.join(merge) for merge in self.merges])} has fewer tokens; "
+            + (f"the ids of {format_count(reused, 'removed token')} mean new ones; other" if reused else "old")
+            + " ids and tokenized data stay valid"
         )
 
     def token_changes(self) -> TokenChanges:
@@ -145,13 +158,13 @@ class ExtendVocab(TokenListOperation):
         return tuple(dict.fromkeys(left + right for left, right in self.merges))
 
 
-def reachable_merges(state: ModelState, merges: Sequence[Merge]) -> tuple[Merge, ...]:
+def reachable_merges(state: ModelState, merges: Sequence[Merge], reuse: Reuse = None) -> tuple[Merge, ...]:
     """Return the merges without those that make a token that no text produces, or are made of one.
 
     Raises:
         OperationError: The tokenizer cannot have one of them.
     """
-    made = _append(state, merges)
+    made = _append(state, merges, reuse)
     lost = set(find_unreachable(made.state, made.ids))
     prefix = state.documents[FILE]["model"].get("continuing_subword_prefix") or ""
     kept: list[Merge] = []
@@ -173,17 +186,18 @@ class _Extended:
     sources: Mapping[str, tuple[int, ...]]
 
 
-def _append(state: ModelState, merges: Sequence[Merge]) -> _Extended:
+def _append(state: ModelState, merges: Sequence[Merge], reuse: Reuse) -> _Extended:
     """Return the state with merges appended; raises OperationError for one that the tokenizer cannot have."""
     sources = _read_merges(state, merges)
     tokenizer = state.tokenizer
-    start = tokenizer.highest + 1
-    ids = {token: start + place for place, token in enumerate(sources)}
+    free = sorted(number for token, (_, number) in tokenizer.added.items() if is_tombstone(token)) if reuse else ()
+    ids = dict(zip(sources, chain(free, count(tokenizer.highest + 1)), strict=False))
     appended = [*merges_of(tokenizer.document["model"]), *merges]
     for name, data in list_slow_files(state):
         followed, appended = with_merged_pieces(name, data, tokenizer, ids)
         state = state.with_document(name, followed)
-    return _Extended(state.with_document(FILE, tokenizer.with_merges(appended, ids).document), ids, sources)
+    state = without_placeholders(state, {tokenizer.texts[number] for number in free if number in {*ids.values()}})
+    return _Extended(state.with_document(FILE, state.tokenizer.with_merges(appended, ids).document), ids, sources)
 
 
 def _read_merges(state: ModelState, merges: Sequence[Merge]) -> dict[str, tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,8 +11,10 @@ from rich.table import Table
 
 from tokmigrate.commands.learn_extend import LearnedMerges
 from tokmigrate.commands.learn_prune import ChosenTokens
+from tokmigrate.commands.learn_replace import ReplacedTokens
 from tokmigrate.commands.learn_transplant import LearnedTransplant
 from tokmigrate.formatting import format_bytes, format_count
+from tokmigrate.operations.token_choice import Reason
 from tokmigrate.render.growth import growth_content, growth_table
 
 
@@ -80,10 +82,7 @@ def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
     for reason, count in sorted(chosen.kept.items(), key=lambda item: -item[1]):
         table.add_row(reason, f"{count:,}")
     yield table
-    if chosen.not_dropped:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(chosen.not_dropped.items()))
-        tokens = format_count(sum(chosen.not_dropped.values()), "token")
-        yield f"not dropped, since they have to stay: {tokens} ({reasons})"
+    yield from _not_dropped(chosen.not_dropped)
     if chosen.saved:
         rows, less = chosen.saved, format_bytes(chosen.saved.bytes)
         yield (
@@ -96,6 +95,41 @@ def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
         share = f"{held.with_removed_tokens / held.texts:.1%}"
         yield f"{share} of these texts have a removed token; all others are tokenized as before"
         yield from growth_table(chosen.held_out)
+
+
+def replacement_content(replaced: ReplacedTokens) -> dict[str, Any]:
+    """Return replaced tokens as JSON."""
+    return {
+        "file": replaced.path,
+        "tokens_file": replaced.tokens_file,
+        "merges_file": replaced.merges_file,
+        "reasons_file": replaced.reasons_file,
+        "replaced": replaced.replaced,
+        "not_dropped": dict(replaced.not_dropped),
+        "rows": replaced.rows,
+        "text_bytes": replaced.text_bytes,
+        "held_out": growth_content(replaced.held_out),
+    }
+
+
+def replacement_text(replaced: ReplacedTokens) -> Iterator[RenderableType]:
+    """Yield replaced tokens as lines and a table."""
+    yield f"wrote {replaced.path}: {format_count(replaced.replaced, 'token')} give their ids and rows to new ones"
+    files = f"{replaced.tokens_file.name} lists those that go, {replaced.merges_file.name} the merges of the new ones"
+    yield f"{files}; {replaced.reasons_file.name} says why the others stay"
+    yield from _not_dropped(replaced.not_dropped)
+    yield f"rows: {replaced.rows:,}, as before"
+    held = replaced.held_out.whole
+    if held.tokens_before:
+        yield f"held out: {held.tokens_before:,} tokens, {held.tokens_after:,} afterwards ({held.ratio - 1:+.2%})"
+        yield f"{held.with_removed_tokens / held.texts:.1%} of these texts have a removed token"
+        yield from growth_table(replaced.held_out)
+
+
+def _not_dropped(reasons: Mapping[Reason, int]) -> Iterator[str]:
+    if reasons:
+        each = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
+        yield f"not dropped, since they have to stay: {format_count(sum(reasons.values()), 'token')} ({each})"
 
 
 def transplant_content(learned: LearnedTransplant) -> dict[str, Any]:

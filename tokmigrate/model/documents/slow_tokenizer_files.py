@@ -80,7 +80,7 @@ def with_merged_pieces(
 
     Args:
         tokenizer: tokenizer.json before the change.
-        new: The texts of the pieces with their ids, all behind the ids that `tokenizer` has.
+        new: The texts of the pieces with their ids, in rising order: those of placeholders, or behind all others.
 
     Raises:
         OutOfStepError: The file cannot follow.
@@ -90,12 +90,12 @@ def with_merged_pieces(
     score = min((piece.score for piece in model.pieces), default=0.0)
     texts = {number: text for text, number in new.items()}
     pieces = [*model.pieces]
-    for number in range(len(pieces), max(texts, default=-1) + 1):
+    for number in range(min([len(pieces), *texts]), max(texts, default=-1) + 1):
         if number in texts:
             # A number of single precision that is lower.
             score -= max(1.0, abs(score) / 2**23)
-            pieces.append(Piece.new(texts[number], Kind.NORMAL, score))
-        else:
+            pieces[number : number + 1] = [Piece.new(texts[number], Kind.NORMAL, score)]
+        elif number >= len(pieces):
             pieces.append(_of_added_token(number, tokenizer, name))
     model = model.with_pieces(pieces)
     scores = {piece.text: piece.score for piece in model.pieces}

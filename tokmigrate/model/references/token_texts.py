@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 from tokmigrate.model.documents.config_fields import Path, Shape
 from tokmigrate.model.documents.roles import (
@@ -14,12 +14,14 @@ from tokmigrate.model.documents.roles import (
 )
 from tokmigrate.model.documents.slow_tokenizer_files import with_slow_files_in_step
 from tokmigrate.model.documents.state import (
+    ADDED_TOKENS,
     GENERATION,
     MERGES,
     PREPROCESSOR,
     PROCESSOR,
     SPECIAL_TOKENS_MAP,
     TOKENIZER_CONFIG,
+    VOCAB_JSON,
     ModelState,
 )
 from tokmigrate.model.formats.json_text import Json, replace_at, walk
@@ -171,6 +173,26 @@ def with_placeholders(state: ModelState, names: Names) -> ModelState:
     state = with_added_tokens(state, [AddedToken(placeholder, special=True) for placeholder in plain])
     state.tokenizer.check()
     return with_slow_files_in_step(before, state, _ALL_STAY)
+
+
+def without_placeholders(state: ModelState, gone: Set[str]) -> ModelState:
+    """Return the state whose files list some placeholders of a BPE no more, so that their ids are free."""
+
+    def drop(ids: Json) -> Json:
+        return {text: number for text, number in ids.items() if text not in gone}
+
+    document = state.documents[FILE]
+    entries = [entry for entry in document.get("added_tokens") or [] if entry["content"] not in gone]
+    state = state.with_value(FILE, ("added_tokens",), entries)
+    state = state.with_value(FILE, ("model", "vocab"), drop(document["model"]["vocab"]))
+    for name in (ADDED_TOKENS, VOCAB_JSON):
+        if name in state.documents:
+            state = state.with_document(name, drop(state.documents[name]))
+    decoder = (state.documents.get(TOKENIZER_CONFIG) or {}).get("added_tokens_decoder")
+    if isinstance(decoder, dict):
+        left = {number: entry for number, entry in decoder.items() if entry["content"] not in gone}
+        state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), left)
+    return state
 
 
 _PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}

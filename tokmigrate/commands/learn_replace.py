@@ -1,0 +1,166 @@
+"""Chooses tokens that a corpus does not need and merges that it does, and writes the migration that swaps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokmigrate.commands.diff import Side
+from tokmigrate.commands.learn_extend import CorpusMerges, format_merges, learn_merges
+from tokmigrate.commands.token_selection import CountedTokens, Selection, count_tokens
+from tokmigrate.errors import UsageError, VerificationError
+from tokmigrate.events import OnProgress, no_progress, report_activity
+from tokmigrate.formatting import format_bytes
+from tokmigrate.model.documents.declared import state_without_weights
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind, product
+from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.operations.extend_vocab import SUBTOKENS
+from tokmigrate.operations.operation import Context, Operation
+from tokmigrate.operations.registry import operation_types
+from tokmigrate.operations.token_choice import Reason, Wanted
+from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
+from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
+from tokmigrate.settings import Workspace
+
+
+@dataclass(frozen=True)
+class ReplacedTokens:
+    """Tokens that give their ids and rows to new ones, and the migration that does it.
+
+    Args:
+        path: The migration.
+        tokens_file: The list of the tokens that go, beside it; `merges_file` has the merges of the new ones, and
+            `reasons_file` says why each other token stays.
+        replaced: How many they are.
+        rows: The rows of the model, before and after.
+        not_dropped: How many tokens stay for each reason though they are to be dropped.
+        text_bytes: The bytes of text that they were chosen by.
+        held_out: What the migration makes of the texts that were held out.
+    """
+
+    path: Path
+    tokens_file: Path
+    merges_file: Path
+    reasons_file: Path
+    replaced: int
+    rows: int
+    not_dropped: Mapping[Reason, int]
+    text_bytes: int
+    held_out: CorpusGrowth
+
+
+def learn_replacement(
+    workspace: Workspace,
+    side: Side,
+    corpus: Corpus,
+    tokens: int,
+    message: str,
+    selection: Selection,
+    *,
+    on_progress: OnProgress = no_progress,
+) -> ReplacedTokens:
+    """Choose the tokens that a corpus needs least and as many new ones, and write a migration that swaps them.
+
+    It is planned on the tokenizer's files before it is written. Where the corpus has fewer merges, fewer are swapped.
+
+    Args:
+        side: The tokenizer, and the model of the workspace that has it.
+        tokens: How many tokens are swapped.
+
+    Raises:
+        UsageError: The tokenizer is no BPE, too many tokens have to stay, or the corpus has no merge; else those of
+            `count_tokens`.
+        VerificationError: Text without removed tokens has other tokens than those that it had, or joined ones.
+    """
+    state = state_without_weights(side.documents, 0)
+    if model_kind(side.documents[FILE]) != "BPE":
+        raise UsageError("only a BPE learns merges", where=side.name, hint="use `learn prune` without --replace")
+    with report_activity(on_progress, side.name, "learning from the corpus", corpus.size) as count_bytes:
+        counted = count_tokens(side.name, state, corpus, selection, count_bytes)
+    swap = _find_swap(workspace, counted, corpus, tokens, message, on_progress)
+    after = state
+    for operation, (name, text) in zip(swap.operations, swap.files, strict=True):
+        after = operation.with_listed({name: text.encode()}).apply(after, Context("0000"))
+    with report_activity(on_progress, side.name, "learning from the corpus", corpus.size) as count_bytes:
+        held_out = measure_growth(
+            side.documents[FILE], after.documents[FILE], corpus, count_bytes, state.traits.worker, held_out_alone=True
+        )
+    if held_out.unexpected is not None:
+        raise VerificationError(
+            "a text without a removed token would be tokenized differently, and not into joined tokens",
+            where=":".join(map(str, held_out.unexpected)),
+        )
+    held = held_out.whole
+    remarks = [
+        f"Chosen by {format_bytes(counted.text_bytes)} of text. What was held out of it has"
+        f" {held.tokens_before:,} tokens, and {held.tokens_after:,} afterwards."
+    ]
+    tokens_file, merges_file = (write_attachment(workspace, name, text) for name, text in swap.files)
+    reasons_file = write_attachment(
+        workspace, file_name(workspace, message, ".reasons.tsv"), counted.format_reasons(swap.kept)
+    )
+    path = write_yaml_migration(workspace, message, swap.operations, remarks=remarks, models=side.models)
+    return ReplacedTokens(
+        path=path,
+        tokens_file=tokens_file,
+        merges_file=merges_file,
+        reasons_file=reasons_file,
+        replaced=len(state.tokenizer.ids) - len(swap.kept),
+        rows=after.rows,
+        not_dropped=counted.count_kept_of_drop(swap.kept),
+        text_bytes=counted.text_bytes,
+        held_out=held_out,
+    )
+
+
+@dataclass(frozen=True)
+class _Swap:
+    """The two operations with the name and the text of the file that each of them reads, and the tokens that stay."""
+
+    operations: tuple[Operation, Operation]
+    files: tuple[tuple[str, str], tuple[str, str]]
+    kept: Mapping[str, Reason]
+
+
+def _find_swap(
+    workspace: Workspace,
+    counted: CountedTokens,
+    corpus: Corpus,
+    tokens: int,
+    message: str,
+    on_progress: OnProgress,
+) -> _Swap:
+    """Return what swaps as many tokens as are wanted, or as the corpus has merges."""
+    known = counted.state.tokenizer.ids
+    prefix = counted.state.documents[FILE]["model"].get("continuing_subword_prefix") or ""
+    name = file_name(workspace, message, ".remove.json")
+    while True:
+        kept = counted.choose(Wanted(tokens=len(known) - tokens))
+        gone = sorted(known.keys() - kept.keys(), key=known.__getitem__)
+        listed = json.dumps(gone, indent=0, ensure_ascii=False) + "\n"
+        fields = {"tokens_file": name, "ids": "tombstone", "acknowledge": "breaking"}
+        removal = operation_types()["remove_tokens"].model_validate(fields)
+        bare = removal.with_listed({name: listed.encode()}).apply(counted.state, Context("0000"))
+        learned = _learn(counted, bare, corpus, len(gone), on_progress)
+        products = {product(merge, prefix) for merge in learned.saved}
+        # A token that would be learned again is needed.
+        needed = products.intersection(gone)
+        new = len(products - bare.tokenizer.ids.keys())
+        if not needed and new == len(gone):
+            merges = format_merges(workspace, message, tuple(learned.saved))
+            extension = operation_types()["extend_vocab"].model_validate(
+                {"merges_file": merges[0], "reuse": "placeholders", "init": SUBTOKENS}
+            )
+            return _Swap((removal, extension), ((name, listed), merges), kept)
+        counted = counted.keep(needed)
+        tokens = new if not needed else tokens
+
+
+def _learn(
+    counted: CountedTokens, bare: ModelState, corpus: Corpus, tokens: int, on_progress: OnProgress
+) -> CorpusMerges:
+    with report_activity(on_progress, counted.name, "learning from the corpus", corpus.size) as count_bytes:
+        return learn_merges(bare, corpus, tokens, count_bytes, where=counted.name, reuse="placeholders")

@@ -1,0 +1,150 @@
+"""The tokens of a tokenizer with their counts in a corpus, and what a user says of them: which stay then, and why."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tokmigrate.errors import UsageError
+from tokmigrate.files import read_file
+from tokmigrate.model.documents.chat_template import find_literals, read_chat_templates
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.model.worker.worker import stream_worker
+from tokmigrate.operations.token_checks import id_of
+from tokmigrate.operations.token_choice import Reason, Wanted, choose_tokens
+from tokmigrate.operations.token_lists import read_tokens
+from tokmigrate.operations.token_patterns import find_matches, is_pattern
+
+CHAT_ROLES = ("system", "user", "assistant", "tool", "developer")
+"""The roles that a chat template writes for a message without naming them."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Tokens that a user wants to keep or to drop.
+
+    Args:
+        keep: Files with a token in each line, and patterns as `find_matches` takes them; so is `drop`.
+        keep_texts: Text files whose tokens stay.
+    """
+
+    keep: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    keep_texts: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class CountedTokens:
+    """The tokens of a tokenizer that a corpus may need.
+
+    Args:
+        name: What the user calls the tokenizer.
+        counts: How often each token occurs in the corpus.
+        stay: Those that stay anyhow, with the reason.
+        drop: Those that go however often they occur.
+        text_bytes: The bytes of text that were counted.
+    """
+
+    name: str
+    state: ModelState = field(repr=False)
+    counts: Mapping[str, float] = field(repr=False)
+    stay: Mapping[str, Reason] = field(repr=False)
+    drop: Set[str] = field(repr=False)
+    text_bytes: int
+
+    def choose(self, wanted: Wanted) -> dict[str, Reason]:
+        """Return the tokens that stay, each with the reason.
+
+        Raises:
+            UsageError: No token is removed, or more have to stay than are wanted.
+        """
+        kept = choose_tokens(self.state, self.counts, wanted, self.stay, self.drop)
+        if len(kept) == len(self.state.tokenizer.ids):
+            raise UsageError("no token would be removed", where=self.name, hint="keep fewer tokens, or give less text")
+        if wanted.tokens is not None and len(kept) > wanted.tokens:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(Counter(kept.values()).items()))
+            raise UsageError(
+                f"{len(kept):,} tokens have to stay ({reasons}), which is more than {wanted.tokens:,}",
+                where=self.name,
+                hint=f"at most {len(self.state.tokenizer.ids) - len(kept):,} can go; remove fewer, or keep fewer",
+            )
+        return kept
+
+    def keep(self, tokens: Iterable[str]) -> CountedTokens:
+        """Return the same where the corpus needs these tokens."""
+        return replace(self, stay={**dict.fromkeys(tokens, "corpus"), **self.stay})
+
+    def count_kept_of_drop(self, kept: Mapping[str, Reason]) -> Mapping[Reason, int]:
+        """Return how many of the tokens to drop stay for each reason."""
+        return Counter(kept[token] for token in self.drop if token in kept)
+
+    def format_reasons(self, kept: Mapping[str, Reason]) -> str:
+        """Return a line for each token that stays: its old id, it as JSON, how often it occurs, and the reason."""
+        ids = self.state.tokenizer.ids
+
+        def format_lines() -> Iterator[str]:
+            yield "id\ttoken\tcount\treason\n"
+            for token in sorted(kept, key=ids.__getitem__):
+                text = json.dumps(token, ensure_ascii=False)
+                yield f"{ids[token]}\t{text}\t{self.counts.get(token, 0)}\t{kept[token]}\n"
+
+        return "".join(format_lines())
+
+
+def count_tokens(
+    name: str, state: ModelState, corpus: Corpus, selection: Selection, count_bytes: Callable[[int], None]
+) -> CountedTokens:
+    """Count the tokens of a corpus, and find those that a user names.
+
+    Args:
+        count_bytes: What hears how many more bytes are read.
+
+    Raises:
+        UsageError: The corpus has no text, or a word selects nothing.
+        FileProblems: A file of the corpus is not text, or a file with tokens is none.
+        OperationError: A token of such a file is not one of the tokenizer.
+    """
+    stay = _find_staying(state, selection)
+    drop = frozenset(token for word in selection.drop for token in _select(state, word))
+    request = {"files": corpus.request(), "document": state.documents[FILE]}
+    learned = stream_worker("count_tokens", request, count_bytes, state.traits.worker)
+    if not learned["counts"]:
+        raise UsageError("the corpus has no text", where=corpus.name, hint="name files with text")
+    counts = {state.tokenizer.texts[number]: occurrences for number, occurrences in learned["counts"]}
+    return CountedTokens(name, state, counts, stay, drop, learned["text_bytes"])
+
+
+def _find_staying(state: ModelState, selection: Selection) -> dict[str, Reason]:
+    """Return the tokens that stay because a user or a chat template needs them, each with the reason."""
+    literals = [text for template in read_chat_templates(state.documents).values() for text in find_literals(template)]
+    kept = _tokens_of(state, (_read_text(path) for path in selection.keep_texts))
+    kept |= {token for word in selection.keep for token in _select(state, word)}
+    templates = _tokens_of(state, [*literals, *CHAT_ROLES] if literals else [])
+    return {**dict.fromkeys(templates, "template"), **dict.fromkeys(kept, "keep")}
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a file; raises UsageError where it is none."""
+    try:
+        return read_file(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError("the file is not UTF-8", where=str(path), hint="give a text file") from error
+
+
+def _tokens_of(state: ModelState, texts: Iterable[str]) -> set[str]:
+    return {state.tokenizer.texts[number] for text in texts for number in state.tokenizer.pieces(text)}
+
+
+def _select(state: ModelState, word: str) -> tuple[str, ...]:
+    """Return the tokens that a word of the command line names: a pattern, or a file with a token in each line."""
+    if is_pattern(word):
+        return find_matches(state, word)
+    tokens = read_tokens(word, read_file(Path(word)))
+    for token in tokens:
+        id_of(state, token)
+    return tokens
