@@ -9,12 +9,13 @@ counted.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.model.worker.corpus_files import CorpusFile, read_blocks
+from tokmigrate.model.worker.token_counter import TokenCounter
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
 
 HELD_OUT = 10
@@ -27,14 +28,13 @@ def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     text_bytes = 0
     with text_alone(tokenizer):
         for file in (CorpusFile(**each) for each in request["files"]):
-            of_file: Counter[int] = Counter()
+            of_file = TokenCounter(tokenizer)
             for block in read_blocks(file):
                 texts = [text for number, text in block.texts if not is_held_out(number)]
                 text_bytes += sum(len(text.encode()) for text in texts)
-                for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-                    of_file.update(encoding.ids)
+                of_file.add(texts)
                 tell(block.read)
-            for number, count in of_file.items():
+            for number, count in of_file.counts().items():
                 counts[number] += count * file.weight
     return {"counts": sorted(counts.items()), "text_bytes": text_bytes}
 
