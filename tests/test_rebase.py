@@ -294,6 +294,9 @@ def test_every_operation_of_the_package_says_what_it_reads_and_writes() -> None:
         **{f"set_{name}": {name: part} for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")},
     }
     for kind in BUILT_IN:
+        if kind.name == "transplant":
+            # It writes everything: no branch beside it is independent.
+            continue
         operation = kind.model_validate(fields.get(kind.name, {}))
         footprint = operation.footprint()
         assert footprint is not None, kind.name

@@ -260,11 +260,12 @@ class Operation(Item, ABC):
         return found if isinstance(found, InitSpec) else None
 
     def references(self) -> tuple[str, ...]:
-        """Return the files that the operation refers to, relative to the migration file.
-
-        A directory, without a `/` at its end, stands for the files of a tokenizer in it.
-        """
+        """Return the files that the operation refers to, relative to the migration file."""
         return self.row_init.references() if self.row_init else ()
+
+    def directories(self) -> tuple[str, ...]:
+        """Return the directories that it refers to for the files of the tokenizer in them."""
+        return ()
 
     def with_listed(self, attachments: Mapping[str, bytes]) -> Self:
         """Return the operation with the tokens that stand in its files; raises FileProblems that name the file alone.

@@ -95,8 +95,10 @@ class Transplant(Operation):
         return self
 
     def references(self) -> tuple[str, ...]:
-        own = (self.tokenizer.rstrip("/"), self.coefficients)
-        return (*super().references(), *(name for name in own if name is not None))
+        return (*super().references(), *((self.coefficients,) if self.coefficients else ()))
+
+    def directories(self) -> tuple[str, ...]:
+        return (self.tokenizer,)
 
     def with_listed(self, attachments: Mapping[str, bytes]) -> Self:
         folder = f"{self.tokenizer.rstrip('/')}/"

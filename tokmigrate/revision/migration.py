@@ -234,8 +234,10 @@ class Migration:
             return self.operations
         operations = _record(self.source, self.path, self.shown, tokenizer)
         for planned in operations:
-            for name in planned.operation.references():
-                if not any(name in (file, file.rpartition("/")[0]) for file in self.attachments):
+            files = {*self.attachments, *(f"{name.rpartition('/')[0]}/" for name in self.attachments)}
+            folders = (f"{name.rstrip('/')}/" for name in planned.operation.directories())
+            for name in (*planned.operation.references(), *folders):
+                if name not in files:
                     message = f"the migration does not declare the file '{name}'"
                     hint = f"write 'files = [\"{name}\"]' at the top, so that the checksum covers it"
                     raise OperationError(message, where=planned.place, hint=hint)

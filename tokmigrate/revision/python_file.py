@@ -41,8 +41,9 @@ def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migrati
     header, body = read_contents(PythonHeader, tree, problems)
     problems += reading.problems
     problems += _upgrade_problems(module, shown)
-    references = [(name, "files") for name in (header.files if header else ())]
-    attachments = read_attachments(path, root, tree, references, problems)
+    files = header.files if header else ()
+    directories = [name for name in files if name.endswith("/")]
+    attachments = read_attachments(path, root, tree, [(name, "files") for name in files], problems, directories)
     if header is None or problems:
         raise FileProblems(problems)
     checksum = python_checksum(source, attachments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from blake3 import blake3
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from tokmigrate.errors import FileProblems, Problem, StorageError, suggest
-from tokmigrate.files import has_directory, read_file
+from tokmigrate.files import read_file
 from tokmigrate.formats import MIGRATION
 from tokmigrate.init import InitSpec
 from tokmigrate.memo import forget_with_all
@@ -131,16 +131,19 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
 
 
 def _read(data: bytes, path: Path, shown: str, root: Path) -> tuple[frozenset[str], Migration]:
-    """Return a migration with the names of the files that it refers to."""
+    """Return a migration with the directories that it refers to."""
     tree = parse(decode(data, shown), shown)
     problems: list[Problem] = []
     header, body = read_contents(YamlHeader, tree, problems)
     operations: list[PlannedOperation] = []
     references: list[tuple[str, str]] = []
+    directories: set[str] = set()
     if isinstance(tree.value, Mapping):
         items = _read_items(tree, "operations", operation_types(), "operation", problems)
         operations = [PlannedOperation(operation, place) for operation, place in items]
         references = [(name, "operations") for planned in operations for name in planned.operation.references()]
+        directories = {name for planned in operations for name in planned.operation.directories()}
+        references += [(name, "operations") for name in sorted(directories)]
         references += [(name, "init") for name in (body.init.references() if body.init else ())]
         if header is not None and header.replaces:
             problems += _replaces_problems(tree, header, len(operations))
@@ -148,13 +151,13 @@ def _read(data: bytes, path: Path, shown: str, root: Path) -> tuple[frozenset[st
             operations = [replace(each, origin=origin) for each, origin in zip(operations, origins, strict=False)]
             specs = [replaced.init for replaced in header.replaces if replaced.init]
             references += [(name, "replaces") for spec in specs for name in spec.references()]
-    attachments = read_attachments(path, root, tree, references, problems)
+    attachments = read_attachments(path, root, tree, references, problems, directories)
     if header is None or problems:
         raise FileProblems(problems)
     checksum = yaml_checksum({**tree.value, "down_revision": header.down_revision}, attachments)
     migration = build_migration(header, body, data, path, shown, attachments, checksum)
     migration = replace(migration, operations=with_listed(operations, attachments, shown), replaces=header.replaces)
-    return frozenset(name for name, _ in references), migration
+    return frozenset(directories), migration
 
 
 _KNOWN: dict[tuple[bytes, Path, str, Path], tuple[frozenset[str], Migration]] = {}
@@ -225,28 +228,41 @@ def attachment_path(migration: Path, name: str, root: Path) -> Path | None:
 
 
 def _is_unchanged(known: tuple[frozenset[str], Migration], path: Path, root: Path) -> bool:
-    """Return whether the files that a migration which was read refers to, by these names, are as they were."""
+    """Return whether the files and directories that a migration refers to are as they were when it was read."""
+    directories, migration = known
+    inside = tuple(_files_in(name) for name in directories)
+    files = {name for name in migration.attachments if not name.startswith(inside)}
     found: dict[str, bytes] = {}
     with suppress(StorageError):
-        for name in known[0]:
+        for name in files | directories:
             if (target := attachment_path(path, name, root)) is not None:
-                found |= _read_reference(target, name)
-    return found == known[1].attachments
+                found |= _read_reference(target, name, directories)
+    return found == migration.attachments
 
 
-def _read_reference(target: Path, name: str) -> dict[str, bytes]:
+def _files_in(directory: str) -> str:
+    """Return what the names of the files in a directory begin with."""
+    return f"{directory.rstrip('/')}/"
+
+
+def _read_reference(target: Path, name: str, directories: Collection[str]) -> dict[str, bytes]:
     """Return the bytes of a file that a migration names, or of the files of a tokenizer whose directory it names."""
-    if not has_directory(target):
+    if name not in directories:
         return {name: read_file(target)}
-    return {f"{name}/{file}": data for file, data in read_tokenizer_files(target).items()}
+    return {_files_in(name) + file: data for file, data in read_tokenizer_files(target).items()}
 
 
 def read_attachments(
-    path: Path, root: Path, tree: Tree, references: Iterable[tuple[str, str]], problems: list[Problem]
+    path: Path,
+    root: Path,
+    tree: Tree,
+    references: Iterable[tuple[str, str]],
+    problems: list[Problem],
+    directories: Collection[str],
 ) -> dict[str, bytes]:
     """Return the files that a migration refers to, and add the faults of those that cannot be read to `problems`.
 
-    `references` has each name, and the field that it is in. A directory stands for the tokenizer's files in it.
+    `references` has each name, and the field that it is in; `directories` those that stand for a tokenizer's files.
     """
     attachments: dict[str, bytes] = {}
     for name, field in references:
@@ -255,7 +271,7 @@ def read_attachments(
         target = attachment_path(path, name, root)
         try:
             if target is not None:
-                attachments |= _read_reference(target, name)
+                attachments |= _read_reference(target, name, directories)
                 continue
             fault = f"'{name}' is outside the workspace"
         except StorageError as error:
