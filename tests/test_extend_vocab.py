@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from shared_models import SharedModel, shared_model
 
 from tokmigrate.commands.stamp import stamp_model
 from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.errors import OperationError
+from tokmigrate.errors import OperationError, OutOfStepError
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.stamp import read_stamp
-from tokmigrate.model.formats.sentencepiece import Kind, Piece, SentencePieceModel
+from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, number_field
 from tokmigrate.model.from_sentencepiece import tokenizer_document
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, merges_of
 from tokmigrate.operations.extend_vocab import ExtendVocab, reachable_merges
@@ -198,6 +199,36 @@ def test_a_sentencepiece_model_tokenizes_text_alike(tmp_path: Path, name: str) -
     assert model.bytes() == before
 
 
+def other_scores(spec: SentencePieceModel) -> bytes:
+    scores = [Piece.new(piece.text, Kind.NORMAL, float(rank)) for rank, piece in enumerate(spec.pieces[259:])]
+    return spec.with_pieces([*spec.pieces[:259], *scores]).data
+
+
+CANNOT_FOLLOW = {
+    "a Unigram": (lambda spec: spec.with_trainer(number_field(3, Algorithm.UNIGRAM)).data, "its pieces are not merged"),
+    "other ids": (lambda spec: spec.with_pieces([*reversed(spec.pieces)]).data, "other ids than in tokenizer.json"),
+    "other scores": (other_scores, "tokenize text differently already"),
+    "tiktoken": (lambda _: b"YQ== 0\nYg== 1\n", "it ranks tokens by their ids"),
+}
+
+
+@pytest.mark.parametrize(("written", "message"), CANNOT_FOLLOW.values(), ids=CANNOT_FOLLOW)
+def test_a_file_that_cannot_follow_is_refused(written: Callable[[SentencePieceModel], bytes], message: str) -> None:
+    document = json.loads((real("mistral-chat") / "tokenizer.json").read_text("utf-8"))
+    data = written(SentencePieceModel.read(pieces_of("mistral-chat"), ""))
+    state = state_without_weights({"tokenizer.json": document, "tokenizer.model": data}, 0)
+    with pytest.raises(OutOfStepError, match=message):
+        ExtendVocab.model_validate({"merges": [("_", "path")]}).apply(state, Context("0000"))
+
+
+def test_nothing_is_learned_where_a_file_cannot_follow(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "gpt2-chatml")
+    (model.directory / "tokenizer.model").write_bytes(b"YQ== 0\nYg== 1\n")
+    told = Here(model.root).run("learn", "extend", __file__, "--tokens", "5", "-m", "Learned")
+    assert told.returncode == 1
+    assert "it ranks tokens by their ids" in told.stderr
+
+
 @st.composite
 def random_pieces(draw: st.DrawFn) -> tuple[SentencePieceModel, list[tuple[str, str]]]:
     """Return a SentencePiece model of random pieces on a, b and c, their scores in any order, and merges to append."""
@@ -285,9 +316,12 @@ def test_only_a_bpe_has_merges(tmp_path: Path, name: str) -> None:
         extend(model, [("a", "b")])
 
 
-def test_it_is_stamped_and_detected(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "phi-2")
-    merges = learn(model.library(), DOMAIN, 3)
+@pytest.mark.parametrize("name", available("phi-2", "phi-3-mini"))
+def test_it_is_stamped_and_detected(tmp_path: Path, name: str) -> None:
+    model = shared_model(tmp_path, name)
+    if name == "phi-3-mini":
+        (model.directory / "tokenizer.model").write_bytes(pieces_of(name))
+    merges = learn(model.library(), DOMAIN, 60)
     model.write("- extend_vocab: {merges: " + json.dumps([f"{left} {right}" for left, right in merges]) + "}")
     with pytest.raises(Exception, match="merges"):
         stamp_model(model.workspace, model.entry, "head")
@@ -300,7 +334,8 @@ def test_it_is_stamped_and_detected(tmp_path: Path) -> None:
     stamped = read_stamp(model.directory)
     assert upgraded is not None
     assert stamped is not None
-    assert (stamped.rows, stamped.baseline_tokens) == (upgraded.rows, upgraded.baseline_tokens)
+    assert stamped.baseline_tokens == upgraded.baseline_tokens
+    assert list(stamped.rows.recipes()) == list(upgraded.rows.recipes())
 
 
 def test_spare_rows_are_used_first(tmp_path: Path) -> None:

@@ -157,6 +157,8 @@ def learn_merges(
     if model_kind(document) != "BPE":
         hint = "only a BPE learns merges; whole words can be added with add_words"
         raise UsageError(f"a {model_kind(document)} tokenizer has no merges", where=where, hint=hint)
+    # A tokenizer that takes no merges is refused before the corpus is read.
+    reachable_merges(state, (), reuse)
     request: dict[str, Any] = {
         "files": corpus.request(),
         "document": document,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -124,16 +123,20 @@ class ExtendVocab(TokenListOperation):
         return Footprint.of(writes, (*Footprint.name_tokens(parts), *Footprint.name_init(self.init)))
 
     def token_changes_in(self, state: ModelState) -> TokenChanges:
-        # Of a product that another merge makes too, the vocabulary had the token before.
+        # The vocabulary had a token before if another merge makes it too. Beside a SentencePiece model new tokens have
+        # merges that are not listed; these are among the last.
         model = state.documents[FILE]["model"]
         prefix = model.get("continuing_subword_prefix") or ""
-        makers: dict[str, set[Merge]] = defaultdict(set)
-        for merge in merges_of(model):
-            makers[product(merge, prefix)].add(merge)
+        merges, listed = merges_of(model), {*self.merges}
+        made = [product(merge, prefix) for merge in merges]
         products = dict.fromkeys(product(merge, prefix) for merge in self.merges)
-        return TokenChanges(
-            extended=tuple(token for token in products if token in makers and makers[token] <= {*self.merges})
-        )
+        start = len(made)
+        if list_slow_files(state):
+            last = max((rank for rank, token in enumerate(made) if token in products), default=-1)
+            start = 1 + max((rank for rank in range(last) if made[rank] not in products), default=-1)
+        old = {token for merge, token in zip(merges[:start], made, strict=False) if merge not in listed}
+        new = {*made} - old
+        return TokenChanges(extended=tuple(token for token in products if token in new))
 
     def expected(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
         known = merges_of(state.documents[FILE]["model"])
