@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from real_tokenizers import available, real
 from shared_models import SharedModel, shared_model
@@ -204,6 +204,8 @@ def applied(model: dict[str, Any], words: list[str]) -> tuple[tokenizers.Tokeniz
     return library, new, operation.risk(state, after).reason
 
 
+# Each asks a worker which tokens text produces.
+@settings(max_examples=30, deadline=None)
 @given(st.sets(ALPHABET), st.sets(ALPHABET), st.lists(ALPHABET, unique=True, min_size=1), st.lists(st.text("abcd")))
 def test_random_word_pieces(begin: set[str], go_on: set[str], words: list[str], some: list[str]) -> None:
     tokens = ["[UNK]", *sorted(begin | set("ab")), *(f"##{token}" for token in sorted(go_on | set("abc")))]
@@ -223,6 +225,7 @@ def test_random_word_pieces(begin: set[str], go_on: set[str], words: list[str], 
 SCORES = st.floats(-20, -1).map(np.float32).map(float)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(ALPHABET, SCORES), st.lists(ALPHABET, unique=True, min_size=1), st.lists(ALPHABET))
 def test_random_unigrams(pieces: dict[str, float], words: list[str], some: list[str]) -> None:
     scores = {"[UNK]": 0.0, "a": -3.0, "b": -3.5, "c": -4.25, **pieces}

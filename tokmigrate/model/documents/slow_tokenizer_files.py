@@ -73,10 +73,10 @@ def with_slow_files_in_step(before: ModelState, after: ModelState, renumbering: 
 def with_merged_pieces(
     name: str, data: bytes, tokenizer: Tokenizer, new: Mapping[str, int]
 ) -> tuple[bytes, list[Merge]]:
-    """Return a SentencePiece model with pieces behind all others, and all merges of a tokenizer.json in step with it.
+    """Return a SentencePiece model with new pieces, and all merges of a tokenizer.json in step with it.
 
     SentencePiece joins any two neighbours whose text is a piece, that with the best score first. So the new pieces have
-    the lowest scores, in the order of their ids, and each way to make one of two others is a merge.
+    the lowest scores, in their order, and each way to make one of two others is a merge.
 
     Args:
         tokenizer: tokenizer.json before the change.
@@ -87,16 +87,13 @@ def with_merged_pieces(
     """
     merges = merges_of(tokenizer.document["model"])
     model = _read_bpe(name, data, tokenizer, merges)
-    score = min((piece.score for piece in model.pieces), default=0.0)
-    texts = {number: text for text, number in new.items()}
+    score = min(piece.score for piece in model.pieces)
     pieces = [*model.pieces]
-    for number in range(min([len(pieces), *texts]), max(texts, default=-1) + 1):
-        if number in texts:
-            # A number of single precision that is lower.
-            score -= max(1.0, abs(score) / 2**23)
-            pieces[number : number + 1] = [Piece.new(texts[number], Kind.NORMAL, score)]
-        elif number >= len(pieces):
-            pieces.append(_of_added_token(number, tokenizer, name))
+    for text, number in new.items():
+        pieces += [_of_added_token(place, tokenizer, name) for place in range(len(pieces), number)]
+        # A number of single precision that is lower.
+        score -= max(1.0, abs(score) / 2**23)
+        pieces[number : number + 1] = [Piece.new(text, Kind.NORMAL, score)]
     model = model.with_pieces(pieces)
     scores = {piece.text: piece.score for piece in model.pieces}
     known = set(merges)
