@@ -10,6 +10,7 @@ import making
 import numpy as np
 import numpy.typing as npt
 import pytest
+from in_process import Here
 from real_tokenizers import shipped
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
@@ -84,5 +85,21 @@ def test_real_embeddings_follow_their_tokens_and_come_back(tmp_path: Path) -> No
     for token, row in expected.items():
         assert np.allclose(new[tokenizer.token_to_id(token)], row, rtol=2**-10, atol=2**-14), token
 
+    downgrade(made.workspace, made.entry("m"), "base")
+    assert image(model) == before
+
+
+def test_text_without_removed_tokens_keeps_its_embedding(tmp_path: Path) -> None:
+    model = word_llama(tmp_path / "model")
+    made = making.workspace(tmp_path, {"m": model}, [])
+    before, vectors = image(model), embed(model)
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS), "utf-8")
+    words = ["--tokens", "4000", "--keep-text", str(tmp_path / "texts.txt"), "--multiple-of", "64"]
+    readme = str(Path(__file__).parents[1] / "README.md")
+    told = Here(tmp_path).run("learn", "prune", readme, *words, "-m", "Learned")
+    assert told.returncode == 0, told.stderr
+    upgrade(made.workspace, made.entry("m"))
+    assert load_file(model / "model.safetensors")["embeddings"].shape == (4032, 256)
+    assert all(np.array_equal(one, two) for one, two in zip(embed(model), vectors, strict=True))
     downgrade(made.workspace, made.entry("m"), "base")
     assert image(model) == before

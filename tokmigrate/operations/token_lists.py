@@ -125,7 +125,7 @@ def _find_faults(file: str, items: Sequence[Any]) -> Iterator[Problem]:
     seen: dict[str, int] = {}
     for number, item in enumerate(items, 1):
         token = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
-        if token.strip("\r") == "":
+        if (token if file.endswith(".json") else token.strip("\r")) == "":
             yield Problem(file, number, 1, "the line is empty", _SPELLING)
         elif token.endswith("\r") and not file.endswith(".json"):
             yield Problem(file, number, len(token), "the line ends in a carriage return", "write the file with LF")
