@@ -129,7 +129,7 @@ def prune(
     ] = None,
     ids: Annotated[
         Literal["compact", "tombstone"] | None,
-        Option("--ids", help="Close up ids, or keep them all with placeholders.", show_default="compact"),
+        Option("--ids", help="Move higher ids down, or keep all ids with placeholders.", show_default="compact"),
     ] = None,
     multiple_of: Annotated[
         int | None, Option("--multiple-of", help="Make the number of rows a multiple of this.", metavar="N", min=1)

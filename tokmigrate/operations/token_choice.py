@@ -77,7 +77,7 @@ def choose_tokens(
                 heapq.heappush(queue, (part not in drop, held[part], -ids[part], part))
     return {
         token: fixed.get(token)
-        or ("corpus" if counts.get(token) and token not in drop else "dependency" if uses[token] else "rest")
+        or ("corpus" if held[token] and token not in drop else "dependency" if uses[token] else "rest")
         for token in held
     }
 
