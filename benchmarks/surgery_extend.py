@@ -54,10 +54,8 @@ def tokmigrate(root: Path, *words: str) -> None:
 
 def fresh_merges(document: dict[str, Any], domain: Path, count: int) -> list[tuple[str, str]]:
     """Return the first merges that a BPE trained on the domain has for tokens that the old one lacks."""
-    is_bytes = is_byte_level(document)
-    fresh = Tokenizer(models.BPE())
-    fresh.pre_tokenizer = pre_tokenizers.ByteLevel(False) if is_bytes else pre_tokenizers.Metaspace()
-    alphabet = pre_tokenizers.ByteLevel.alphabet() if is_bytes else []
+    fresh, alphabet = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel.alphabet()
+    fresh.pre_tokenizer = pre_tokenizers.ByteLevel(False) if is_byte_level(document) else pre_tokenizers.Metaspace()
     fresh.train([str(domain)], trainers.BpeTrainer(vocab_size=30_000, initial_alphabet=alphabet, show_progress=False))
     known = {*document["model"]["vocab"]}
     found: list[tuple[str, str]] = []
@@ -83,10 +81,9 @@ def differences(model: Path, lines: Sequence[str]) -> set[int]:
     """Return the lines that SentencePiece tokenizes differently; none where there is no such model."""
     if not (model / "tokenizer.model").exists():
         return set()
-    judge = SentencePieceProcessor(model_file=str(model / "tokenizer.model"))
+    judged = SentencePieceProcessor(model_file=str(model / "tokenizer.model")).encode(list(lines))
     encodings = Tokenizer.from_file(str(model / "tokenizer.json")).encode_batch(lines, add_special_tokens=False)
-    pairs = enumerate(zip(encodings, judge.encode(list(lines)), strict=True))
-    return {number for number, (encoding, ids) in pairs if encoding.ids != ids}
+    return {place for place, ids in enumerate(judged) if encodings[place].ids != ids}
 
 
 def variants(root: Path, directory: Path, domain: Path, count: int) -> Iterator[tuple[str, Path]]:
@@ -109,7 +106,7 @@ def variants(root: Path, directory: Path, domain: Path, count: int) -> Iterator[
     held = document["model"]
     held["merges"] = [list(merge) for merge in (*merges_of(held), *merges)]
     held["vocab"] |= added
-    held["vocab"] |= {"".join(merge): len(held["vocab"]) + place for place, merge in enumerate(merges)}
+    held["vocab"] |= {"".join(merge): place for place, merge in enumerate(merges, len(held["vocab"]))}
     (model / "tokenizer.json").write_text(json.dumps(document), "utf-8")
     yield "fresh BPE, merges appended", model
 
@@ -123,12 +120,11 @@ def main() -> None:
     given = parser.parse_args()
     domain, old_text = (path.read_text("utf-8").split("\n") for path in (given.domain, given.old))
     source = random.Random(1)  # noqa: S311 - the same strings each time
-    print("| tokenizer | how | new tokens | domain | old text | new boundaries | unreachable | SentencePiece |")
-    print("|---" * 8 + "|")
+    cells = ("tokenizer", "how", "new tokens", "domain", "old text", "new boundaries", "unreachable", "SentencePiece")
+    print("| " + " | ".join(cells) + " |\n" + "|---" * len(cells) + "|")
     for directory in given.tokenizers:
         old = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        known = old.get_vocab().keys()
-        some = [text_of_letters(token).replace("▁", " ") for token in source.sample(sorted(known), 3_000)]
+        some = [text_of_letters(token).replace("▁", " ") for token in source.sample(sorted(old.get_vocab()), 3_000)]
         fuzz = ["".join(source.choices(some, k=source.randint(1, 8))) for _ in range(5_000)]
         fuzz += ["".join(source.choices(LETTERS, k=source.randint(1, 40))) for _ in range(5_000)]
         lines = [*domain, *old_text, *fuzz]
@@ -143,7 +139,7 @@ def main() -> None:
                     changes = [sum(map(len, after[part])) / sum(map(len, before[part])) - 1 for part in parts]
                     broken = sum(not now <= was for now, was in zip(after, before, strict=True))
                     state = state_without_weights({"tokenizer.json": json.loads(new.to_str())}, 0)
-                    made = new.get_vocab().keys() - known
+                    made = new.get_vocab().keys() - old.get_vocab().keys()
                     lost = find_unreachable(state, made - state.tokenizer.added.keys())
                     other = len(differences(model, lines) - different)
                     told = f"| {directory.name} | {how} | {len(made):,} | {changes[0]:+.1%} | {changes[1]:+.1%}"

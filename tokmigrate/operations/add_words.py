@@ -164,8 +164,10 @@ def _with_lines(state: ModelState) -> ModelState:
     """Return the state with a line of vocab.txt, where there is one, for each token behind its last."""
     if VOCAB_TXT not in state.documents:
         return state
-    lines = str(state.documents[VOCAB_TXT]).removesuffix("\n").split("\n")
-    tokenizer = state.tokenizer
-    lines += [tokenizer.texts[number] for number in range(len(lines), len(tokenizer.vocabulary))]
-    end = "\n" if str(state.documents[VOCAB_TXT]).endswith("\n") else ""
-    return state.with_document(VOCAB_TXT, "\n".join(lines) + end)
+    text, tokenizer = str(state.documents[VOCAB_TXT]), state.tokenizer
+    behind = range(len(text.removesuffix("\n").split("\n")), tokenizer.highest + 1)
+    if any(number not in tokenizer.texts for number in behind):
+        raise OperationError("a line would be left without a token", where=VOCAB_TXT, hint=IN_ANOTHER_FORMAT)
+    lines = "".join(f"\n{tokenizer.texts[number]}" for number in behind)
+    end = "\n" if text.endswith("\n") else ""
+    return state.with_document(VOCAB_TXT, f"{text.removesuffix(end)}{lines}{end}")
