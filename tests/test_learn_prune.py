@@ -13,6 +13,7 @@ import sentencepiece
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import Here
 from learning import CODE, PROSE, held_out, learn, tokenize, write_code
 from random_bpe import random_bpes
 from real_tokenizers import CHATML_TEMPLATE, available, real
@@ -201,6 +202,20 @@ def test_only_what_is_to_be_dropped_goes(tmp_path: Path, corpus: Path) -> None:
     new = model.library().get_vocab()
     assert {token: new[token] for token in old if token in new}.items() <= old.items()
     assert len([token for token in old if token not in new]) == told["removed"]
+
+
+def test_no_more_tokens_are_replaced_than_the_corpus_has_merges(tmp_path: Path) -> None:
+    model = shared_model(tmp_path / "w", "gpt2-chatml")
+    (tmp_path / "few.txt").write_text("one two three, one two three; onetwothree\n" * 5, "utf-8")
+    words = ("learn", "prune", str(tmp_path / "few.txt"), "--replace", "4000", "-m", "Learned")
+    told = Here(model.root).run(*words)
+    assert told.returncode == 0, told.stderr
+    assert "fewer than 4,000: the corpus has no more merges" in told.stdout
+    assert "nothing was held out" in told.stdout
+    rows, old = model.rows(), model.library()
+    upgrade(model.workspace, model.entry)
+    assert {key: held.shape for key, held in model.rows().items()} == {key: held.shape for key, held in rows.items()}
+    assert len(model.library().encode("onetwothree").ids) < len(old.encode("onetwothree").ids)
 
 
 @pytest.mark.parametrize("name", SEVERAL_MERGES)

@@ -34,7 +34,7 @@ class ReplacedTokens:
         path: The migration.
         tokens_file: The list of the tokens that go, beside it; `merges_file` has the merges of the new ones, and
             `reasons_file` says why each other token stays.
-        replaced: How many they are.
+        replaced: How many they are; so many were `wanted`.
         rows: The rows of the model, before and after.
         not_dropped: How many tokens stay for each reason though they are to be dropped.
         text_bytes: The bytes of text that they were chosen by.
@@ -46,6 +46,7 @@ class ReplacedTokens:
     merges_file: Path
     reasons_file: Path
     replaced: int
+    wanted: int
     rows: int
     not_dropped: Mapping[Reason, int]
     text_bytes: int
@@ -109,6 +110,7 @@ def learn_replacement(
         merges_file=merges_file,
         reasons_file=reasons_file,
         replaced=len(state.tokenizer.ids) - len(swap.kept),
+        wanted=tokens,
         rows=after.rows,
         not_dropped=counted.count_kept_of_drop(swap.kept),
         text_bytes=counted.text_bytes,

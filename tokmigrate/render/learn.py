@@ -15,6 +15,7 @@ from tokmigrate.commands.learn_replace import ReplacedTokens
 from tokmigrate.commands.learn_transplant import LearnedTransplant
 from tokmigrate.formatting import format_bytes, format_count
 from tokmigrate.operations.token_choice import Reason
+from tokmigrate.plan.token_growth import CorpusGrowth
 from tokmigrate.render.growth import growth_content, growth_table
 
 
@@ -84,17 +85,11 @@ def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
     yield table
     yield from _not_dropped(chosen.not_dropped)
     if chosen.saved:
-        rows, less = chosen.saved, format_bytes(chosen.saved.bytes)
-        yield (
-            f"rows: {rows.rows_before:,}, {rows.rows_after:,} afterwards;"
-            f" {less} and {format_count(rows.parameters, 'parameter')} less"
-        )
-    held = chosen.held_out.whole
-    if held.tokens_before:
-        yield f"held out: {held.tokens_before:,} tokens, {held.tokens_after:,} afterwards ({held.ratio - 1:+.2%})"
-        share = f"{held.with_removed_tokens / held.texts:.1%}"
-        yield f"{share} of these texts have a removed token; all others are tokenized as before"
-        yield from growth_table(chosen.held_out)
+        rows = chosen.saved
+        size = f"{format_bytes(abs(rows.bytes))} and {format_count(abs(rows.parameters), 'parameter')}"
+        less = "less" if rows.bytes >= 0 else "more"
+        yield f"rows: {rows.rows_before:,}, {rows.rows_after:,} afterwards; {size} {less}"
+    yield from _held_out(chosen.held_out, "; all others are tokenized as before")
 
 
 def replacement_content(replaced: ReplacedTokens) -> dict[str, Any]:
@@ -104,6 +99,7 @@ def replacement_content(replaced: ReplacedTokens) -> dict[str, Any]:
         "tokens_file": replaced.tokens_file,
         "merges_file": replaced.merges_file,
         "reasons_file": replaced.reasons_file,
+        "wanted": replaced.wanted,
         "replaced": replaced.replaced,
         "not_dropped": dict(replaced.not_dropped),
         "rows": replaced.rows,
@@ -118,12 +114,20 @@ def replacement_text(replaced: ReplacedTokens) -> Iterator[RenderableType]:
     files = f"{replaced.tokens_file.name} lists those that go, {replaced.merges_file.name} the merges of the new ones"
     yield f"{files}; {replaced.reasons_file.name} says why the others stay"
     yield from _not_dropped(replaced.not_dropped)
+    if replaced.replaced < replaced.wanted:
+        yield f"fewer than {replaced.wanted:,}: the corpus has no more merges"
     yield f"rows: {replaced.rows:,}, as before"
-    held = replaced.held_out.whole
-    if held.tokens_before:
-        yield f"held out: {held.tokens_before:,} tokens, {held.tokens_after:,} afterwards ({held.ratio - 1:+.2%})"
-        yield f"{held.with_removed_tokens / held.texts:.1%} of these texts have a removed token"
-        yield from growth_table(replaced.held_out)
+    yield from _held_out(replaced.held_out, "; the tokens of all others stay or are joined")
+
+
+def _held_out(held_out: CorpusGrowth, others: str) -> Iterator[RenderableType]:
+    held = held_out.whole
+    if not held.tokens_before:
+        yield "no file of the corpus has ten texts: nothing was held out to measure what the migration costs"
+        return
+    yield f"held out: {held.tokens_before:,} tokens, {held.tokens_after:,} afterwards ({held.ratio - 1:+.2%})"
+    yield f"{held.with_removed_tokens / held.texts:.1%} of these texts have a removed token{others}"
+    yield from growth_table(held_out)
 
 
 def _not_dropped(reasons: Mapping[Reason, int]) -> Iterator[str]:
