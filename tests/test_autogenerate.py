@@ -250,6 +250,18 @@ def test_a_vocabulary_that_tokmigrate_extended_and_pruned(tmp_path: Path) -> Non
     assert model.library().to_str() == target.library().to_str()
 
 
+@pytest.mark.parametrize(("name", "start"), [("bert-base-uncased", ""), ("oromo-t5", "\u2581")])
+def test_words_that_tokmigrate_added(tmp_path: Path, name: str, start: str) -> None:
+    target, model = (shared_model(tmp_path / root, name) for root in ("target", "model"))
+    words = [f"{start}{word}" for word in ("kubernetesa", "tokmigratea", "zyxwvutsa")]
+    init = "init: {strategy: subtokens, output: first_piece}"
+    target.migrate(f"- add_words: {{words: {json.dumps(words)}, {init}}}")
+    done = led(model, target.directory)
+    assert (done.left, names(done)) == ((), ["add_words"])
+    assert model.bytes()[FILE] == target.bytes()[FILE]
+    assert all((rows == model.rows()[tensor]).all() for tensor, rows in target.rows().items())
+
+
 def test_merges_before_old_ones_are_refused(tmp_path: Path) -> None:
     model = shared_model(tmp_path, "gpt2-chatml")
     documents = copy.deepcopy(dict(side_of(model.directory).documents))

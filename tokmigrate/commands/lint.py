@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.models import open_model_or_dummy
-from tokmigrate.errors import LimitError, TokmigrateError
+from tokmigrate.errors import LimitError, OperationError, TokmigrateError
 from tokmigrate.files import read_file
 from tokmigrate.formatting import format_list
 from tokmigrate.git import files_changed_since, find_repository, list_tracked_files, read_text_at_fork
 from tokmigrate.lint import subjects
 from tokmigrate.lint.linter import Finding, Seen, Selection, check
 from tokmigrate.lint.subjects import Failure, MigrationFile, OnModel, Sighting, Sightings
-from tokmigrate.model.documents.chat_template import chat_template, read_chat_templates, written_in
+from tokmigrate.model.documents.chat_template import chat_template, find_literals, read_chat_templates
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.snapshot import take_snapshot
@@ -180,8 +181,11 @@ def _on_model(file: MigrationFile, trial: _Trial, step: Step) -> OnModel:
 def _find_removed_of_templates(step: Step, limits: WorkerLimits) -> tuple[str, ...]:
     """Return the tokens that a step removes and chat templates were tokenized as."""
     removed = set(subjects.list_removed(step))
-    texts = [text for template in read_chat_templates(step.before.documents).values() for text in written_in(template)]
-    if not removed or not texts:
+    texts: list[str] = []
+    for template in read_chat_templates(step.before.documents).values() if removed else ():
+        with suppress(OperationError):
+            texts += find_literals(template)
+    if not texts:
         return ()
     request = {"document": step.before.documents[FILE], "encode": texts}
     encodings = call_worker("tokenizer", request, limits)["encodings"]

@@ -23,8 +23,9 @@ from tokmigrate.model.documents.semantic_diff import canonical_part, differences
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.references import map_post_processor
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer, merges_of
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer, merges_of, model_kind
 from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.add_words import AddWords
 from tokmigrate.operations.chat import SetChatTemplate
 from tokmigrate.operations.extend_vocab import SUBTOKENS, ExtendVocab
 from tokmigrate.operations.move_tokens import MoveTokens
@@ -163,14 +164,20 @@ def _shrink(draft: Draft, lost: Collection[str]) -> dict[str, Any]:
 
 
 def _grow(draft: Draft) -> None:
-    """Add tokens and append merges, in the order of their ids in the other tokenizer."""
+    """Add tokens, and merges or words to the tokenizer's model, in the order of their ids in the other tokenizer."""
     new = min(draft.target.ids.keys() - draft.ids.keys(), key=draft.target.ids.__getitem__, default="")
     for add_some in (_add, _extend) if new in draft.target.added else (_extend, _add):
         add_some(draft)
 
 
 def _extend(draft: Draft) -> None:
-    """Append the merges that only the other tokenizer has, where they are its last."""
+    """Append the merges that only the other tokenizer has, where they are its last; add the words if it has none."""
+    target, init = draft.target, InitSpec.model_validate(SUBTOKENS)
+    if model_kind(draft.documents[FILE]) != "BPE":
+        words = tuple(word for word in target.vocabulary if word not in draft.ids and word not in target.added)
+        if words:
+            draft.add_if_nearer(AddWords(words=words, init=init))
+        return
     held, wanted = (merges_of(documents[FILE]["model"]) for documents in (draft.state.documents, draft.documents))
     known = set(held)
     new = tuple(merge for merge in wanted if merge not in known)
@@ -179,7 +186,7 @@ def _extend(draft: Draft) -> None:
     if wanted[-len(new) :] != [*new]:
         draft.refused.append("extend_vocab: a new merge stands before an old one, so old text is tokenized differently")
         return
-    draft.add_if_nearer(ExtendVocab(merges=new, init=InitSpec.model_validate(SUBTOKENS)))
+    draft.add_if_nearer(ExtendVocab(merges=new, init=init))
 
 
 def _add(draft: Draft) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from tokmigrate.formatting import format_count, format_list, format_quoted
 from tokmigrate.lint.rule import WARNING, Found, operations, rule
 from tokmigrate.lint.subjects import OnModel
-from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, bytes_of_letters, is_byte_level, model_kind
+from tokmigrate.model.tokenizer.token_text import TokenTexts
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, is_byte_level
 from tokmigrate.operations.token_checks import find_letters
 from tokmigrate.vocabulary.scripts import COMMON, find_main_script
 
@@ -39,17 +39,17 @@ def script_vanishes(seen: OnModel) -> Iterator[Found]:
     """
     if len(seen.removed) < _SCRIPT:
         return
-    read = _meaning(seen.step.before.tokenizer.document)
+    texts = TokenTexts(seen.step.before.documents[FILE])
     removed: Counter[str] = Counter()
     words: Counter[str] = Counter()
     for token in seen.removed:
-        script, is_word = _describe(read(token))
+        script, is_word = _describe(texts.find_text(token) or "")
         removed[script] += 1
         words[script] += is_word
     gone = {script for script, count in removed.items() if count >= _SCRIPT and script != COMMON}
     left: Counter[str] = Counter()
     for token in seen.step.after.tokenizer.ids if gone else ():
-        script, is_word = _describe(read(token))
+        script, is_word = _describe(texts.find_text(token) or "")
         if script in gone:
             left[script] += 1
             if is_word:
@@ -67,13 +67,6 @@ def script_vanishes(seen: OnModel) -> Iterator[Found]:
         yield Found(
             seen.find_removal().location, message, "keep some; if it is intended, write `# noqa: TM117` and why"
         )
-
-
-def _meaning(document: Json) -> Callable[[str], str]:
-    """Return what gives the text of a token, without bytes that make no whole character."""
-    if not is_byte_level(document):
-        return str
-    return lambda token: token if (held := bytes_of_letters(token)) is None else held.decode("utf-8", "ignore")
 
 
 def _describe(text: str) -> tuple[str, bool]:
@@ -129,8 +122,8 @@ def letters_vanish(seen: OnModel) -> Iterator[Found]:
     """
     document = seen.step.before.documents[FILE]
     has_bytes = is_byte_level(document) or bool(document["model"].get("byte_fallback"))
-    prefix = "##" if model_kind(document) == "WordPiece" else ""
-    is_letter = find_letters(document) if has_bytes else lambda token: len(token.removeprefix(prefix)) == 1
+    texts = TokenTexts(document)
+    is_letter = find_letters(document) if has_bytes else lambda token: len(texts.without_affixes(token)) == 1
     letters = [token for token in seen.removed if is_letter(token) and (has_bytes or not _DIGITS.fullmatch(token))]
     if letters:
         what = "byte" if has_bytes else "letter"

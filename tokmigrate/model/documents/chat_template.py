@@ -70,25 +70,6 @@ def _find_chat_templates(documents: Mapping[str, Json]) -> Iterator[Template]:
                 yield Template(CHAT, named["name"], file, ("chat_template", position, "template"), named["template"])
 
 
-_TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
-_QUOTED = re.compile(r"(\[?)(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\")", re.DOTALL)
-
-
-def written_in(template: str) -> tuple[str, ...]:
-    """Return the texts that stand in a chat template: those between its tags, and those in quotes inside of them.
-
-    A text in brackets is the name of a field, and white space between tags is not written.
-    """
-    quoted = [
-        (single or double).replace("\\n", "\n").replace("\\t", "\t")
-        for tag in _TAG.findall(template)
-        for bracket, single, double in _QUOTED.findall(tag)
-        if not bracket and not tag.startswith("{#")
-    ]
-    between = (text for text in _TAG.split(template) if text.strip())
-    return tuple(dict.fromkeys((*between, *filter(None, quoted))))
-
-
 def with_chat_template(state: ModelState, template: str | None) -> ModelState:
     """Return the state with `template` wherever the model keeps one, or with none.
 
@@ -120,12 +101,18 @@ def check_template(template: str) -> None:
 
 
 def find_literals(template: str) -> Iterator[str]:
-    """Yield each text that stands in a template, to be written or compared; raises OperationError."""
+    """Yield each text that stands in a template, to be written or compared, no names of fields.
+
+    Raises:
+        OperationError: The template cannot be parsed.
+    """
     from jinja2 import nodes  # noqa: PLC0415
 
-    for node in _parse(template).find_all((nodes.TemplateData, nodes.Const)):
+    parsed = _parse(template)
+    fields = {id(node.arg) for node in parsed.find_all(nodes.Getitem)}
+    for node in parsed.find_all((nodes.TemplateData, nodes.Const)):
         text = node.data if isinstance(node, nodes.TemplateData) else node.value
-        if isinstance(text, str):
+        if isinstance(text, str) and id(node) not in fields:
             yield text
 
 
