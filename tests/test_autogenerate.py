@@ -250,6 +250,19 @@ def test_a_vocabulary_that_tokmigrate_extended_and_pruned(tmp_path: Path) -> Non
     assert model.library().to_str() == target.library().to_str()
 
 
+def test_tokens_that_tokmigrate_replaced(tmp_path: Path) -> None:
+    target, model = (shared_model(tmp_path / root, "gpt2-chatml") for root in ("target", "model"))
+    target.migrate(
+        """
+- remove_tokens: {tokens: ["Ġattempts", "Ġslowly"], ids: tombstone, acknowledge: breaking}
+- extend_vocab: {merges: ["Ġto ken", "Ġtoken ize"], reuse: placeholders, init: {strategy: mean}}
+"""
+    )
+    done = led(model, target.directory)
+    assert (done.left, names(done)) == ((), ["remove_tokens", "extend_vocab"])
+    assert model.bytes()[FILE] == target.bytes()[FILE]
+
+
 @pytest.mark.parametrize(("name", "start"), [("bert-base-uncased", ""), ("oromo-t5", "\u2581")])
 def test_words_that_tokmigrate_added(tmp_path: Path, name: str, start: str) -> None:
     target, model = (shared_model(tmp_path / root, name) for root in ("target", "model"))

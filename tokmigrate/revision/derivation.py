@@ -23,7 +23,7 @@ from tokmigrate.model.documents.semantic_diff import canonical_part, differences
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.references import map_post_processor
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer, merges_of, model_kind
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Merge, Tokenizer, merges_of, model_kind
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.add_words import AddWords
 from tokmigrate.operations.chat import SetChatTemplate
@@ -40,6 +40,7 @@ from tokmigrate.operations.set_token_flags import SetTokenFlags
 from tokmigrate.operations.token_lists import LONG
 from tokmigrate.vocabulary.ids import AddedToken, tombstone
 
+_SUBTOKENS = InitSpec.model_validate(SUBTOKENS)
 _PARTS: tuple[type[Operation], ...] = (SetNormalizer, SetPreTokenizer, SetDecoder)
 _STRATEGIES = {in_file: name for name, in_file in STRATEGIES.items()}
 
@@ -55,11 +56,17 @@ class Draft:
         self.refused: list[str] = []
         self._context = context
 
-    def add_if_nearer(self, operation: Operation) -> None:
-        """Add an operation if it can be applied and leaves fewer differences."""
-        reached = self.try_apply(operation)
-        if reached is not None and self._distance(reached) < self._distance(self.state):
-            self.add(operation, reached)
+    def add_if_nearer(self, *operations: Operation) -> None:
+        """Add operations if they can be applied and leave fewer differences."""
+        states = [self.state]
+        for operation in operations:
+            reached = self.try_apply(operation, states[-1])
+            if reached is None:
+                return
+            states.append(reached)
+        if self._distance(states[-1]) < self._distance(self.state):
+            for operation, reached in zip(operations, states[1:], strict=True):
+                self.add(operation, reached)
 
     def add_if_possible(self, operation: Operation) -> bool:
         """Add an operation if it can be applied, also where ids will be right only when tokens have moved."""
@@ -68,10 +75,10 @@ class Draft:
             self.add(operation, reached)
         return reached is not None
 
-    def try_apply(self, operation: Operation) -> ModelState | None:
+    def try_apply(self, operation: Operation, state: ModelState | None = None) -> ModelState | None:
         """Return the state after an operation, None with the reason noted where it cannot be applied."""
         try:
-            return operation.apply(self.state, self._context)
+            return operation.apply(state or self.state, self._context)
         except TokmigrateError as error:
             self.refused.append(f"{operation.name}: {error.message}")
             return None
@@ -114,6 +121,20 @@ def _tombstone(draft: Draft) -> None:
     removed = [content for content, number in draft.lost.items() if draft.target.texts.get(number) == tombstone(number)]
     if removed:
         draft.add_if_nearer(RemoveTokens(tokens=tuple(removed), ids="tombstone", acknowledge="breaking"))
+
+
+def _replace(draft: Draft) -> None:
+    """Remove tokens whose ids are those of new merges, where all others keep theirs."""
+    target = draft.target
+    if any(target.ids.get(content, number) != number for content, number in draft.ids.items()):
+        return
+    new = {token: number for token, number in target.vocabulary.items() if token not in draft.ids}
+    numbers = {number for token, number in new.items() if token not in target.added}
+    gone = tuple(content for content, number in draft.lost.items() if number in numbers)
+    merges = _find_new_merges(draft) if gone and len(gone) == len(draft.lost) else ()
+    if merges:
+        removal = RemoveTokens(tokens=gone, ids="tombstone", acknowledge="breaking")
+        draft.add_if_nearer(removal, ExtendVocab(merges=merges, reuse="placeholders", init=_SUBTOKENS))
 
 
 def _rename(draft: Draft) -> None:
@@ -171,22 +192,27 @@ def _grow(draft: Draft) -> None:
 
 
 def _extend(draft: Draft) -> None:
-    """Append the merges that only the other tokenizer has, where they are its last; add the words if it has none."""
-    target, init = draft.target, InitSpec.model_validate(SUBTOKENS)
-    if model_kind(draft.documents[FILE]) != "BPE":
-        words = tuple(word for word in target.vocabulary if word not in draft.ids and word not in target.added)
-        if words:
-            draft.add_if_nearer(AddWords(words=words, init=init))
+    """Append the merges that only the other tokenizer has; add the words if it has no merges."""
+    target = draft.target
+    if model_kind(draft.documents[FILE]) == "BPE":
+        merges = _find_new_merges(draft)
+        if merges:
+            draft.add_if_nearer(ExtendVocab(merges=merges, init=_SUBTOKENS))
         return
-    held, wanted = (merges_of(documents[FILE]["model"]) for documents in (draft.state.documents, draft.documents))
+    words = tuple(word for word in target.vocabulary if word not in draft.ids and word not in target.added)
+    if words:
+        draft.add_if_nearer(AddWords(words=words, init=_SUBTOKENS))
+
+
+def _find_new_merges(draft: Draft) -> tuple[Merge, ...]:
+    """Return the merges that only the other tokenizer has, nothing where they are not its last."""
+    held, wanted = draft.read_both(lambda documents: merges_of(documents[FILE]["model"]))
     known = set(held)
     new = tuple(merge for merge in wanted if merge not in known)
-    if not new:
-        return
-    if wanted[-len(new) :] != [*new]:
+    if new and wanted[-len(new) :] != [*new]:
         draft.refused.append("extend_vocab: a new merge stands before an old one, so old text is tokenized differently")
-        return
-    draft.add_if_nearer(ExtendVocab(merges=new, init=init))
+        return ()
+    return new
 
 
 def _add(draft: Draft) -> None:
@@ -377,7 +403,7 @@ def _set_template(draft: Draft) -> None:
 
 
 # Flags are set before roles: a token that is listed as special cannot become another one afterwards.
-_TOKENS = (_tombstone, _rename, _remove, _grow, _set_flags)
+_TOKENS = (_tombstone, _replace, _rename, _remove, _grow, _set_flags)
 _SETTINGS = (_set_roles, _set_template, _set_parts, _set_padding, _set_truncation)
 # What was in use before may be removed now.
 _REST = (_tombstone, _remove, _make_room, _move, _set_flags, _set_padding, _set_role_ids, _set_other_ids, _resize)

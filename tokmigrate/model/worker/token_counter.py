@@ -24,7 +24,7 @@ _OTHERS = [*"e1.", *"\u00e9\u00df\u0131\u03c2\u044f\u05d0\u0627\u0915\u0e01\u304
 _PARTS, _LETTERS = 2**18, 2**24
 """With more parts, or parts of texts with so many letters, they are tokenized and forgotten."""
 _TOGETHER = 256
-"""How many parts make a text."""
+"""How many parts make a text, and how many texts are tokenized at a time: what the library returns is large."""
 
 
 class TokenCounter:
@@ -62,8 +62,10 @@ class TokenCounter:
 
 def _count(tokenizer: Any, texts: Sequence[str]) -> Counter[int]:
     found: Counter[int] = Counter()
-    for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-        found.update(encoding.ids)
+    for start in range(0, len(texts), _TOGETHER):
+        some = texts[start : start + _TOGETHER]
+        for encoding in tokenizer.encode_batch_fast(some, add_special_tokens=False):
+            found.update(encoding.ids)
     return found
 
 
