@@ -83,13 +83,13 @@ def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
     for reason, count in sorted(chosen.kept.items(), key=lambda item: -item[1]):
         table.add_row(reason, f"{count:,}")
     yield table
-    yield from _not_dropped(chosen.not_dropped)
+    yield from _describe_not_dropped(chosen.not_dropped)
     if chosen.saved:
         rows = chosen.saved
         size = f"{format_bytes(abs(rows.bytes))} and {format_count(abs(rows.parameters), 'parameter')}"
         less = "less" if rows.bytes >= 0 else "more"
         yield f"rows: {rows.rows_before:,}, {rows.rows_after:,} afterwards; {size} {less}"
-    yield from _held_out(chosen.held_out, "; all others are tokenized as before")
+    yield from _describe_held_out(chosen.held_out, "; all others are tokenized as before")
 
 
 def replacement_content(replaced: ReplacedTokens) -> dict[str, Any]:
@@ -113,14 +113,14 @@ def replacement_text(replaced: ReplacedTokens) -> Iterator[RenderableType]:
     yield f"wrote {replaced.path}: {format_count(replaced.replaced, 'token')} give their ids and rows to new ones"
     files = f"{replaced.tokens_file.name} lists those that go, {replaced.merges_file.name} the merges of the new ones"
     yield f"{files}; {replaced.reasons_file.name} says why the others stay"
-    yield from _not_dropped(replaced.not_dropped)
+    yield from _describe_not_dropped(replaced.not_dropped)
     if replaced.replaced < replaced.wanted:
         yield f"fewer than {replaced.wanted:,}: the corpus has no more merges"
     yield f"rows: {replaced.rows:,}, as before"
-    yield from _held_out(replaced.held_out, "; the tokens of all others stay or are joined")
+    yield from _describe_held_out(replaced.held_out, "; the tokens of all others stay or are joined")
 
 
-def _held_out(held_out: CorpusGrowth, others: str) -> Iterator[RenderableType]:
+def _describe_held_out(held_out: CorpusGrowth, others: str) -> Iterator[RenderableType]:
     held = held_out.whole
     if not held.tokens_before:
         yield "no file of the corpus has ten texts: nothing was held out to measure what the migration costs"
@@ -130,7 +130,7 @@ def _held_out(held_out: CorpusGrowth, others: str) -> Iterator[RenderableType]:
     yield from growth_table(held_out)
 
 
-def _not_dropped(reasons: Mapping[Reason, int]) -> Iterator[str]:
+def _describe_not_dropped(reasons: Mapping[Reason, int]) -> Iterator[str]:
     if reasons:
         each = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
         yield f"not dropped, since they have to stay: {format_count(sum(reasons.values()), 'token')} ({each})"
