@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from in_process import Here
 from making import WORDS, tokenizer_json
 from real_tokenizers import real
+from safetensors.numpy import save_file
 from shared_models import SharedModel, shared_model
 from test_adapters import Pair, pair
 from workspaces import image
@@ -32,8 +33,11 @@ from tokmigrate.init.strategies import StoredWeights
 from tokmigrate.model.documents.reading import read_tokenizer_files
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import Made
+from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.tokenizer.token_meaning import Spelling, match_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, letters_of_bytes
+from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows
+from tokmigrate.model.weights.undertrained import find_undertrained
 from tokmigrate.revision.history import History
 from tokmigrate.vocabulary.row_edit import Side
 
@@ -120,6 +124,21 @@ def test_a_second_spelling_of_a_token_is_a_copy(model: SharedModel) -> None:
     assert (rows[letter] == rows[byte]).all()
     assert (rows[letter] == was["lm_head.weight"][old.ids["A"]]).all()
     assert (rows[new.ids["<0xE2>"]] == was["lm_head.weight"][old.ids[letters_of_bytes(b"\xe2")]]).all()
+
+
+def test_a_token_at_an_id_with_a_new_row_is_not_a_renamed_one(model: SharedModel) -> None:
+    old, new = tokenizer_of(model), give(model)
+    model.write(MEAN)
+    changes = plan(model.workspace, model.entry).tokens
+    for change in changes:
+        if change.old_token is not None and change.token is not None:
+            assert change.row == "kept"
+    assert {change.token for change in changes if change.old_token is None} >= {"zebra", "quagga"}
+    upgrade(model.workspace, model.entry)
+    renamed = {event.old_token: event.token for event in model.events() if event.event == "renamed"}
+    assert not renamed
+    added = {event.token for event in model.events() if event.event == "added"}
+    assert added == {token for token in new.ids if token not in old.ids}
 
 
 def test_new_rows_are_the_sums_of_the_file(model: SharedModel) -> None:
@@ -300,6 +319,10 @@ def test_coefficients_are_read_as_written(terms: dict[int, Any]) -> None:
         read.check_sources({**texts, other: "other"})
 
 
+def open_rows(path: Path, shape: tuple[int, ...]) -> TensorRows:
+    return TensorRows(path, read_header(path).data_start, Geometry.of(shape, "F64", 0), "F64")
+
+
 def byte_level(texts: Sequence[bytes]) -> Tokenizer:
     document = tokenizer_json(specials=(), words=())
     document["model"]["vocab"] |= {letters_of_bytes(text): 256 + place for place, text in enumerate(texts)}
@@ -406,3 +429,21 @@ def test_what_is_learned_is_applied(tmp_path: Path, method: str) -> None:
 
 
 SIDES: dict[str, Side] = {"model.embed_tokens.weight": "input", "lm_head.weight": "output"}
+
+
+def test_rows_like_those_that_are_never_trained_are_undertrained(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(SMALL)
+    size = tokenizer.highest + 11
+    random = np.random.default_rng(3)
+    start = random.standard_normal(24)
+    values = random.standard_normal((size, 24))
+    never = [*range(size - 10, size), *(tokenizer.ids[letters_of_bytes(bytes([octet]))] for octet in (0xC0, 0xFE))]
+    hardly = [tokenizer.ids[token] for token in ("z", "q", "\u0120the")]
+    values[[*never, *hardly]] = start + 0.01 * random.standard_normal((len(never) + 3, 24))
+    values[tokenizer.ids["b"]] = -0.01 * start
+    save_file({"rows": values}, tmp_path / "rows.safetensors")
+    with open_rows(tmp_path / "rows.safetensors", values.shape) as rows:
+        tied, untied = (find_undertrained(rows, tokenizer, are_tied=are_tied) for are_tied in (True, False))
+    assert {*never, *hardly} <= tied < untied
+    assert tokenizer.ids["b"] in untied - tied
+    assert len(untied) < 0.2 * size

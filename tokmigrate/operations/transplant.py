@@ -48,6 +48,7 @@ from tokmigrate.operations.row_changes import (
 from tokmigrate.vocabulary.ids import Renumbering, count
 from tokmigrate.vocabulary.row_edit import RowEdit, Side
 
+_DIGITS = "1234567"
 _SIDES: tuple[Side, Side] = ("input", "output")
 _TEMPLATES = ("chat_template", "response_template")
 _OF_THE_MODEL = ("model_max_length",)
@@ -62,11 +63,15 @@ class Transplant(Operation):
     Special tokens are matched by role, then by text. If the new vocabulary has a second spelling of a token, its row is
     a copy. Rows of all other tokens are the sums that `coefficients` gives, or are initialised by `init`.
 
+    There is a row for each id of the new tokenizer; `resize_vocab` behind it adds spare ones.
+
     The files of the tokenizer become those of the other one; `model_max_length` stays. Ids in config.json and
     generation_config.json follow by role, so the new tokenizer must have a token for each role that they name.
     """
 
     name: ClassVar[str] = "transplant"
+    # No token is compared with one of another tokenizer.
+    keeps_reachable: ClassVar[bool] = True
 
     tokenizer: str = Field(
         min_length=1, description="A directory with the files of the new tokenizer, relative to the migration."
@@ -133,9 +138,11 @@ class Transplant(Operation):
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         lost = count(after.edit.find_lost_rows()) - count(before.edit.find_lost_rows())
         old, new = len(before.tokenizer.ids), len(after.tokenizer.ids)
+        digits = [len(state.tokenizer.pieces(_DIGITS)) for state in (before, after)]
+        numbers = "" if digits[0] == digits[1] else ", numbers in other groups of digits"
         return Risk.breaking(
             f"another tokenizer, with {format_count(new, 'token')} instead of {old:,}: {format_count(lost, 'row')} will"
-            " be lost, and tokenized data will mean something else"
+            f" be lost, and text is tokenized differently{numbers}"
         )
 
     def token_changes(self) -> TokenChanges | None:
