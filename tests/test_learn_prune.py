@@ -19,9 +19,11 @@ from random_bpe import random_bpes
 from real_tokenizers import CHATML_TEMPLATE, available, real
 from shared_models import SharedModel, shared_model
 
+from tokmigrate.commands import kept_counts, token_selection
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.tokenizer.tokenizer_json import merges_of
+from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.token_choice import Wanted, choose_tokens
 from tokmigrate.operations.token_closure import MergeTrees
 from tokmigrate.state.rows import TokenEventType
@@ -271,3 +273,35 @@ def test_new_tokens_take_the_rows_of_others(tmp_path: Path, corpus: Path, name: 
             assert new.encode(line, add_special_tokens=False).ids == judge.encode(line), line
     model.down()
     assert model.bytes() == before
+
+
+def test_another_choice_is_made_without_counting_again(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = shared_model(tmp_path / "w", BPE[0])
+    counted: list[str] = []
+
+    def count(question: str, *request: Any) -> dict[str, Any]:
+        counted.append(question)
+        return stream_worker(question, *request)
+
+    monkeypatch.setattr(token_selection, "stream_worker", count)
+    monkeypatch.setattr(kept_counts, "_RACY_NS", 0)
+
+    def choose(tokens: int) -> tuple[dict[str, Any], list[str]]:
+        told = learn(model, "prune", corpus, "--tokens", str(tokens))
+        listed = [Path(told[file]).read_text("utf-8") for file in ("keep_file", "reasons_file")]
+        for file in (model.root / "migrations").glob("*learned*"):
+            file.unlink()
+        return told, listed
+
+    first = choose(4_000)
+    assert choose(3_000) != first
+    assert choose(4_000) == first
+    assert counted == ["count_tokens"]
+    (model.root / ".tokmigrate" / "counts.json").write_bytes(b'{"digest": 1')
+    assert choose(4_000) == first
+    assert len(counted) == 2
+    corpus.write_text(f"{CODE}\nanother line", "utf-8")
+    choose(4_000)
+    assert len(counted) == 3

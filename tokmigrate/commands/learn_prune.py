@@ -93,7 +93,7 @@ def learn_removal(
     state = state_without_weights(side.documents, 0)
     known = state.tokenizer.ids
     with report_activity(on_progress, side.name, "learning from the corpus", 2 * corpus.size) as count_bytes:
-        counted = count_tokens(side.name, state, corpus, selection, count_bytes)
+        counted = count_tokens(workspace, side.name, state, corpus, selection, count_bytes)
         kept = counted.choose(wanted)
         name = file_name(workspace, message, ".keep.json")
         listed = json.dumps(sorted(kept, key=known.__getitem__), indent=0, ensure_ascii=False) + "\n"

@@ -80,7 +80,7 @@ def learn_replacement(
     if model_kind(side.documents[FILE]) != "BPE":
         raise UsageError("only a BPE learns merges", where=side.name, hint="use `learn prune` without --replace")
     with report_activity(on_progress, side.name, "learning from the corpus", corpus.size) as count_bytes:
-        counted = count_tokens(side.name, state, corpus, selection, count_bytes)
+        counted = count_tokens(workspace, side.name, state, corpus, selection, count_bytes)
     swap = _find_swap(workspace, counted, corpus, tokens, message, on_progress)
     after = state
     for operation, (name, text) in zip(swap.operations, swap.files, strict=True):

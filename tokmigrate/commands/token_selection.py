@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from tokmigrate.commands.kept_counts import describe_counting, keep_counts, read_counts
 from tokmigrate.errors import UsageError
 from tokmigrate.files import read_file
 from tokmigrate.model.documents.chat_template import find_literals, read_chat_templates
@@ -19,6 +21,7 @@ from tokmigrate.operations.token_checks import id_of
 from tokmigrate.operations.token_choice import Reason, Wanted, choose_tokens
 from tokmigrate.operations.token_lists import read_tokens
 from tokmigrate.operations.token_patterns import find_matches, is_pattern
+from tokmigrate.settings import Workspace
 
 CHAT_ROLES = ("system", "user", "assistant", "tool", "developer")
 """The roles that a chat template writes for a message without naming them."""
@@ -97,9 +100,16 @@ class CountedTokens:
 
 
 def count_tokens(
-    name: str, state: ModelState, corpus: Corpus, selection: Selection, count_bytes: Callable[[int], None]
+    workspace: Workspace,
+    name: str,
+    state: ModelState,
+    corpus: Corpus,
+    selection: Selection,
+    count_bytes: Callable[[int], None],
 ) -> CountedTokens:
     """Count the tokens of a corpus, and find those that a user names.
+
+    The counts are kept in the workspace, for the next command with the same tokenizer and corpus.
 
     Args:
         count_bytes: What hears how many more bytes are read.
@@ -111,12 +121,27 @@ def count_tokens(
     """
     stay = _find_staying(state, selection)
     drop = frozenset(token for word in selection.drop for token in _select(state, word))
-    request = {"files": corpus.request(), "document": state.documents[FILE]}
-    learned = stream_worker("count_tokens", request, count_bytes, state.traits.worker)
+    learned = _count(workspace, state, corpus, count_bytes)
     if not learned["counts"]:
         raise UsageError("the corpus has no text", where=corpus.name, hint="name files with text")
     counts = {state.tokenizer.texts[number]: occurrences for number, occurrences in learned["counts"]}
     return CountedTokens(name, state, counts, stay, drop, learned["text_bytes"])
+
+
+def _count(
+    workspace: Workspace, state: ModelState, corpus: Corpus, count_bytes: Callable[[int], None]
+) -> Mapping[str, Any]:
+    """Return the answer of the counting worker, or the same from the last command."""
+    digest = describe_counting(corpus, state.documents[FILE])
+    kept = None if digest is None else read_counts(workspace, digest)
+    if kept is not None:
+        count_bytes(corpus.size)
+        return kept
+    request = {"files": corpus.request(), "document": state.documents[FILE]}
+    learned = stream_worker("count_tokens", request, count_bytes, state.traits.worker)
+    if digest is not None:
+        keep_counts(workspace, digest, learned)
+    return learned
 
 
 def _find_staying(state: ModelState, selection: Selection) -> dict[str, Reason]:
