@@ -447,3 +447,16 @@ def test_rows_like_those_that_are_never_trained_are_undertrained(tmp_path: Path)
     assert {*never, *hardly} <= tied < untied
     assert tokenizer.ids["b"] in untied - tied
     assert len(untied) < 0.2 * size
+
+
+def test_a_python_migration_names_the_directory_among_its_files(model: SharedModel) -> None:
+    give(model)
+    fields = "tokenizer='donor', init={'strategy': 'mean'}, template='donor', acknowledge='breaking'"
+    text = "revision = 'aaaaaaaaaaaa'\nfiles = [{files}]\ndef upgrade(op):\n    op.transplant({fields})\n"
+    path = model.root / "migrations" / "0001_donor.py"
+    path.write_text(text.format(files="", fields=fields), "utf-8")
+    with pytest.raises(OperationError, match="does not declare the file 'donor/'"):
+        upgrade(model.workspace, model.entry)
+    path.write_text(text.format(files="'donor/'", fields=fields), "utf-8")
+    upgrade(model.workspace, model.entry)
+    assert tokenizer_of(model).ids == Tokenizer(SMALL).ids
