@@ -11,7 +11,7 @@ from typing import Any
 
 from tokmigrate.commands.kept_counts import describe_counting, keep_counts, read_counts
 from tokmigrate.errors import UsageError
-from tokmigrate.files import read_file
+from tokmigrate.files import exists, read_file
 from tokmigrate.model.documents.chat_template import find_literals, read_chat_templates
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
@@ -169,6 +169,9 @@ def _select(state: ModelState, word: str) -> tuple[str, ...]:
     """Return the tokens that a word of the command line names: a pattern, or a file with a token in each line."""
     if is_pattern(word):
         return find_matches(state, word)
+    if not exists(Path(word)):
+        hint = "patterns begin with re:, script: or preset:"
+        raise UsageError(f"'{word}' is neither a file with tokens nor a pattern", hint=hint)
     tokens = read_tokens(word, read_file(Path(word)))
     for token in tokens:
         id_of(state, token)
