@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_process import Here
-from making import WORDS, tokenizer_json
+from making import WORDS, llama, tokenizer_json, workspace
 from real_tokenizers import real
 from safetensors.numpy import save_file
 from shared_models import SharedModel, shared_model
@@ -460,3 +460,20 @@ def test_a_python_migration_names_the_directory_among_its_files(model: SharedMod
     path.write_text(text.format(files="'donor/'", fields=fields), "utf-8")
     upgrade(model.workspace, model.entry)
     assert tokenizer_of(model).ids == Tokenizer(SMALL).ids
+
+
+def test_transformers_reads_the_new_tokenizer_and_the_old_one_again(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m", dtype="float32")
+    before = image(model)
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [TO_MISTRAL]}])
+    shutil.copytree(real("mistral-chat"), made.workspace.migrations / "donor")
+    upgrade(made.workspace, made.entry("m"))
+    settings = json.loads((model / "tokenizer_config.json").read_text("utf-8"))
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    downgrade(made.workspace, made.entry("m"), "base")
+    assert image(model) == before
+
+
+TO_MISTRAL = {
+    "transplant": {"tokenizer": "donor", "init": {"strategy": "subtokens"}, "acknowledge": "breaking"},
+}

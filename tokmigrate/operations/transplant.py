@@ -18,6 +18,7 @@ from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.chat_template import find_in_templates
 from tokmigrate.model.documents.config_fields import role_of, shape_of, with_sizes
 from tokmigrate.model.documents.declared import Documents, read_declared_roles
+from tokmigrate.model.documents.pipeline_overrides import with_the_file_read
 from tokmigrate.model.documents.reading import TOKENIZER_FILES, parse_document
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.slow_tokenizer_files import list_slow_files
@@ -36,7 +37,7 @@ from tokmigrate.model.references.config_references import with_ids_of_config
 from tokmigrate.model.references.references import ids_by_field, with_defaults_written
 from tokmigrate.model.references.token_texts import SKIPPED, find_named_tokens, find_skipped_words
 from tokmigrate.model.tokenizer.token_meaning import Spelling, match_tokens
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, view
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, SECTIONS, Tokenizer, view
 from tokmigrate.operations.operation import Context, Operation, Risk, TokenChanges
 from tokmigrate.operations.row_changes import (
     MEAN,
@@ -130,6 +131,9 @@ class Transplant(Operation):
         after = _with_tokenizer(
             _with_references(state, match, renumbering, donor.tokenizer), donor.documents, self.template
         )
+        for section in SECTIONS:
+            if after.documents[FILE].get(section) != state.documents[FILE].get(section):
+                after = with_the_file_read(after, section)
         kept = {new: old for old, new in match.kept.items()}
         recipes = self._recipes(state, context, match, [number for number in range(size) if number not in kept])
         rows = (kept[number] if number in kept else recipes[number] for number in range(size))

@@ -79,6 +79,11 @@ def _describe(tokenizer: _Library | _PythonCode) -> dict[str, Any]:
     }
 
 
+_FIRST, _SECOND = ({"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB"))
+_NOTHING = {"type": "TemplateProcessing", "single": [_FIRST], "pair": [_FIRST, _SECOND], "special_tokens": {}}
+"""A post-processor that does what none does; transformers makes it where a file has none."""
+
+
 class _Library:
     """A tokenizer of the tokenizers library."""
 
@@ -103,6 +108,7 @@ class _Library:
         # One that is Python code cannot be written.
         except Exception:
             written = type(part).__name__
+        written = None if written == _NOTHING else written
         return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
 
