@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.apply.undo_record import Undo, keep, read_undo_record
 from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.formats import FileFormat, check_version
+from tokmigrate.init.coefficients import write_coefficients
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.vocabulary.row_edit import RowEdit
 
@@ -192,6 +194,16 @@ def export(place: Here) -> None:
     (place.root / "ledger.jsonl").write_text('{"format": 99, "ledger": "x"}\n', "utf-8")
 
 
+def coefficients(place: Here) -> None:
+    folder = place.root / "migrations"
+    shutil.copytree(place.root / "m", folder / "donor")
+    data = write_coefficients({"input": {0: ([1], [1.0])}}, {1: "b"}, {"format": 99})
+    (folder / "c.safetensors").write_bytes(data)
+    operation = "transplant: {tokenizer: donor, coefficients: c.safetensors, acknowledge: breaking}"
+    head = f"format: 1\nrevision: dddddddddddd\ndown_revision: {THIRD}\nmessage: Take it\n"
+    (folder / "0004_take_it.yaml").write_text(f"{head}operations:\n  - {operation}\n", "utf-8")
+
+
 NEWER: list[tuple[FileFormat, Callable[[Here], None], tuple[str, ...], int]] = [
     (formats.SETTINGS, edit("tokmigrate.yaml", lambda held: held.replace("format: 1", "format: 99")), ("status",), 2),
     (formats.MIGRATION, edit("migrations/0003_add_more.yaml"), ("status",), 2),
@@ -208,6 +220,7 @@ NEWER: list[tuple[FileFormat, Callable[[Here], None], tuple[str, ...], int]] = [
     (formats.UNDO_RECORD, undo_record, ("downgrade", "base"), 1),
     (formats.PLAN_FILE, edit("plan.json"), ("upgrade", "--plan", "plan.json"), 4),
     (formats.LEDGER_EXPORT, export, ("import", "ledger.jsonl"), 4),
+    (formats.COEFFICIENTS, coefficients, ("plan",), 4),
 ]
 
 

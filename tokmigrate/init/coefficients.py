@@ -16,6 +16,7 @@ import numpy as np
 from blake3 import blake3
 
 from tokmigrate.errors import OperationError
+from tokmigrate.formats import COEFFICIENTS, check_version
 from tokmigrate.init.rows import SideInit
 from tokmigrate.init.strategies import StoredWeights
 from tokmigrate.model.formats.dtype import Matrix
@@ -110,7 +111,11 @@ def write_coefficients(sides: Mapping[Side, Terms], texts: Mapping[int, str], sa
         arrays[f"{side}.rows"] = np.concatenate([np.asarray(rows, "<i4") for rows, _ in sums])
         arrays[f"{side}.weights"] = np.concatenate([np.asarray(weights, "<f4") for _, weights in sums])
     used = np.unique(np.concatenate([arrays[f"{side}.rows"] for side in sides])).tolist()
-    metadata = {_KEY: json.dumps({**said, "sources": digest_tokens(texts, used)}, ensure_ascii=False)}
+    metadata = {
+        _KEY: json.dumps(
+            {"format": COEFFICIENTS.version, **said, "sources": digest_tokens(texts, used)}, ensure_ascii=False
+        )
+    }
     names = {dtype: name for name, dtype in _DTYPES.items()}
     tensors = [(name, names[array.dtype.newbyteorder("<").str], array.shape) for name, array in arrays.items()]
     header = encode_header(tensors, metadata, _DATA_START)
@@ -123,10 +128,12 @@ def read_coefficients(path: str, data: bytes) -> Coefficients:
     Raises:
         WeightsError: It is no safetensors file.
         OperationError: It holds something else than coefficients, or numbers that are not finite.
+        FormatError: A newer version of tokmigrate wrote it.
     """
     header = parse_header(data, len(data), path)
     try:
         said = json.loads((header.metadata or {})[_KEY])
+        check_version(COEFFICIENTS, said["format"], path)
         tokens = _read(header, data, "tokens").astype(np.int64)
         there = {entry.name for entry in header.entries}
         sides = {side: _read_side(header, data, side) for side in _SIDES if f"{side}.ends" in there}
