@@ -477,3 +477,20 @@ def test_transformers_reads_the_new_tokenizer_and_the_old_one_again(tmp_path: Pa
 TO_MISTRAL = {
     "transplant": {"tokenizer": "donor", "init": {"strategy": "subtokens"}, "acknowledge": "breaking"},
 }
+
+
+def test_a_tokenizer_without_new_tokens_needs_no_coefficients(model: SharedModel, tmp_path: Path) -> None:
+    donor = tmp_path / "donor"
+    donor.mkdir()
+    document = tokenizer_json(specials=(END,), words=())
+    (donor / "tokenizer.json").write_text(json.dumps(document), "utf-8")
+    roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END)
+    (donor / "tokenizer_config.json").write_text(json.dumps(roles), "utf-8")
+    told = Here(model.root).run(
+        "learn", "transplant", "--donor", str(donor), "--method", "subtokens", "--template", "donor", "-m", "Bytes"
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "257 tokens keep their rows, 0 get a sum of rows" in told.stdout
+    assert not list((model.root / "migrations").glob("*.safetensors"))
+    upgrade(model.workspace, model.entry)
+    assert tokenizer_of(model).ids == Tokenizer(document).ids

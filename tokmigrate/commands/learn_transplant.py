@@ -46,7 +46,8 @@ class LearnedTransplant:
     """Coefficients for the tokens of another tokenizer, and the migration that takes it.
 
     Args:
-        path: The migration; `coefficients`, of `size` bytes, and the directory `tokenizer` are beside it.
+        path: The migration; `coefficients`, of `size` bytes, and the directory `tokenizer` are beside it; without new
+            rows there are no coefficients.
         kept: How many tokens keep a row; `copied` how many are second spellings of one.
         new: How many get a row that is a sum.
         left_out: How many shared tokens are under-trained, and in no sum; None where the method asks nothing of that.
@@ -54,7 +55,7 @@ class LearnedTransplant:
     """
 
     path: Path
-    coefficients: Path
+    coefficients: Path | None
     size: int
     tokenizer: Path
     kept: int
@@ -126,28 +127,36 @@ def learn_transplant(
                 matrix = _find_matrix(snapshot, which)
                 if matrix is not None:
                     atoms, targets = (_read_rows(snapshot, matrix, numbers) for numbers in (in_order, left))
-                    said[f"{which}_rows"] = blake3(atoms.tobytes() + targets.tobytes()).hexdigest()[:32]
+                    said[f"{which}_rows"] = _digest(atoms, targets)
                     found = _approximate(atoms, targets, most, count_bytes)
                     source = np.array([shared[number] for number in in_order])
                     sides[which] = {n: (source[places], held) for n, (places, held) in zip(left, found, strict=True)}
                     error[which] = _measure_error(atoms, targets, found)
     copies: Terms = {number: ([row], [1.0]) for number, row in match.copied.items()}
-    data = write_coefficients(
-        {which: {**terms, **copies} for which, terms in sides.items()}, state.tokenizer.texts, said
-    )
-    operation = kind.model_validate({"tokenizer": folder, "coefficients": name, **given, "acknowledge": "breaking"})
-    operation.with_listed({**attached, name: data}).apply(state, Context("0000"))
-    for file, contents in attached.items():
-        written = write_attachment(workspace, file, contents)
-    coefficients = write_attachment(workspace, name, data)
+    if left or copies:
+        terms = {which: {**held, **copies} for which, held in sides.items()}
+        attached[name] = write_coefficients(terms, state.tokenizer.texts, said)
+        fields = {"tokenizer": folder, "coefficients": name, **given, "acknowledge": "breaking"}
+    operation = kind.model_validate(fields)
+    operation.with_listed(attached).apply(state, Context("0000"))
+    written = {file: write_attachment(workspace, file, contents) for file, contents in attached.items()}
     remarks = [
         f"The tokenizer of another model: {len(rows):,} tokens keep their rows, {len(match.copied):,} copy one, and"
         f" {len(left):,} get a sum of rows by {method}."
     ]
     path = write_yaml_migration(workspace, message, (operation,), remarks=remarks, models=side.models)
+    tokenizer = written[f"{folder}/{FILE}"].parent
+    size = len(attached.get(name, b""))
     return LearnedTransplant(
-        path, coefficients, len(data), written.parent, len(rows), len(match.copied), len(left), left_out, error
+        path, written.get(name), size, tokenizer, len(rows), len(copies), len(left), left_out, error
     )
+
+
+def _digest(*arrays: Matrix) -> str:
+    hasher = blake3()
+    for array in arrays:
+        hasher.update(array.reshape(-1).view(np.uint8).data)
+    return hasher.hexdigest()[:32]
 
 
 def _join_pieces(old: Tokenizer, new: Tokenizer, left: Sequence[int]) -> Terms:

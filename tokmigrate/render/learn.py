@@ -151,8 +151,8 @@ def transplant_content(learned: LearnedTransplant) -> dict[str, Any]:
 
 def transplant_text(learned: LearnedTransplant) -> Iterator[str]:
     """Yield a fitted tokenizer as lines."""
-    coefficients = f"{learned.coefficients.name} ({format_bytes(learned.size)})"
-    yield f"wrote {learned.path}, {coefficients} and {learned.tokenizer.name}"
+    coefficients = f", {learned.coefficients.name} ({format_bytes(learned.size)})" if learned.coefficients else ""
+    yield f"wrote {learned.path}{coefficients} and {learned.tokenizer.name}"
     copied = f", {learned.copied:,} copy one" if learned.copied else ""
     yield f"{format_count(learned.kept, 'token')} keep their rows{copied}, {learned.new:,} get a sum of rows"
     if learned.left_out is not None:
