@@ -25,7 +25,8 @@ _RACY_NS = 2_000_000_000
 def describe_counting(corpus: Corpus, document: Mapping[str, Any]) -> str | None:
     """Return the digest of what counts follow from: the tokenizer.json, and each file by its inode, size and times.
 
-    None where the files cannot be told from later ones: standard input, and files that were changed only just now.
+    None where the files cannot be distinguished from later ones: standard input, and files that were changed only just
+    now.
     """
     files: list[Any] = []
     for file in corpus.files:
