@@ -119,11 +119,11 @@ def main() -> None:
     parser.add_argument("--tokens", nargs="+", type=int, default=[256, 2_000])
     given = parser.parse_args()
     domain, old_text = (path.read_text("utf-8").split("\n") for path in (given.domain, given.old))
-    source = random.Random(1)  # noqa: S311 - the same strings each time
     cells = ("tokenizer", "how", "new tokens", "domain", "old text", "new boundaries", "unreachable", "SentencePiece")
     print("| " + " | ".join(cells) + " |\n" + "|---" * len(cells) + "|")
     for directory in given.tokenizers:
         old = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        source = random.Random(1)  # noqa: S311 - the same strings each time
         some = [text_of_letters(token).replace("▁", " ") for token in source.sample(sorted(old.get_vocab()), 3_000)]
         fuzz = ["".join(source.choices(some, k=source.randint(1, 8))) for _ in range(5_000)]
         fuzz += ["".join(source.choices(LETTERS, k=source.randint(1, 40))) for _ in range(5_000)]
