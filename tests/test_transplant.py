@@ -20,6 +20,7 @@ from real_tokenizers import real
 from safetensors.numpy import save_file
 from shared_models import SharedModel, shared_model
 from test_adapters import Pair, pair
+from test_whisper import make as make_whisper
 from workspaces import image
 
 from tokmigrate.commands.downgrade import downgrade
@@ -494,3 +495,16 @@ def test_a_tokenizer_without_new_tokens_needs_no_coefficients(model: SharedModel
     assert not list((model.root / "migrations").glob("*.safetensors"))
     upgrade(model.workspace, model.entry)
     assert tokenizer_of(model).ids == Tokenizer(document).ids
+
+
+def test_a_model_with_timestamps_is_refused(tmp_path: Path) -> None:
+    root = make_whisper(tmp_path).root
+    folder = root / "migrations" / "donor"
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_text(json.dumps(SMALL), "utf-8")
+    indented = "\n".join(f"  {line}" for line in MEAN.splitlines())
+    head = "format: 1\nrevision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n"
+    (root / "migrations" / "0001_m.yaml").write_text(f"{head}{indented}\n", "utf-8")
+    told = Here(root).run("plan")
+    assert told.returncode == 1
+    assert "for a timestamp by its order" in told.stderr
