@@ -94,3 +94,10 @@ def test_tokenizers_alone_are_audited_without_rows(model: SharedModel, tmp_path:
     assert found["corpus"]["unexpected"] == {"file": "../texts.txt", "text": 1}
     told = Here(model.root).run("diff", "../old", "../b", "--corpus", "../texts.txt")
     assert "../texts.txt:1 has no removed token, and is tokenized differently" in told.stdout.replace("\n", " ")
+
+
+def test_a_corpus_without_text_is_an_error(model: SharedModel, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("\n\n", "utf-8")
+    told = Here(model.root).run("diff", "../old", "m", "--corpus", "../texts.txt")
+    assert told.returncode == 2
+    assert "texts.txt: the corpus has no text" in told.stderr

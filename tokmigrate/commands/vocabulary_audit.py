@@ -11,7 +11,7 @@ import numpy as np
 
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.diff import Side
-from tokmigrate.errors import TokmigrateError
+from tokmigrate.errors import TokmigrateError, UsageError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import CONFIG, ModelState
@@ -75,8 +75,8 @@ class VocabularyAudit:
 def audit(before: Side, after: Side, corpus: Corpus, on_progress: OnProgress = no_progress) -> VocabularyAudit:
     """Return what a second model is to a first: its tokens, their rows, and how it tokenizes a corpus.
 
-    Raises UsageError where the corpus cannot be read, FileProblems where it is not text, TokenizerError where a
-    tokenizer cannot tokenize it.
+    Raises UsageError where the corpus cannot be read or has no text, FileProblems where it is not text, TokenizerError
+    where a tokenizer cannot tokenize it.
     """
     first, second = (state_without_weights(side.documents, 0) for side in (before, after))
     old, new = first.tokenizer.ids, second.tokenizer.ids
@@ -85,6 +85,8 @@ def audit(before: Side, after: Side, corpus: Corpus, on_progress: OnProgress = n
     ]
     with report_activity(on_progress, after.name, "tokenizing the corpus", corpus.size) as count_bytes:
         growth = measure_growth(before.documents[FILE], after.documents[FILE], corpus, count_bytes)
+    if not growth.groups:
+        raise UsageError("the corpus has no text", where=corpus.name, hint="name files with text")
     rows, unread = _compare_rows(before, after, kept)
     return VocabularyAudit(
         tokens_before=len(old),
