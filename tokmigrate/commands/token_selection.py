@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.commands.kept_counts import describe_counting, keep_counts, read_counts
-from tokmigrate.errors import UsageError
+from tokmigrate.errors import FileProblems, Problem, UsageError, in_one_line, suggest
 from tokmigrate.files import exists, read_file
 from tokmigrate.model.documents.chat_template import find_literals, read_chat_templates
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.model.worker.worker import stream_worker
-from tokmigrate.operations.token_checks import id_of
 from tokmigrate.operations.token_choice import Reason, Wanted, choose_tokens
 from tokmigrate.operations.token_lists import read_tokens
 from tokmigrate.operations.token_patterns import find_matches, is_pattern
@@ -25,6 +24,8 @@ from tokmigrate.settings import Workspace
 
 CHAT_ROLES = ("system", "user", "assistant", "tool", "developer")
 """The roles that a chat template writes for a message without naming them."""
+
+_NAMED = 10  # How many lines of a file that are no tokens an error names
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class CountedTokens:
 
     def count_kept_of_drop(self, kept: Mapping[str, Reason]) -> Mapping[Reason, int]:
         """Return how many of the tokens to drop stay for each reason."""
-        return Counter(kept[token] for token in self.drop if token in kept)
+        return Counter(sorted(kept[token] for token in self.drop if token in kept))
 
     def format_reasons(self, kept: Mapping[str, Reason]) -> str:
         """Return a line for each token that stays: its old id, it as JSON, how often it occurs, and the reason."""
@@ -116,8 +117,7 @@ def count_tokens(
 
     Raises:
         UsageError: The corpus has no text, or a word selects nothing.
-        FileProblems: A file of the corpus is not text, or a file with tokens is none.
-        OperationError: A token of such a file is not one of the tokenizer.
+        FileProblems: A file of the corpus is not text, or a file with tokens is none, or lists one that is unknown.
     """
     stay = _find_staying(state, selection)
     drop = frozenset(token for word in selection.drop for token in _select(state, word))
@@ -173,6 +173,16 @@ def _select(state: ModelState, word: str) -> tuple[str, ...]:
         hint = "patterns begin with re:, script: or preset:"
         raise UsageError(f"'{word}' is neither a file with tokens nor a pattern", hint=hint)
     tokens = read_tokens(word, read_file(Path(word)))
-    for token in tokens:
-        id_of(state, token)
+    missing = [(number, token) for number, token in enumerate(tokens, 1) if token not in state.tokenizer.ids]
+    if missing:
+        raise FileProblems(_describe_missing(state, word, missing))
     return tokens
+
+
+def _describe_missing(state: ModelState, file: str, missing: Sequence[tuple[int, str]]) -> Iterator[Problem]:
+    """Yield what is wrong with the first lines of a file that are no tokens, and how many more there are."""
+    for number, token in missing[:_NAMED]:
+        hint = suggest(token, state.tokenizer.ids) or "a token is written as tokenizer.json spells it"
+        yield Problem(file, number, 1, f"'{in_one_line(token)}' is not a token of this tokenizer", hint)
+    if len(missing) > _NAMED:
+        yield Problem(file, missing[_NAMED][0], 1, f"{len(missing) - _NAMED:,} more lines are not tokens of it")
