@@ -69,7 +69,7 @@ def test_the_same_merges_whatever_the_order_of_lines(tmp_path: Path) -> None:
         (["prune", "CORPUS", "--unused", "--keep", "scripts:Latin"], "patterns begin with re:, script: or preset:"),
         (["prune", "CORPUS", "--unused", "--keep-text", "BINARY"], "binary.txt: the file is not UTF-8"),
         (["prune", "missing.txt", "--unused"], "missing.txt"),
-        (["prune", "CORPUS", "--unused", "--keep", "NAMES"], "'no such token' is not a token of this tokenizer"),
+        (["prune", "CORPUS", "--unused", "--keep", "NAMES"], "names.txt:1:1: 'no such token' is not a token of this"),
         (["extend", "EMPTY", "--tokens", "5"], "no merge to learn"),
         (["prune", "CORPUS", "--unused", "--weight", "CORPUS=0"], "is no weight"),
         (["prune", "CORPUS", "--unused", "--weight", "news=2"], "it is not in the corpus"),
@@ -92,6 +92,18 @@ def test_a_refusal_writes_nothing(tmp_path: Path, corpus: Path, words: list[str]
     assert told.returncode in (1, 2)
     assert message in told.stderr
     assert not [path for path in (model.root / "migrations").iterdir() if path.name.startswith("0001")]
+
+
+def test_no_file_stays_beside_a_migration_that_is_not_written(tmp_path: Path, corpus: Path) -> None:
+    model = shared_model(tmp_path / "w", BPE[0])
+    left = model.root / "migrations" / "0001_learned.reasons.tsv"
+    left.write_text("left by a crash", "utf-8")
+    told = Here(model.root).run("learn", "prune", str(corpus), "--tokens", "5000", "-m", "Learned")
+    assert told.returncode == 1
+    assert f"{left.name}: the file cannot be written: File exists" in told.stderr
+    assert "give another message" in told.stderr
+    assert [path for path in left.parent.iterdir() if path.name.startswith("0001")] == [left]
+    assert left.read_text("utf-8") == "left by a crash"
 
 
 @pytest.mark.parametrize("name", OTHER)

@@ -23,7 +23,7 @@ from tokmigrate.operations.extend_vocab import SUBTOKENS, Reuse, reachable_merge
 from tokmigrate.operations.operation import Context
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
-from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
+from tokmigrate.revision.new_file import file_name, write_yaml_migration
 from tokmigrate.settings import Workspace
 from tokmigrate.vocabulary.scripts import resolve_script
 
@@ -120,10 +120,12 @@ def learn_extension(
         f"Learned from {format_bytes(learned.text_bytes)} of text. What was held out of it has"
         f" {held.tokens_before:,} tokens, and {held.tokens_after:,} with these {len(learned.saved):,} merges."
     ]
-    merges_file = write_attachment(workspace, name, text)
-    path = write_yaml_migration(workspace, message, (operation,), remarks=remarks, models=side.models)
+    path = write_yaml_migration(
+        workspace, message, (operation,), remarks=remarks, models=side.models, attachments={name: text}
+    )
     new_tokens = len(after.tokenizer.ids) - len(state.tokenizer.ids)
-    return LearnedMerges(path, merges_file, new_tokens, learned.text_bytes, held_out, tuple(learned.saved.values()))
+    merges_file, saved = path.parent / name, tuple(learned.saved.values())
+    return LearnedMerges(path, merges_file, new_tokens, learned.text_bytes, held_out, saved)
 
 
 @dataclass(frozen=True)

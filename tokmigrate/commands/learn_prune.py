@@ -23,7 +23,7 @@ from tokmigrate.operations.operation import Context, Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.operations.token_choice import Reason, Wanted
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
-from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
+from tokmigrate.revision.new_file import file_name, write_yaml_migration
 from tokmigrate.settings import Workspace
 
 
@@ -86,8 +86,7 @@ def learn_removal(
 
     Raises:
         UsageError: The corpus has no text, a word selects nothing, too few tokens are wanted, or nothing is removed.
-        FileProblems: A file of the corpus is not text, or a file with tokens is none.
-        OperationError: A token of such a file is not one of the tokenizer.
+        FileProblems: A file of the corpus is not text, or a file with tokens is none, or lists one that is unknown.
         VerificationError: Text without removed tokens is tokenized differently.
     """
     state = state_without_weights(side.documents, 0)
@@ -115,15 +114,13 @@ def learn_removal(
         f"Chosen by {format_bytes(counted.text_bytes)} of text. What was held out of it has"
         f" {held.tokens_before:,} tokens, and {held.tokens_after:,} afterwards."
     ]
-    keep_file = write_attachment(workspace, name, listed)
-    reasons_file = write_attachment(
-        workspace, file_name(workspace, message, ".reasons.tsv"), counted.format_reasons(kept)
-    )
-    path = write_yaml_migration(workspace, message, operations, remarks=remarks, models=side.models)
+    reasons = file_name(workspace, message, ".reasons.tsv")
+    files = {name: listed, reasons: counted.format_reasons(kept)}
+    path = write_yaml_migration(workspace, message, operations, remarks=remarks, models=side.models, attachments=files)
     return ChosenTokens(
         path=path,
-        keep_file=keep_file,
-        reasons_file=reasons_file,
+        keep_file=path.parent / name,
+        reasons_file=path.parent / reasons,
         kept=Counter(kept.values()),
         not_dropped=counted.count_kept_of_drop(kept),
         removed=len(known) - len(kept),

@@ -22,7 +22,7 @@ from tokmigrate.operations.operation import Context, Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.operations.token_choice import Reason, Wanted
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
-from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
+from tokmigrate.revision.new_file import file_name, write_yaml_migration
 from tokmigrate.settings import Workspace
 
 
@@ -99,11 +99,14 @@ def learn_replacement(
         f"Chosen by {format_bytes(counted.text_bytes)} of text. What was held out of it has"
         f" {held.tokens_before:,} tokens, and {held.tokens_after:,} afterwards."
     ]
-    tokens_file, merges_file = (write_attachment(workspace, name, text) for name, text in swap.files)
-    reasons_file = write_attachment(
-        workspace, file_name(workspace, message, ".reasons.tsv"), counted.format_reasons(swap.kept)
+    files = {
+        **dict(swap.files),
+        file_name(workspace, message, ".reasons.tsv"): counted.format_reasons(swap.kept),
+    }
+    path = write_yaml_migration(
+        workspace, message, swap.operations, remarks=remarks, models=side.models, attachments=files
     )
-    path = write_yaml_migration(workspace, message, swap.operations, remarks=remarks, models=side.models)
+    tokens_file, merges_file, reasons_file = (path.parent / name for name in files)
     return ReplacedTokens(
         path=path,
         tokens_file=tokens_file,

@@ -31,7 +31,7 @@ from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.operations.operation import Context
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.operations.transplant import find_pieces, match_documents
-from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
+from tokmigrate.revision.new_file import file_name, write_yaml_migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.vocabulary.ids import runs
 from tokmigrate.vocabulary.row_edit import WHOLE, Side
@@ -139,16 +139,17 @@ def learn_transplant(
         fields = {"tokenizer": folder, "coefficients": name, **given, "acknowledge": "breaking"}
     operation = kind.model_validate(fields)
     operation.with_listed(attached).apply(state, Context("0000"))
-    written = {file: write_attachment(workspace, file, contents) for file, contents in attached.items()}
     remarks = [
         f"The tokenizer of another model: {len(rows):,} tokens keep their rows, {len(match.copied):,} copy one, and"
         f" {len(left):,} get a sum of rows by {method}."
     ]
-    path = write_yaml_migration(workspace, message, (operation,), remarks=remarks, models=side.models)
-    tokenizer = written[f"{folder}/{FILE}"].parent
+    path = write_yaml_migration(
+        workspace, message, (operation,), remarks=remarks, models=side.models, attachments=attached
+    )
+    coefficients = path.parent / name if name in attached else None
     size = len(attached.get(name, b""))
     return LearnedTransplant(
-        path, written.get(name), size, tokenizer, len(rows), len(copies), len(left), left_out, error
+        path, coefficients, size, path.parent / folder, len(rows), len(copies), len(left), left_out, error
     )
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -75,7 +76,7 @@ def write_yaml_migration(
     revision: str | None = None,
     remarks: Sequence[str] = (),
     models: Sequence[str] = ("*",),
-    attachments: Mapping[str, str] = MappingProxyType({}),
+    attachments: Mapping[str, str | bytes] = MappingProxyType({}),
 ) -> Path:
     """Write a YAML migration that follows the head, with its attachments and the JSON Schema beside it.
 
@@ -87,9 +88,7 @@ def write_yaml_migration(
     """
     down = _find_head(workspace, message)
     text = yaml_text(revision or new_revision_id(), down, message, operations, remarks, models)
-    for name, listed in attachments.items():
-        write_attachment(workspace, name, listed)
-    return _write(workspace, message, ".yaml", text)
+    return _write(workspace, message, ".yaml", text, attachments)
 
 
 def write_python_migration(workspace: Workspace, message: str) -> Path:
@@ -105,20 +104,34 @@ def _find_head(workspace: Workspace, message: str) -> str | None:
     return chain[-1].revision if chain else None
 
 
-def _write(workspace: Workspace, message: str, suffix: str, text: str) -> Path:
+def _write(
+    workspace: Workspace,
+    message: str,
+    suffix: str,
+    text: str,
+    attachments: Mapping[str, str | bytes] = MappingProxyType({}),
+) -> Path:
+    """Write a new migration behind its attachments, and return its path; none of them stays where one fails."""
     write_schema(workspace)
-    return write_attachment(workspace, file_name(workspace, message, suffix), text)
-
-
-def write_attachment(workspace: Workspace, name: str, contents: str | bytes) -> Path:
-    """Write a new file into the directory of migrations, and return its path; raises StorageError where it exists."""
-    path = workspace.migrations / name
+    name = file_name(workspace, message, suffix)
+    written: list[Path] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
-            file.write(contents.encode("utf-8") if isinstance(contents, str) else contents)
-    except OSError as error:
-        raise StorageError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
+        for each, contents in {**attachments, name: text}.items():
+            path = workspace.migrations / each
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                written.append(path)
+                file.write(contents.encode("utf-8") if isinstance(contents, str) else contents)
+    except BaseException as error:
+        for other in written:
+            other.unlink(missing_ok=True)
+        for folder in {other.parent for other in written} - {workspace.migrations}:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            hint = "remove it, or give another message" if isinstance(error, FileExistsError) else None
+            raise StorageError(f"the file cannot be written: {error.strerror}", where=str(path), hint=hint) from error
+        raise
     return path
 
 
