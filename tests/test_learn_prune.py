@@ -214,6 +214,17 @@ def test_no_more_tokens_are_replaced_than_the_corpus_has_merges(tmp_path: Path) 
     assert len(model.library().encode("onetwothree").ids) < len(old.encode("onetwothree").ids)
 
 
+def test_as_many_tokens_are_replaced_as_are_wanted_whatever_is_to_be_dropped(tmp_path: Path) -> None:
+    model = shared_model(tmp_path / "w", "gpt2-chatml")
+    (tmp_path / "few.txt").write_text("one two three, one two three; onetwothree\n" * 5, "utf-8")
+    drop = ("--drop", "re:^ [Gg]overn")
+    told = learn(model, "prune", tmp_path / "few.txt", "--replace", "1", *drop)
+    (gone,) = json.loads(Path(told["tokens_file"]).read_text("utf-8"))
+    assert gone.lower().startswith("ġgovern")
+    # The corpus has fewer merges than there are tokens to drop.
+    assert 0 < learn(model, "prune", tmp_path / "few.txt", "--replace", "300", "--drop", "re:^ [Gg]")["replaced"] < 100
+
+
 @pytest.mark.parametrize("name", SEVERAL_MERGES)
 def test_the_count_of_a_token_goes_to_what_it_becomes(name: str) -> None:
     document = json.loads((real(name) / "tokenizer.json").read_text("utf-8"))

@@ -145,6 +145,9 @@ def _find_swap(
     while True:
         kept = counted.choose(Wanted(tokens=len(known) - tokens))
         gone = sorted(known.keys() - kept.keys(), key=known.__getitem__)
+        if len(gone) > tokens:
+            counted = counted.drop_rarest(tokens, gone)
+            continue
         listed = json.dumps(gone, indent=0, ensure_ascii=False) + "\n"
         fields = {"tokens_file": name, "ids": "tombstone", "acknowledge": "breaking"}
         removal = operation_types()["remove_tokens"].model_validate(fields)

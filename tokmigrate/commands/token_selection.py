@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class CountedTokens:
     state: ModelState = field(repr=False)
     counts: Mapping[str, float] = field(repr=False)
     stay: Mapping[str, Reason] = field(repr=False)
-    drop: Set[str] = field(repr=False)
+    drop: frozenset[str] = field(repr=False)
     text_bytes: int
 
     def choose(self, wanted: Wanted) -> dict[str, Reason]:
@@ -82,6 +82,12 @@ class CountedTokens:
     def keep(self, tokens: Iterable[str]) -> CountedTokens:
         """Return the same where the corpus needs these tokens."""
         return replace(self, stay={**dict.fromkeys(tokens, "corpus"), **self.stay})
+
+    def drop_rarest(self, most: int, gone: Iterable[str]) -> CountedTokens:
+        """Return the same with only the rarest of the tokens to drop that go, of equal ones the highest ids."""
+        ids = self.state.tokenizer.ids
+        dropped = sorted(self.drop.intersection(gone), key=lambda token: (self.counts.get(token, 0), -ids[token]))
+        return replace(self, drop=frozenset(dropped[:most]))
 
     def count_kept_of_drop(self, kept: Mapping[str, Reason]) -> Mapping[Reason, int]:
         """Return how many of the tokens to drop stay for each reason."""

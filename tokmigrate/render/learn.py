@@ -133,7 +133,7 @@ def _describe_held_out(held_out: CorpusGrowth, others: str) -> Iterator[Renderab
 def _describe_not_dropped(reasons: Mapping[Reason, int]) -> Iterator[str]:
     if reasons:
         each = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
-        yield f"not dropped, since they have to stay: {format_count(sum(reasons.values()), 'token')} ({each})"
+        yield f"not dropped: {format_count(sum(reasons.values()), 'token')} ({each})"
 
 
 def transplant_content(learned: LearnedTransplant) -> dict[str, Any]:
