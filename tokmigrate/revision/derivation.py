@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from tokmigrate.errors import TokmigrateError
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.architecture_quirks import LANGUAGES, ordered_tail
 from tokmigrate.model.documents.chat_template import read_chat_templates
@@ -19,17 +18,17 @@ from tokmigrate.model.documents.declared import (
     read_declared_settings,
 )
 from tokmigrate.model.documents.roles import ROLES, list_specials
-from tokmigrate.model.documents.semantic_diff import canonical_part, differences
+from tokmigrate.model.documents.semantic_diff import canonical_part
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.references import map_post_processor
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Merge, Tokenizer, merges_of, model_kind
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Merge, merges_of, model_kind
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.add_words import AddWords
 from tokmigrate.operations.chat import SetChatTemplate
 from tokmigrate.operations.extend_vocab import SUBTOKENS, ExtendVocab
 from tokmigrate.operations.move_tokens import MoveTokens
-from tokmigrate.operations.operation import Context, NewToken, Operation, RiskLevel
+from tokmigrate.operations.operation import Context, NewToken, Operation
 from tokmigrate.operations.padding_and_truncation import STRATEGIES, SetPadding, SetTruncation
 from tokmigrate.operations.pipeline import SetDecoder, SetNormalizer, SetPostProcessor, SetPreTokenizer
 from tokmigrate.operations.remove_tokens import RemoveTokens
@@ -38,75 +37,12 @@ from tokmigrate.operations.row_operations import ResizeVocab
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.operations.set_token_flags import SetTokenFlags
 from tokmigrate.operations.token_lists import LONG
+from tokmigrate.revision.draft import Draft
 from tokmigrate.vocabulary.ids import AddedToken, tombstone
 
 _SUBTOKENS = InitSpec.model_validate(SUBTOKENS)
 _PARTS: tuple[type[Operation], ...] = (SetNormalizer, SetPreTokenizer, SetDecoder)
 _STRATEGIES = {in_file: name for name, in_file in STRATEGIES.items()}
-
-
-class Draft:
-    """The state that has been reached, the tokenizer that is wanted, and the operations so far."""
-
-    def __init__(self, state: ModelState, wanted: Documents, context: Context) -> None:
-        self.state = state
-        self.documents = wanted
-        self.target = Tokenizer(wanted[FILE])
-        self.operations: list[Operation] = []
-        self.refused: list[str] = []
-        self._context = context
-
-    def add_if_nearer(self, *operations: Operation) -> None:
-        """Add operations if they can be applied and leave fewer differences."""
-        states = [self.state]
-        for operation in operations:
-            reached = self.try_apply(operation, states[-1])
-            if reached is None:
-                return
-            states.append(reached)
-        if self._distance(states[-1]) < self._distance(self.state):
-            for operation, reached in zip(operations, states[1:], strict=True):
-                self.add(operation, reached)
-
-    def add_if_possible(self, operation: Operation) -> bool:
-        """Add an operation if it can be applied, also where ids will be right only when tokens have moved."""
-        reached = self.try_apply(operation)
-        if reached is not None:
-            self.add(operation, reached)
-        return reached is not None
-
-    def try_apply(self, operation: Operation, state: ModelState | None = None) -> ModelState | None:
-        """Return the state after an operation, None with the reason noted where it cannot be applied."""
-        try:
-            return operation.apply(state or self.state, self._context)
-        except TokmigrateError as error:
-            self.refused.append(f"{operation.name}: {error.message}")
-            return None
-
-    def add(self, operation: Operation, reached: ModelState) -> None:
-        """Add an operation that leads to the state `reached`."""
-        # The reader of the derived migration sees that the other tokenizer breaks with this one.
-        if operation.risk(self.state, reached).level is RiskLevel.BREAKING:
-            operation = operation.model_copy(update={"acknowledge": "breaking"})
-        self.state = reached
-        self.operations.append(operation)
-
-    def _distance(self, state: ModelState) -> int:
-        return len(differences(state.documents, self.documents))
-
-    @property
-    def ids(self) -> Mapping[str, int]:
-        return self.state.tokenizer.ids
-
-    @property
-    def lost(self) -> dict[str, int]:
-        """The tokens that the other tokenizer does not have, with their ids, in rising order."""
-        ordered = sorted(self.ids.items(), key=lambda item: item[1])
-        return {content: number for content, number in ordered if content not in self.target.ids}
-
-    def read_both(self, read: Callable[..., Any], *more: Any) -> tuple[Any, Any]:
-        """Return what `read` finds in the files as they are, and in those that are wanted."""
-        return read(self.state.documents, *more), read(self.documents, *more)
 
 
 def derive(before: ModelState, after: Documents, revision: str) -> Draft:
