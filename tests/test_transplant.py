@@ -28,13 +28,12 @@ from tokmigrate.commands.plan import plan
 from tokmigrate.commands.stamp import stamp_model
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import FileProblems, OperationError
-from tokmigrate.init.coefficients import Sum, read_coefficients, write_coefficients
+from tokmigrate.init.coefficients import StoredWeights, Sum, read_coefficients, write_coefficients
 from tokmigrate.init.matching_pursuit import approximate
-from tokmigrate.init.strategies import StoredWeights
 from tokmigrate.model.documents.reading import read_tokenizer_files
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import Made
-from tokmigrate.model.formats.safetensors_header import read_header
+from tokmigrate.model.formats.safetensors_header import encode_header, read_header
 from tokmigrate.model.tokenizer.token_meaning import Spelling, match_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, letters_of_bytes
 from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows
@@ -300,6 +299,20 @@ def test_a_token_without_coefficients_is_named(model: SharedModel) -> None:
     (model.root / "migrations" / "c.safetensors").write_bytes(data)
     with pytest.raises(OperationError, match=f"no coefficients for 1 token: '{re.escape(new.texts[last])}'"):
         model.migrate(SUMS)
+
+
+def test_coefficients_of_an_id_without_a_token_are_refused(model: SharedModel) -> None:
+    new = give(model)
+    data = write_coefficients({"input": {9999: ([1], [1.0])}}, tokenizer_of(model).texts, {"donor": new.fingerprint})
+    (model.root / "migrations" / "c.safetensors").write_bytes(data)
+    with pytest.raises(OperationError, match="are not those of the tokenizer in donor"):
+        model.migrate(SUMS)
+
+
+@pytest.mark.parametrize("metadata", [{}, *({"tokmigrate": said} for said in ("x", "1", "[]", "{}", '{"format": 1}'))])
+def test_a_file_of_something_else_is_refused(metadata: dict[str, str]) -> None:
+    with pytest.raises(OperationError, match="c: the file holds no coefficients"):
+        read_coefficients("c", encode_header([], metadata, 512))
 
 
 DRAWN = st.lists(st.tuples(st.integers(0, 99), WEIGHTS), min_size=1).map(lambda pairs: tuple(zip(*pairs, strict=True)))

@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from blake3 import blake3
 
 from tokmigrate.errors import OperationError
 from tokmigrate.formats import COEFFICIENTS, check_version
+from tokmigrate.init.row_strategy import Request, RowStrategy
 from tokmigrate.init.rows import SideInit
-from tokmigrate.init.strategies import StoredWeights
+from tokmigrate.init.statistics import RowStatistics
 from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.formats.safetensors_header import Header, encode_header, parse_header
 from tokmigrate.vocabulary.row_edit import Side
@@ -38,6 +39,22 @@ _DTYPES: Mapping[str, str] = {"I32": "<i4", "I64": "<i8", "F32": "<f4", "F64": "
 _DATA_START = 512
 """Where numbers begin in a file, or whole blocks of 4096 bytes later."""
 _HINT = "write the file again with `tokmigrate learn transplant`"
+
+
+class StoredWeights(RowStrategy):
+    """A sum of rows whose weights are little-endian float64 numbers of a file, in the order of the rows."""
+
+    is_sum: ClassVar[bool] = True
+
+    strategy: Literal["weighted"]
+    path: str
+    weights: bytes
+
+    def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
+        return np.stack([request.sum_sources(np.frombuffer(self.weights, "<f8")) for request in requests])
+
+    def describe(self) -> dict[str, Any]:
+        return {"strategy": "weighted", "path": self.path}
 
 
 @dataclass(frozen=True)
@@ -140,8 +157,8 @@ def read_coefficients(path: str, data: bytes) -> Coefficients:
         is_right = bool(tokens.size) and "input" in sides
         is_right &= len(np.unique(tokens)) == len(tokens)
         is_right &= all(_is_right(side, len(tokens)) for side in sides.values())
-    except (KeyError, ValueError) as error:
-        raise OperationError(f"the file holds no coefficients: {error} is missing", where=path, hint=_HINT) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise OperationError("the file holds no coefficients", where=path, hint=_HINT) from error
     if not is_right:
         raise OperationError("the coefficients in the file do not fit its tokens", where=path, hint=_HINT)
     return Coefficients(path, said, {token: place for place, token in enumerate(tokens.tolist())}, sides)

@@ -61,6 +61,10 @@ class Request:
         """Return independent N(0, 1) numbers from the number `start` on, `(count,)`: the same on every machine."""
         return gaussian(self.seed, start, count)
 
+    def sum_sources(self, weights: Matrix) -> Matrix:
+        """Return the sum of the sources, each multiplied by its weight, `(hidden,)`."""
+        return tree_sum(self.sources * weights[:, np.newaxis], 0)
+
 
 Norm = Literal["match"]
 _NORM = (

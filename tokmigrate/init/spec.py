@@ -25,13 +25,13 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
+from tokmigrate.init.file_strategy import File
 from tokmigrate.init.row_strategy import Lookup, RowStrategy
 from tokmigrate.init.rows import SideInit
 from tokmigrate.init.strategies import (
     Average,
     Copy,
     Description,
-    File,
     Mean,
     MeanCov,
     Normal,

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_quoted
 from tokmigrate.init import InitSpec
-from tokmigrate.init.strategies import File, Subtokens
+from tokmigrate.init.file_strategy import File
+from tokmigrate.init.strategies import Subtokens
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.config_fields import with_sizes
 from tokmigrate.model.documents.state import ModelState

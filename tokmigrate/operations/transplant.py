@@ -229,7 +229,7 @@ class _Attached:
         if self.path is None or self.data is None:
             return None
         found = read_coefficients(self.path, self.data)
-        if found.said.get("donor") != self.tokenizer.fingerprint:
+        if found.said.get("donor") != self.tokenizer.fingerprint or not self.tokenizer.texts.keys() >= {*found.tokens}:
             raise OperationError(
                 f"the coefficients are not those of the tokenizer in {self.folder}",
                 where=self.path,
