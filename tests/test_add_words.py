@@ -181,6 +181,17 @@ def test_it_is_stamped_and_detected(tmp_path: Path) -> None:
     stamp_model(model.workspace, model.entry, "head")
 
 
+def test_a_word_with_an_added_token_is_refused() -> None:
+    vocabulary = [["?", 0.0], ["\u2581wor", -1.0], ["l", -2.0], ["d", -2.0], ["\u2581", -2.0]]
+    document: dict[str, Any] = {"model": {"type": "Unigram", "unk_id": 0, "vocab": vocabulary}, "version": "1.0"}
+    document["pre_tokenizer"] = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always"}
+    flags = dict.fromkeys(("special", "single_word", "lstrip", "rstrip", "normalized"), False)
+    document["added_tokens"] = [{"id": 5, "content": "ld", **flags}]
+    state = state_without_weights({"tokenizer.json": document}, 0)
+    with pytest.raises(OperationError, match="tokenized as '\u2581wor', 'ld'"):
+        AddWords(words=("\u2581world",)).apply(state, Context("0000"))
+
+
 ALPHABET = st.text("abc", min_size=1, max_size=7)
 
 

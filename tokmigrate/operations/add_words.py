@@ -114,7 +114,8 @@ def _read_words(tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, tuple[s
             part.removeprefix(prefix) if continued else part
             for part, continued in zip(parts, is_continued, strict=True)
         )
-        if _WORD_START in spelled[1:] or (prefix and not all(is_continued[1:])):
+        is_whole = all(is_continued[1:]) if prefix else _WORD_START not in spelled[1:]
+        if not is_whole or not tokenizer.added.keys().isdisjoint(parts):
             raise OperationError(f"'{word}' is not one word: it is tokenized as {format_quoted(parts, 10)}")
         if spelled != word:
             raise OperationError(f"this tokenizer spells '{word}' as '{spelled}'", hint=f"write '{spelled}'")

@@ -139,14 +139,12 @@ class ExtendVocab(TokenListOperation):
         return TokenChanges(extended=tuple(token for token in products if token in new))
 
     def expected(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
-        known = merges_of(state.documents[FILE]["model"])
-        missing = {*self.merges}.difference(known)
+        known = dict.fromkeys(merges_of(state.documents[FILE]["model"]))
+        if known.keys() >= {*self.merges}:
+            return state
         # The ids are not compared here: where merges are missing it was not applied.
-        return (
-            state.with_document(FILE, state.tokenizer.with_merges([*known, *missing], {}).document)
-            if missing
-            else state
-        )
+        merges = [*(known | dict.fromkeys(self.merges))]
+        return state.with_document(FILE, state.tokenizer.with_merges(merges, {}).document)
 
     @classmethod
     def read_items(cls, file: str, data: bytes) -> tuple[Merge, ...]:
