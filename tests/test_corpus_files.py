@@ -124,8 +124,8 @@ def lines(*said: bytes) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("name", "make", "place", "words"),
     [
-        ("a.jsonl", lines(b'{"text": "x"}', b"{'text'}"), "2:2", "the line is not JSON"),
-        ("a.jsonl", lines(b"[1]"), "1:1", "is not a JSON object"),
+        ("a.jsonl", lines(b'{"text": "x"}', b"{'text'}"), "2:2", "an object in each line"),
+        ("a.jsonl", lines(b"[1]"), "1:1", "an object in each line"),
         ("a.jsonl", lines(b"[" * 100_000), "1:1", "nested too deeply"),
         ("a.jsonl", lines(b"", b'{"txt": "x", "id": 1}'), "2:1", "no field 'text' (name another with --field: txt,"),
         ("a.jsonl", lines(b'{"text": 1}'), "1:1", "the field 'text' is not a text"),

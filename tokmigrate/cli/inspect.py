@@ -26,7 +26,7 @@ from tokmigrate.commands import diff as comparing
 from tokmigrate.commands import inspect as look
 from tokmigrate.commands import restore, vocabulary_audit
 from tokmigrate.commands import tag as tags
-from tokmigrate.errors import DriftError, UnknownNameError
+from tokmigrate.errors import DriftError, UnknownNameError, UsageError
 from tokmigrate.files import exists, has_directory
 from tokmigrate.model.documents import stamp as stamps
 from tokmigrate.model.worker import corpus_files
@@ -179,6 +179,8 @@ def diff(
     found = comparing.compare(*sides)
     code = 1 if exit_code and found.differences else 0
     content, shown = diff_report.comparison_content(found), [diff_report.comparison_text(found)]
+    if field is not None and not corpus:
+        raise UsageError("--field names a field of a corpus, and none is given", hint="add --corpus, or leave it out")
     if corpus:
         with corpus_files.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
             audited = vocabulary_audit.audit(*sides, texts, on_progress)

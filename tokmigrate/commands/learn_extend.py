@@ -174,7 +174,7 @@ def learn_merges(
     saved = {(left, right): count for left, right, count in answer["merges"]}
     merges = reachable_merges(state, tuple(saved), reuse) if saved else ()
     if not merges:
-        hint = "give more text, or a smaller --min-count"
+        hint = f"give more text{' of that script' if scripts else ''}, or a smaller --min-count"
         raise UsageError("the corpus has no merge to learn", where=corpus.name, hint=hint)
     return CorpusMerges({merge: saved[merge] for merge in merges}, answer["text_bytes"])
 

@@ -116,7 +116,10 @@ def _read_words(tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, tuple[s
         )
         is_whole = all(is_continued[1:]) if prefix else _WORD_START not in spelled[1:]
         if not is_whole or not tokenizer.added.keys().isdisjoint(parts):
-            raise OperationError(f"'{word}' is not one word: it is tokenized as {format_quoted(parts, 10)}")
+            raise OperationError(
+                f"'{word}' is not one word: it is tokenized as {format_quoted(parts, 10)}",
+                hint="list its words, or add it with add_tokens, which takes any text",
+            )
         if spelled != word:
             raise OperationError(f"this tokenizer spells '{word}' as '{spelled}'", hint=f"write '{spelled}'")
         found[word] = parts

@@ -61,7 +61,8 @@ def _compile(word: str) -> Any:
             return regex.compile(name)
         except regex.error as error:
             raise UsageError(
-                f"'{name}' is not a regular expression: {error}", hint="it is one of the regex package"
+                f"'{name}' is not a regular expression: {error}",
+                hint="correct it; its syntax is that of the regex package",
             ) from error
     if kind == "preset":
         pattern = PRESETS.get(name)

@@ -46,6 +46,7 @@ STDIN = "-"
 _JSON, _PARQUET, _TABLES, _COMPRESSED = (".jsonl", ".ndjson"), ".parquet", (".parquet", ".arrow"), (".gz", ".zst")
 _SUFFIXES = (".txt", ".md", *_JSON)
 _KNOWN = (*_SUFFIXES, *_TABLES, *(f"{suffix}{packed}" for suffix in _SUFFIXES for packed in _COMPRESSED))
+_JSON_LINES = "JSON Lines have an object in each line"
 _ROWS = 256
 """How many rows of a table are held at once."""
 
@@ -269,11 +270,11 @@ def _text_of_record(file: CorpusFile, number: int, line: str) -> str:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise _problem(file, number, error.colno, f"the line is not JSON: {error.msg}") from error
+        raise _problem(file, number, error.colno, f"the line is not JSON: {error.msg}", _JSON_LINES) from error
     except RecursionError as error:
         raise _problem(file, number, 1, "the JSON is nested too deeply") from error
     if not isinstance(record, dict):
-        raise _problem(file, number, 1, "the line is not a JSON object")
+        raise _problem(file, number, 1, "the line is not a JSON object", _JSON_LINES)
     if file.field not in record:
         raise _missing_field(file, number, list(record))
     return _as_text(file, number, record[file.field])
