@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ from tokmigrate.state.schema import (
     token_moves,
 )
 
+_BATCH = 5_000  # How many rows one statement adds
 _WRITERS_LOCK = 0x746F6B6D69677261  # The key of the PostgreSQL advisory lock that writers hold, one at a time
 
 
@@ -324,22 +326,28 @@ def _record_events(
     connection: Connection, run: RunRow, events: Sequence[TokenEvent | TokensMoved], moment: datetime
 ) -> None:
     last = read_highest(connection, token_events.c.number)
-    single: list[dict[str, Any]] = []
-    together: list[dict[str, Any]] = []
-    for event in events:
+
+    def describe(event: TokenEvent | TokensMoved) -> dict[str, Any]:
         row = field_values(event) | {"model_id": run.model_id, "run_id": run.id, "recorded_at": moment}
         row["event_type"] = row.pop("event").value
+        return row
+
+    together: list[dict[str, Any]] = []
+    for event in events:
         if isinstance(event, TokenEvent):
-            single.append(row)
+            last += 1
         else:
+            row = describe(event)
             move = row.pop("move")
-            together.append({**row, **move, "stop": event.move.stop, "after_event": last + len(single)})
-    _append(connection, token_events, single)
+            together.append({**row, **move, "stop": event.move.stop, "after_event": last})
+    _append(connection, token_events, (describe(event) for event in events if isinstance(event, TokenEvent)))
     _append(connection, token_moves, together)
 
 
-def _append(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+def _append(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
     """Add `rows` to a table of the ledger, numbered on from the last."""
-    if rows:
-        start = read_highest(connection, table.c.number) + 1
-        connection.execute(insert(table), [{**row, "number": number} for number, row in enumerate(rows, start)])
+    start = read_highest(connection, table.c.number) + 1
+    numbered = ({**row, "number": number} for number, row in enumerate(rows, start))
+    # Not all at once: a removal may have an event for each of 200,000 tokens.
+    while some := list(islice(numbered, _BATCH)):
+        connection.execute(insert(table), some)
