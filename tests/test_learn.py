@@ -58,7 +58,7 @@ def test_the_same_merges_whatever_the_order_of_lines(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["prune", "CORPUS"], "give one of --tokens"),
-        (["prune", "CORPUS", "--tokens", "5", "--unused"], "give one of --tokens"),
+        (["prune", "CORPUS", "--tokens", "5", "--unused"], "several options say how many"),
         (["prune", "CORPUS", "--tokens", "999999"], "no token would be removed"),
         (["prune", "CORPUS", "--tokens", "200"], "295 tokens have to stay (structural 295), which is more than 200"),
         (["prune", "EMPTY", "--unused"], "the corpus has no text"),

@@ -154,7 +154,7 @@ def prune(
     given = [tokens is not None, coverage is not None, min_count is not None, unused, replace is not None]
     if sum(given) > 1 or not (any(given) or drop):
         raise UsageError(
-            "how many tokens stay is not known",
+            "several options say how many tokens stay" if sum(given) > 1 else "how many tokens stay is not known",
             hint="give one of --tokens, --coverage, --min-count, --unused, --replace, or --drop",
         )
     if replace is not None and (ids is not None or multiple_of is not None):
