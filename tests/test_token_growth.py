@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import tokenizers
 from real_tokenizers import available, real
 
 from tokmigrate.errors import TokenizerError
+from tokmigrate.model.documents.declared import state_without_weights
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.worker.corpus_files import open_corpus
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
 
@@ -45,9 +48,12 @@ def write(root: Path) -> list[str]:
 
 
 def grown(root: Path, before: dict[str, Any], after: dict[str, Any], *, held_out_alone: bool = False) -> CorpusGrowth:
+    state = state_without_weights({FILE: before}, 0)
     with open_corpus(write(root)) as corpus:
         read: list[int] = []
-        found = measure_growth(before, after, corpus, read.append, held_out_alone=held_out_alone)
+        found = measure_growth(
+            state, replace(state, documents={FILE: after}), corpus, read.append, held_out_alone=held_out_alone
+        )
         assert sum(read) == corpus.size
         return found
 
@@ -67,7 +73,7 @@ def test_the_counts_are_those_of_the_library(tmp_path: Path, held_out_alone: boo
         ]
         was, now = ([side.encode(text, add_special_tokens=False).tokens for text in held] for side in sides)
         assert growth.texts == len(held)
-        assert growth.text_bytes == sum(len(text.encode()) for text in held)
+        assert growth.bytes == sum(len(text.encode()) for text in held)
         assert (growth.tokens_before, growth.tokens_after) == (sum(map(len, was)), sum(map(len, now)))
         assert growth.tokenized_differently == sum(one != other for one, other in zip(was, now, strict=True))
         assert growth.with_removed_tokens == sum(not {*removed}.isdisjoint(tokens) for tokens in was)
@@ -83,7 +89,7 @@ def test_texts_are_counted_by_the_script_of_most_letters(tmp_path: Path) -> None
         growth = found.scripts[script]
         more = code.texts if script == "Latin" else 0
         assert growth.texts == len(texts) + more
-    assert list(found.scripts) == sorted(found.scripts, key=lambda script: -found.scripts[script].text_bytes)
+    assert list(found.scripts) == sorted(found.scripts, key=lambda script: -found.scripts[script].bytes)
     assert found.whole.tokenized_differently == 0
     assert found.whole.ratio == 1
 

@@ -73,16 +73,9 @@ def extend(
     known = lock_file.read_lock(workspace)
     side = compare.side_at_head(workspace, model or _only_model(workspace))
     with corpus_files.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
+        limits = extending.MergeLimits(min_count, max_length, script or ())
         learned = extending.learn_extension(
-            workspace,
-            side,
-            texts,
-            tokens,
-            message,
-            min_count=min_count,
-            max_length=max_length,
-            scripts=script or (),
-            on_progress=on_progress,
+            workspace, side, texts, tokens, message, limits=limits, on_progress=on_progress
         )
     locking.lock_head(workspace, known)
     print_result(

@@ -34,6 +34,21 @@ _NEXT, _WORTH = 1_000, 0.01
 
 
 @dataclass(frozen=True)
+class MergeLimits:
+    """Which merges are learned.
+
+    Args:
+        min_count: How often a merge must apply in the corpus.
+        max_length: The most letters of a new token, as the vocabulary spells it.
+        scripts: The scripts that the characters of a new token must be of, besides those of no script; any without one.
+    """
+
+    min_count: int = 2
+    max_length: int = 24
+    scripts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class LearnedMerges:
     """Merges that were learned from a corpus, and the migration that appends them.
 
@@ -78,9 +93,7 @@ def learn_extension(
     tokens: int,
     message: str,
     *,
-    min_count: int = 2,
-    max_length: int = 24,
-    scripts: Sequence[str] = (),
+    limits: MergeLimits,
     on_progress: OnProgress = no_progress,
 ) -> LearnedMerges:
     """Learn merges from a corpus, and write a migration that appends them, planned on the tokenizer's files.
@@ -88,9 +101,6 @@ def learn_extension(
     Args:
         side: The tokenizer, and the model of the workspace that has it.
         tokens: How many new tokens are wanted; fewer are learned where the corpus has no more.
-        min_count: How often a merge must apply in the corpus.
-        max_length: The most letters of a new token, as the vocabulary spells it.
-        scripts: The scripts that the characters of a new token must be of, besides those of no script; any without one.
 
     Raises:
         UsageError: The tokenizer is no BPE, a name means no script, or nothing can be learned.
@@ -98,28 +108,13 @@ def learn_extension(
     """
     state = state_without_weights(side.documents, 0)
     with report_activity(on_progress, side.name, "learning from the corpus", 2 * corpus.size) as count_bytes:
-        learned = learn_merges(
-            state,
-            corpus,
-            tokens,
-            count_bytes,
-            where=side.name,
-            min_count=min_count,
-            max_length=max_length,
-            scripts=scripts,
-        )
+        learned = learn_merges(state, corpus, tokens, count_bytes, where=side.name, limits=limits)
         name, text = format_merges(workspace, message, tuple(learned.saved))
         operation = operation_types()["extend_vocab"].model_validate({"merges_file": name, "init": SUBTOKENS})
         # Nothing is written that cannot be applied.
         after = operation.with_listed({name: text.encode()}).apply(state, Context("0000"))
-        held_out = measure_growth(
-            side.documents[FILE], after.documents[FILE], corpus, count_bytes, state.traits.worker, held_out_alone=True
-        )
-    held = held_out.whole
-    remarks = [
-        f"Learned from {format_bytes(learned.text_bytes)} of text. What was held out of it has"
-        f" {held.tokens_before:,} tokens, and {held.tokens_after:,} with these {len(learned.saved):,} merges."
-    ]
+        held_out = measure_growth(state, after, corpus, count_bytes, held_out_alone=True)
+    remarks = [f"Learned from {format_bytes(learned.text_bytes)} of text. {held_out.describe()}"]
     path = write_yaml_migration(
         workspace, message, (operation,), remarks=remarks, models=side.models, attachments={name: text}
     )
@@ -143,9 +138,7 @@ def learn_merges(
     count_bytes: Callable[[int], None],
     *,
     where: str,
-    min_count: int = 2,
-    max_length: int = 24,
-    scripts: Sequence[str] = (),
+    limits: MergeLimits = MergeLimits(),
     reuse: Reuse = None,
 ) -> CorpusMerges:
     """Return merges that a corpus has, without those that make tokens which no text produces.
@@ -166,15 +159,15 @@ def learn_merges(
         "document": document,
         "added": [number for _, number in state.tokenizer.added.values()],
         "tokens": tokens,
-        "min_count": min_count,
-        "max_length": max_length,
-        "scripts": [resolve_script(name) for name in scripts],
+        "min_count": limits.min_count,
+        "max_length": limits.max_length,
+        "scripts": [resolve_script(name) for name in limits.scripts],
     }
     answer = stream_worker("learn_merges", request, count_bytes, state.traits.worker)
     saved = {(left, right): count for left, right, count in answer["merges"]}
     merges = reachable_merges(state, tuple(saved), reuse) if saved else ()
     if not merges:
-        hint = f"give more text{' of that script' if scripts else ''}, or a smaller --min-count"
+        hint = f"give more text{' of that script' if limits.scripts else ''}, or a smaller --min-count"
         raise UsageError("the corpus has no merge to learn", where=corpus.name, hint=hint)
     return CorpusMerges({merge: saved[merge] for merge in merges}, answer["text_bytes"])
 

@@ -17,7 +17,6 @@ from tokmigrate.formatting import format_bytes, format_count
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.dummy_model import lacks_weights
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.operations.operation import Context, Operation
 from tokmigrate.operations.registry import operation_types
@@ -42,7 +41,7 @@ class ChosenTokens:
     """The tokens that stay, and the migration that removes the others.
 
     Args:
-        path: The migration.
+        file: The migration.
         keep_file: The list of the tokens that stay, beside it; `reasons_file` says why each of them does.
         kept: How many stay for each reason.
         not_dropped: How many tokens stay for each reason though they are to be dropped.
@@ -52,7 +51,7 @@ class ChosenTokens:
         saved: What the model has less, None where it is not one of the workspace, or its weights are not here.
     """
 
-    path: Path
+    file: Path
     keep_file: Path
     reasons_file: Path
     kept: Mapping[Reason, int]
@@ -100,9 +99,7 @@ def learn_removal(
         after = state
         for operation in operations:
             after = operation.with_listed({name: listed.encode()}).apply(after, Context("0000"))
-        held_out = measure_growth(
-            side.documents[FILE], after.documents[FILE], corpus, count_bytes, state.traits.worker, held_out_alone=True
-        )
+        held_out = measure_growth(state, after, corpus, count_bytes, held_out_alone=True)
     held = held_out.whole
     if held.tokenized_differently > held.with_removed_tokens:
         raise VerificationError(
@@ -110,15 +107,12 @@ def learn_removal(
             " would be tokenized differently",
             where=":".join(map(str, held_out.unexpected or (corpus.name,))),
         )
-    remarks = [
-        f"Chosen by {format_bytes(counted.text_bytes)} of text. What was held out of it has"
-        f" {held.tokens_before:,} tokens, and {held.tokens_after:,} afterwards."
-    ]
+    remarks = [f"Chosen by {format_bytes(counted.text_bytes)} of text. {held_out.describe()}"]
     reasons = file_name(workspace, message, ".reasons.tsv")
     files = {name: listed, reasons: counted.format_reasons(kept)}
     path = write_yaml_migration(workspace, message, operations, remarks=remarks, models=side.models, attachments=files)
     return ChosenTokens(
-        path=path,
+        file=path,
         keep_file=path.parent / name,
         reasons_file=path.parent / reasons,
         kept=Counter(kept.values()),
@@ -134,10 +128,10 @@ def _build_operations(keep_file: str, ids: str, multiple_of: int | None) -> tupl
     fields = {"keep_file": keep_file, "closure": "keep", "ids": ids, "acknowledge": "breaking"}
     if ids == "compact":
         fields["shrink"] = "exact"
-    operations = operation_types()["remove_tokens"].model_validate(fields)
+    removal = operation_types()["remove_tokens"].model_validate(fields)
     if multiple_of is None:
-        return (operations,)
-    return operations, operation_types()["resize_vocab"].model_validate({"multiple_of": multiple_of})
+        return (removal,)
+    return removal, operation_types()["resize_vocab"].model_validate({"multiple_of": multiple_of})
 
 
 def _measure_rows(workspace: Workspace, side: Side, before: int, after: int) -> SavedRows | None:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokmigrate.commands.diff import Side
-from tokmigrate.commands.learn_extend import CorpusMerges, format_merges, learn_merges
+from tokmigrate.commands.learn_extend import format_merges, learn_merges
 from tokmigrate.commands.token_selection import CountedTokens, Selection, count_tokens
 from tokmigrate.errors import UsageError, VerificationError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_bytes
 from tokmigrate.model.documents.declared import state_without_weights
-from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind, product
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.operations.extend_vocab import SUBTOKENS
@@ -31,7 +30,7 @@ class ReplacedTokens:
     """Tokens that give their ids and rows to new ones, and the migration that does it.
 
     Args:
-        path: The migration.
+        file: The migration.
         tokens_file: The list of the tokens that go, beside it; `merges_file` has the merges of the new ones, and
             `reasons_file` says why each other token stays.
         replaced: How many they are; so many were `wanted`.
@@ -41,7 +40,7 @@ class ReplacedTokens:
         held_out: What the migration makes of the texts that were held out.
     """
 
-    path: Path
+    file: Path
     tokens_file: Path
     merges_file: Path
     reasons_file: Path
@@ -81,53 +80,34 @@ def learn_replacement(
         raise UsageError("only a BPE learns merges", where=side.name, hint="use `learn prune` without --replace")
     with report_activity(on_progress, side.name, "learning from the corpus", corpus.size) as count_bytes:
         counted = count_tokens(workspace, side.name, state, corpus, selection, count_bytes)
-    swap = _find_swap(workspace, counted, corpus, tokens, message, on_progress)
+    operations, files, kept = _find_swap(workspace, counted, corpus, tokens, message, on_progress)
     after = state
-    for operation, (name, text) in zip(swap.operations, swap.files, strict=True):
-        after = operation.with_listed({name: text.encode()}).apply(after, Context("0000"))
+    for operation in operations:
+        listed = {name: text.encode() for name, text in files.items()}
+        after = operation.with_listed(listed).apply(after, Context("0000"))
     with report_activity(on_progress, side.name, "learning from the corpus", corpus.size) as count_bytes:
-        held_out = measure_growth(
-            side.documents[FILE], after.documents[FILE], corpus, count_bytes, state.traits.worker, held_out_alone=True
-        )
+        held_out = measure_growth(state, after, corpus, count_bytes, held_out_alone=True)
     if held_out.unexpected is not None:
         raise VerificationError(
             "a text without a removed token would be tokenized differently, and not into joined tokens",
             where=":".join(map(str, held_out.unexpected)),
         )
-    held = held_out.whole
-    remarks = [
-        f"Chosen by {format_bytes(counted.text_bytes)} of text. What was held out of it has"
-        f" {held.tokens_before:,} tokens, and {held.tokens_after:,} afterwards."
-    ]
-    files = {
-        **dict(swap.files),
-        file_name(workspace, message, ".reasons.tsv"): counted.format_reasons(swap.kept),
-    }
-    path = write_yaml_migration(
-        workspace, message, swap.operations, remarks=remarks, models=side.models, attachments=files
-    )
+    remarks = [f"Chosen by {format_bytes(counted.text_bytes)} of text. {held_out.describe()}"]
+    files[file_name(workspace, message, ".reasons.tsv")] = counted.format_reasons(kept)
+    path = write_yaml_migration(workspace, message, operations, remarks=remarks, models=side.models, attachments=files)
     tokens_file, merges_file, reasons_file = (path.parent / name for name in files)
     return ReplacedTokens(
-        path=path,
+        file=path,
         tokens_file=tokens_file,
         merges_file=merges_file,
         reasons_file=reasons_file,
-        replaced=len(state.tokenizer.ids) - len(swap.kept),
+        replaced=len(state.tokenizer.ids) - len(kept),
         wanted=tokens,
         rows=after.rows,
-        not_dropped=counted.count_kept_of_drop(swap.kept),
+        not_dropped=counted.count_kept_of_drop(kept),
         text_bytes=counted.text_bytes,
         held_out=held_out,
     )
-
-
-@dataclass(frozen=True)
-class _Swap:
-    """The two operations with the name and the text of the file that each of them reads, and the tokens that stay."""
-
-    operations: tuple[Operation, Operation]
-    files: tuple[tuple[str, str], tuple[str, str]]
-    kept: Mapping[str, Reason]
 
 
 def _find_swap(
@@ -137,8 +117,11 @@ def _find_swap(
     tokens: int,
     message: str,
     on_progress: OnProgress,
-) -> _Swap:
-    """Return what swaps as many tokens as are wanted, or as the corpus has merges."""
+) -> tuple[tuple[Operation, Operation], dict[str, str], Mapping[str, Reason]]:
+    """Return what swaps as many tokens as are wanted, or as the corpus has merges, and the tokens that stay.
+
+    Each of the two operations reads one of the files, in their order.
+    """
     known = counted.state.tokenizer.ids
     prefix = counted.state.documents[FILE]["model"].get("continuing_subword_prefix") or ""
     name = file_name(workspace, message, ".remove.json")
@@ -152,23 +135,17 @@ def _find_swap(
         fields = {"tokens_file": name, "ids": "tombstone", "acknowledge": "breaking"}
         removal = operation_types()["remove_tokens"].model_validate(fields)
         bare = removal.with_listed({name: listed.encode()}).apply(counted.state, Context("0000"))
-        learned = _learn(counted, bare, corpus, len(gone), on_progress)
+        with report_activity(on_progress, counted.name, "learning from the corpus", corpus.size) as count_bytes:
+            learned = learn_merges(bare, corpus, len(gone), count_bytes, where=counted.name, reuse="placeholders")
         products = {product(merge, prefix) for merge in learned.saved}
         # A token that would be learned again is needed.
         needed = products.intersection(gone)
         new = len(products - bare.tokenizer.ids.keys())
         if not needed and new == len(gone):
-            merges = format_merges(workspace, message, tuple(learned.saved))
+            merges_file, merges = format_merges(workspace, message, tuple(learned.saved))
             extension = operation_types()["extend_vocab"].model_validate(
-                {"merges_file": merges[0], "reuse": "placeholders", "init": SUBTOKENS}
+                {"merges_file": merges_file, "reuse": "placeholders", "init": SUBTOKENS}
             )
-            return _Swap((removal, extension), ((name, listed), merges), kept)
+            return (removal, extension), {name: listed, merges_file: merges}, kept
         counted = counted.keep(needed)
         tokens = new if not needed else tokens
-
-
-def _learn(
-    counted: CountedTokens, bare: ModelState, corpus: Corpus, tokens: int, on_progress: OnProgress
-) -> CorpusMerges:
-    with report_activity(on_progress, counted.name, "learning from the corpus", corpus.size) as count_bytes:
-        return learn_merges(bare, corpus, tokens, count_bytes, where=counted.name, reuse="placeholders")

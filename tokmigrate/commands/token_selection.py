@@ -96,14 +96,11 @@ class CountedTokens:
     def format_reasons(self, kept: Mapping[str, Reason]) -> str:
         """Return a line for each token that stays: its old id, it as JSON, how often it occurs, and the reason."""
         ids = self.state.tokenizer.ids
-
-        def format_lines() -> Iterator[str]:
-            yield "id\ttoken\tcount\treason\n"
-            for token in sorted(kept, key=ids.__getitem__):
-                text = json.dumps(token, ensure_ascii=False)
-                yield f"{ids[token]}\t{text}\t{self.counts.get(token, 0)}\t{kept[token]}\n"
-
-        return "".join(format_lines())
+        lines = (
+            f"{ids[token]}\t{json.dumps(token, ensure_ascii=False)}\t{self.counts.get(token, 0)}\t{kept[token]}\n"
+            for token in sorted(kept, key=ids.__getitem__)
+        )
+        return "".join(("id\ttoken\tcount\treason\n", *lines))
 
 
 def count_tokens(

@@ -18,7 +18,7 @@ from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.model.dummy_model import lacks_weights
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.token_text import TokenTexts
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.operations.token_checks import find_lost, find_unreachable
@@ -84,7 +84,7 @@ def audit(before: Side, after: Side, corpus: Corpus, on_progress: OnProgress = n
         (token, number, new[token]) for token, number in sorted(old.items(), key=lambda item: item[1]) if token in new
     ]
     with report_activity(on_progress, after.name, "tokenizing the corpus", corpus.size) as count_bytes:
-        growth = measure_growth(before.documents[FILE], after.documents[FILE], corpus, count_bytes)
+        growth = measure_growth(first, second, corpus, count_bytes)
     if not growth.groups:
         raise UsageError("the corpus has no text", where=corpus.name, hint="name files with text")
     rows, unread = _compare_rows(before, after, kept)

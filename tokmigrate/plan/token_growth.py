@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.worker.corpus_files import Corpus
-from tokmigrate.model.worker.worker import DEFAULT_LIMITS, stream_worker
-from tokmigrate.settings import WorkerLimits
+from tokmigrate.model.worker.worker import stream_worker
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Growth:
     """
 
     texts: int = 0
-    text_bytes: int = 0
+    bytes: int = 0
     tokens_before: int = 0
     tokens_after: int = 0
     tokenized_differently: int = 0
@@ -59,37 +60,33 @@ class CorpusGrowth:
     @cached_property
     def scripts(self) -> dict[str, Growth]:
         """The texts of each script, which is that of most of their characters; those with the most bytes come first."""
-        return dict(sorted(self._sum_by(1).items(), key=lambda item: -item[1].text_bytes))
+        return dict(sorted(self._sum_by(1).items(), key=lambda item: -item[1].bytes))
+
+    def describe(self) -> str:
+        """Return a sentence on what was held out of a corpus."""
+        whole = self.whole
+        return f"What was held out of it has {whole.tokens_before:,} tokens, and {whole.tokens_after:,} afterwards."
 
     def _sum_by(self, place: int) -> dict[str, Growth]:
-        names = dict.fromkeys(key[place] for key in self.groups)
-        return {name: _sum(each for key, each in self.groups.items() if key[place] == name) for name in names}
+        found: defaultdict[str, list[Growth]] = defaultdict(list)
+        for key, each in self.groups.items():
+            found[key[place]].append(each)
+        return {name: _sum(growths) for name, growths in found.items()}
 
 
 def measure_growth(
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
+    before: ModelState,
+    after: ModelState,
     corpus: Corpus,
     count_bytes: Callable[[int], None],
-    limits: WorkerLimits = DEFAULT_LIMITS,
     *,
     held_out_alone: bool = False,
 ) -> CorpusGrowth:
-    """Return what two tokenizers make of a corpus, or only of its texts that are held out; raises as `stream_worker`.
-
-    Args:
-        before: A tokenizer.json.
-        after: Another.
-        count_bytes: What hears how many more bytes are read.
-    """
-    request = {"files": corpus.request(), "before": before, "after": after, "held_out_alone": held_out_alone}
-    answer = stream_worker("compare_tokens", request, count_bytes, limits)
-    groups = {
-        (each["file"], each["script"]): Growth(
-            each["texts"], each["bytes"], each["before"], each["after"], each["differently"], each["holding"]
-        )
-        for each in answer["groups"]
-    }
+    """Return what two tokenizers make of a corpus, or of its texts that are held out; raises as `stream_worker`."""
+    documents = {"before": before.documents[FILE], "after": after.documents[FILE]}
+    request = {"files": corpus.request(), **documents, "held_out_alone": held_out_alone}
+    answer = stream_worker("compare_tokens", request, count_bytes, before.traits.worker)
+    groups = {(file, script): Growth(**counts) for file, script, counts in answer["groups"]}
     return CorpusGrowth(groups, answer["unexpected"] and tuple(answer["unexpected"]))
 
 

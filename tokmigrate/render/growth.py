@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from tokmigrate.formatting import format_bytes
 from tokmigrate.render.escape import escape
+from tokmigrate.render.terminal import plain_table
 
 if TYPE_CHECKING:
     from tokmigrate.plan.token_growth import CorpusGrowth, Growth
@@ -21,24 +22,17 @@ _SHOWN = 10  # How many files and scripts are shown on a screen; JSON has all
 def growth_content(growth: CorpusGrowth) -> dict[str, Any]:
     """Return it as JSON."""
     return {
-        **_counts(growth.whole),
+        **vars(growth.whole),
         "unexpected": growth.unexpected and {"file": growth.unexpected[0], "text": growth.unexpected[1]},
-        "by_script": [{"script": name, **_counts(each)} for name, each in growth.scripts.items()],
-        "by_file": [{"file": name, **_counts(each)} for name, each in growth.files.items()],
+        "by_script": [{"script": name, **vars(each)} for name, each in growth.scripts.items()],
+        "by_file": [{"file": name, **vars(each)} for name, each in growth.files.items()],
     }
-
-
-def _counts(growth: Growth) -> dict[str, int]:
-    counts = dict(vars(growth))
-    return {"texts": counts.pop("texts"), "bytes": counts.pop("text_bytes"), **counts}
 
 
 def growth_table(growth: CorpusGrowth) -> Iterator[RenderableType]:
     """Yield a table with a row for all texts, and for each file and script where there are several."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for title in ("text", "tokens a byte", "afterwards", "growth", "differently"):
-        table.add_column(title, justify="right")
+    titles = ("text", "tokens a byte", "afterwards", "growth", "differently")
+    table = plain_table("", *(Column(title, justify="right") for title in titles))
     more = sum(_add_rows(table, groups) for groups in (growth.scripts, growth.files) if len(groups) > 1)
     _add_row(table, "all", growth.whole)
     yield table
@@ -51,13 +45,13 @@ def growth_table(growth: CorpusGrowth) -> Iterator[RenderableType]:
 
 def _add_rows(table: Table, groups: Mapping[str, Growth]) -> int:
     """Add the rows of the largest groups, and return how many are left out."""
-    for name, each in sorted(groups.items(), key=lambda item: -item[1].text_bytes)[:_SHOWN]:
+    for name, each in sorted(groups.items(), key=lambda item: -item[1].bytes)[:_SHOWN]:
         _add_row(table, escape(name), each)
     return max(0, len(groups) - _SHOWN)
 
 
 def _add_row(table: Table, name: str, growth: Growth) -> None:
-    size = growth.text_bytes
+    size = growth.bytes
     table.add_row(
         name,
         format_bytes(size),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
+from rich.table import Column
 
 from tokmigrate.commands.learn_extend import LearnedMerges
 from tokmigrate.commands.learn_prune import ChosenTokens
@@ -17,6 +16,7 @@ from tokmigrate.formatting import format_bytes, format_count
 from tokmigrate.operations.token_choice import Reason
 from tokmigrate.plan.token_growth import CorpusGrowth
 from tokmigrate.render.growth import growth_content, growth_table
+from tokmigrate.render.terminal import plain_table
 
 
 def merges_content(learned: LearnedMerges) -> dict[str, Any]:
@@ -43,14 +43,13 @@ def merges_text(learned: LearnedMerges) -> Iterator[RenderableType]:
     if not held.tokens_before:
         yield "no file of the corpus has ten texts: nothing was held out to measure what the merges save"
         return
-    yield f"held out: {format_bytes(held.text_bytes)} of {format_bytes(learned.text_bytes)}, every tenth text"
-    table = Table(box=None, pad_edge=False)
-    for title in ("merges", "tokens held out", "tokens a byte", "saved"):
-        table.add_column(title, justify="right")
+    yield f"held out: {format_bytes(held.bytes)} of {format_bytes(learned.text_bytes)}, every tenth text"
+    titles = ("merges", "tokens held out", "tokens a byte", "saved")
+    table = plain_table(*(Column(title, justify="right") for title in titles))
     for merges, saved in ((0, 0), *learned.steps):
         left = held.tokens_before - saved
         share = f"{saved / held.tokens_before:.1%}"
-        table.add_row(f"{merges:,}", f"{left:,}", f"{left / held.text_bytes:.4f}", share)
+        table.add_row(f"{merges:,}", f"{left:,}", f"{left / held.bytes:.4f}", share)
     yield table
     if learned.worth is not None:
         yield f"from {learned.worth:,} merges on, the next 1,000 save less than 1 % of the tokens"
@@ -59,27 +58,15 @@ def merges_text(learned: LearnedMerges) -> Iterator[RenderableType]:
 
 def removal_content(chosen: ChosenTokens) -> dict[str, Any]:
     """Return chosen tokens as JSON."""
-    return {
-        "file": chosen.path,
-        "keep_file": chosen.keep_file,
-        "reasons_file": chosen.reasons_file,
-        "kept": dict(chosen.kept),
-        "not_dropped": dict(chosen.not_dropped),
-        "removed": chosen.removed,
-        "saved": asdict(chosen.saved) if chosen.saved else None,
-        "text_bytes": chosen.text_bytes,
-        "held_out": growth_content(chosen.held_out),
-    }
+    return {**vars(chosen), "held_out": growth_content(chosen.held_out)}
 
 
 def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
     """Yield chosen tokens as lines and a table."""
     kept = sum(chosen.kept.values())
-    yield f"wrote {chosen.path}: {format_count(chosen.removed, 'token')} of {kept + chosen.removed:,} are removed"
+    yield f"wrote {chosen.file}: {format_count(chosen.removed, 'token')} of {kept + chosen.removed:,} are removed"
     yield f"{chosen.keep_file.name} lists the {kept:,} that stay, {chosen.reasons_file.name} says why"
-    table = Table(box=None, pad_edge=False)
-    table.add_column("stay because of")
-    table.add_column("tokens", justify="right")
+    table = plain_table("stay because of", Column("tokens", justify="right"))
     for reason, count in sorted(chosen.kept.items(), key=lambda item: -item[1]):
         table.add_row(reason, f"{count:,}")
     yield table
@@ -94,23 +81,12 @@ def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
 
 def replacement_content(replaced: ReplacedTokens) -> dict[str, Any]:
     """Return replaced tokens as JSON."""
-    return {
-        "file": replaced.path,
-        "tokens_file": replaced.tokens_file,
-        "merges_file": replaced.merges_file,
-        "reasons_file": replaced.reasons_file,
-        "wanted": replaced.wanted,
-        "replaced": replaced.replaced,
-        "not_dropped": dict(replaced.not_dropped),
-        "rows": replaced.rows,
-        "text_bytes": replaced.text_bytes,
-        "held_out": growth_content(replaced.held_out),
-    }
+    return {**vars(replaced), "held_out": growth_content(replaced.held_out)}
 
 
 def replacement_text(replaced: ReplacedTokens) -> Iterator[RenderableType]:
     """Yield replaced tokens as lines and a table."""
-    yield f"wrote {replaced.path}: {format_count(replaced.replaced, 'token')} give their ids and rows to new ones"
+    yield f"wrote {replaced.file}: {format_count(replaced.replaced, 'token')} give their ids and rows to new ones"
     files = f"{replaced.tokens_file.name} lists those that go, {replaced.merges_file.name} the merges of the new ones"
     yield f"{files}; {replaced.reasons_file.name} says why the others stay"
     yield from _describe_not_dropped(replaced.not_dropped)

@@ -32,8 +32,6 @@ Tagbanwa Tai_Le Tai_Tham Tai_Viet Tai_Yo Takri Tangsa Tangut Thaana Tifinagh Tir
 Tulu_Tigalari Ugaritic Vai Vithkuqi Wancho Warang_Citi Yezidi Yi Zanabazar_Square
 """
 
-_CHARACTERS = (*range(0xD800), *range(0xE000, 0x110000))
-
 SCRIPTS = tuple(_NAMES.split())
 """As in Scripts.txt of Unicode 17. Those that most text is written in come first, since each is tried in turn."""
 
@@ -84,7 +82,10 @@ class ScriptFilter:
         own = "".join(rf"\p{{Script={script}}}" for script in scripts)
         self._any = regex.compile(f"[{own}]")
         self._all = regex.compile(rf"[{own}\p{{Script=Common}}\p{{Script=Inherited}}]*")
-        letters = [letter.encode() for letter in self._any.findall("".join(map(chr, _CHARACTERS)))]
+        letters = [
+            letter.encode()
+            for letter in self._any.findall("".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000)))))
+        ]
         self._beginnings = {octets[:stop] for octets in letters for stop in range(1, len(octets))}
         self._ends = {octets[start:] for octets in letters for start in range(1, len(octets))}
         self._insides = {part[start:] for part in self._beginnings for start in range(len(part))}

@@ -3,10 +3,9 @@
 Request: `files`, those of the corpus, as `Corpus.request` gives them; `before` and `after`, each a tokenizer.json;
 `held_out_alone`, whether only the texts that are held out are compared.
 
-Streamed answer, progress in bytes read: `groups`, for each file and main script of a text that there are, `file`,
-`script`, `texts`, `bytes`, the tokens `before` and `after`, `differently`, how many texts become other tokens, and
-`holding`, how many hold a token that `after` does not have; `unexpected`, the file and the number of the first text
-that holds none and becomes more tokens, or as many others, null without one.
+Streamed answer, progress in bytes read: `groups`, each a file, a main script of its texts, and what `Growth` holds of
+these; `unexpected`, the file and the number of the first text that holds no removed token and becomes more tokens, or
+as many others, null without one.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tokmigrate.model.worker.count_tokens import is_held_out
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
 from tokmigrate.vocabulary.scripts import find_main_script
 
-_COUNTS = ("texts", "bytes", "before", "after", "differently", "holding")
+_COUNTS = ("texts", "bytes", "tokens_before", "tokens_after", "tokenized_differently", "with_removed_tokens")
 
 
 def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
@@ -44,17 +43,16 @@ def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
                     group = groups[file.name, find_main_script(text)]
                     group["texts"] += 1
                     group["bytes"] += len(text.encode())
-                    group["before"] += len(expected)
-                    group["after"] += len(reached)
+                    group["tokens_before"] += len(expected)
+                    group["tokens_after"] += len(reached)
                     if expected != reached:
-                        group["differently"] += 1
+                        group["tokenized_differently"] += 1
                         if None in expected:
-                            group["holding"] += 1
+                            group["with_removed_tokens"] += 1
                         elif len(reached) >= len(expected) and unexpected is None:
                             unexpected = file.name, number
                 tell(block.read)
-    listed = [{"file": file, "script": script, **group} for (file, script), group in groups.items()]
-    return {"groups": listed, "unexpected": unexpected}
+    return {"groups": [[*names, counts] for names, counts in groups.items()], "unexpected": unexpected}
 
 
 if __name__ == "__main__":
