@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.commands.kept_counts import describe_counting, keep_counts, read_counts
-from tokmigrate.errors import FileProblems, Problem, UsageError, in_one_line, suggest
-from tokmigrate.files import exists, read_file
+from blake3 import blake3
+
+from tokmigrate import __version__
+from tokmigrate.apply.durable import write_durably
+from tokmigrate.errors import FileProblems, Problem, StorageError, UsageError, in_one_line, suggest
+from tokmigrate.files import exists, read_file, read_if_present, storage_errors
 from tokmigrate.model.documents.chat_template import find_literals, read_chat_templates
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.model.worker.corpus_files import STDIN, Corpus
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.token_choice import Reason, Wanted, choose_tokens
 from tokmigrate.operations.token_lists import read_tokens
 from tokmigrate.operations.token_patterns import find_matches, is_pattern
 from tokmigrate.settings import Workspace
+from tokmigrate.state.rows import library_versions
 
 CHAT_ROLES = ("system", "user", "assistant", "tool", "developer")
 """The roles that a chat template writes for a message without naming them."""
+
+_RACY_NS = 2_000_000_000
+"""A file that was changed less long ago may be changed again without another time."""
 
 _NAMED = 10  # How many lines of a file that are no tokens an error names
 
@@ -134,17 +144,40 @@ def count_tokens(
 def _count(
     workspace: Workspace, state: ModelState, corpus: Corpus, count_bytes: Callable[[int], None]
 ) -> Mapping[str, Any]:
-    """Return the answer of the counting worker, or the same from the last command."""
-    digest = describe_counting(corpus, state.documents[FILE])
-    kept = None if digest is None else read_counts(workspace, digest)
-    if kept is not None:
+    """Return the answer of the counting worker, or the same as the workspace has it from the last command."""
+    path = workspace.root / ".tokmigrate" / "counts.json"
+    digest, kept = _describe_counting(corpus, state.documents[FILE]), None
+    with suppress(StorageError, ValueError):
+        kept = json.loads(read_if_present(path) or b"null") if digest else None
+    if isinstance(kept, dict) and kept.get("digest") == digest:
         count_bytes(corpus.size)
-        return kept
+        return dict(kept["answer"])
     request = {"files": corpus.request(), "document": state.documents[FILE]}
     learned = stream_worker("count_tokens", request, count_bytes, state.traits.worker)
-    if digest is not None:
-        keep_counts(workspace, digest, learned)
+    if digest:
+        # Without the file the next command counts again.
+        with suppress(StorageError), storage_errors("write the file", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(path, json.dumps({"digest": digest, "answer": learned}).encode())
     return learned
+
+
+def _describe_counting(corpus: Corpus, document: Mapping[str, Any]) -> str | None:
+    """Return the digest of what counts follow from: libraries, tokenizer.json, and files by inode, size and times.
+
+    None where the files cannot be distinguished from later ones: standard input, and files that were changed only just
+    now.
+    """
+    files: list[Any] = []
+    for file in corpus.files:
+        with storage_errors("look at the file", Path(file.path)):
+            held = os.stat(file.path)  # noqa: PTH116 - a file of the corpus may be a link
+        times = (held.st_mtime_ns, held.st_ctime_ns)
+        if file.name == STDIN or time.time_ns() - max(times) < _RACY_NS:
+            return None
+        files.append([file.path, file.field, file.weight, held.st_dev, held.st_ino, held.st_size, *times])
+    # The order of a vocabulary and of settings may matter to the library, so that the text counts.
+    return blake3(json.dumps([__version__, dict(library_versions()), files, document]).encode()).hexdigest()
 
 
 def _find_staying(state: ModelState, selection: Selection) -> dict[str, Reason]:
