@@ -17,7 +17,7 @@ from workspaces import contents, make_workspace
 from tokmigrate.commands.lint import lint
 from tokmigrate.errors import FileProblems, LimitError, OperationError
 from tokmigrate.lint.linter import Selection
-from tokmigrate.model.documents.chat_template import check_template
+from tokmigrate.model.documents.chat_template import parse_template
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.settings import WorkerLimits, read_workspace
 
@@ -58,7 +58,7 @@ def test_a_template_that_needs_too_much_is_an_error(
 )
 def test_a_template_that_jinja_cannot_compile_is_an_error(template: str) -> None:
     with pytest.raises(OperationError, match="not a Jinja template that can be compiled"):
-        check_template(template)
+        parse_template(template)
 
 
 def test_every_worker_is_limited(tmp_path: Path) -> None:

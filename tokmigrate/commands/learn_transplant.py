@@ -34,9 +34,7 @@ from tokmigrate.operations.transplant import find_pieces, match_documents
 from tokmigrate.revision.new_file import file_name, write_yaml_migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.vocabulary.ids import runs
-from tokmigrate.vocabulary.row_edit import WHOLE, Side
-
-_SIDES: tuple[Side, Side] = ("input", "output")
+from tokmigrate.vocabulary.row_edit import SIDES, WHOLE, Side
 
 Method = Literal["omp", "subtokens"]
 
@@ -123,7 +121,7 @@ def learn_transplant(
             said |= {"k": most, "numpy": np.__version__}
             # Of equal products the lowest row counts.
             in_order = sorted(shared, key=shared.__getitem__)
-            for which in _SIDES:
+            for which in SIDES:
                 matrix = _find_matrix(snapshot, which)
                 if matrix is not None:
                     atoms, targets = (_read_rows(snapshot, matrix, numbers) for numbers in (in_order, left))

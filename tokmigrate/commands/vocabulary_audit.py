@@ -108,7 +108,7 @@ def _find_unreachable(before: Tokenizer, state: ModelState) -> tuple[str, ...]:
     own = [token for token in after.vocabulary if token not in after.added]
     kept = {token: token for token in own if token in before.vocabulary and token not in before.added}
     new = [token for token in own if token not in before.ids]
-    return find_lost(before, after, kept) + find_unreachable(state, new)
+    return find_lost(before, after, kept, state.traits.worker) + find_unreachable(state, new)
 
 
 def _count_scripts(before: Tokenizer, after: Tokenizer) -> dict[str, ScriptTokens]:

@@ -22,7 +22,7 @@ from tokmigrate.init.rows import SideInit
 from tokmigrate.init.statistics import RowStatistics
 from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.formats.safetensors_header import Header, encode_header, parse_header
-from tokmigrate.vocabulary.row_edit import Side
+from tokmigrate.vocabulary.row_edit import SIDES, Side
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -33,7 +33,6 @@ Sum = tuple["Sequence[int] | npt.NDArray[np.int64]", "Sequence[float] | Matrix"]
 Terms = dict[int, Sum]
 """For each new token, by its id, the old rows that its row is a sum of."""
 
-_SIDES: tuple[Side, ...] = ("input", "output")
 _KEY = "tokmigrate"
 _DTYPES: Mapping[str, str] = {"I32": "<i4", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 _DATA_START = 512
@@ -153,7 +152,7 @@ def read_coefficients(path: str, data: bytes) -> Coefficients:
         check_version(COEFFICIENTS, said["format"], path)
         tokens = _read(header, data, "tokens").astype(np.int64)
         there = {entry.name for entry in header.entries}
-        sides = {side: _read_side(header, data, side) for side in _SIDES if f"{side}.ends" in there}
+        sides = {side: _read_side(header, data, side) for side in SIDES if f"{side}.ends" in there}
         is_right = bool(tokens.size) and "input" in sides
         is_right &= len(np.unique(tokens)) == len(tokens)
         is_right &= all(_is_right(side, len(tokens)) for side in sides.values())

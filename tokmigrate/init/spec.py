@@ -42,7 +42,7 @@ from tokmigrate.init.strategies import (
 from tokmigrate.plugins import load_plugins
 from tokmigrate.strict_yaml.tree import is_null
 from tokmigrate.strict_yaml.validation import FieldError, describe_value
-from tokmigrate.vocabulary.row_edit import Side
+from tokmigrate.vocabulary.row_edit import SIDES, Side
 
 GROUP = "tokmigrate.strategies"
 """The entry point group of plug-ins: the name is the strategy's, the object a subclass of `RowStrategy`."""
@@ -77,9 +77,6 @@ def _name(kind: type[RowStrategy]) -> str | None:
     field = kind.model_fields.get("strategy")
     names = get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
     return names[0] if len(names) == 1 else None
-
-
-_SIDES = ("input", "output")
 
 
 class _Registered:
@@ -127,9 +124,9 @@ class InitSpec(BaseModel):
     def _one_for_both(cls, value: Any) -> Any:
         if isinstance(value, str) and value and not is_null(value):
             raise _name_alone(value)
-        direct = isinstance(value, Mapping) and ("strategy" in value or not any(side in value for side in _SIDES))
+        direct = isinstance(value, Mapping) and ("strategy" in value or not any(side in value for side in SIDES))
         # `output` may also be a strategy's own option; that is a text.
-        if direct and any(isinstance(value.get(side), Mapping) for side in _SIDES):
+        if direct and any(isinstance(value.get(side), Mapping) for side in SIDES):
             raise ValueError("give either one `strategy` or `input` and `output`, not both")
         return {"input": value} if direct or isinstance(value, RowStrategy) else value
 

@@ -21,7 +21,7 @@ from tokmigrate.operations.row_changes import MEAN, check_size_may_change, choos
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.operations.token_lists import FILE_DESCRIPTION, TokenListOperation
 from tokmigrate.vocabulary.ids import expand, runs
-from tokmigrate.vocabulary.row_edit import CopiedRows, RowEdit
+from tokmigrate.vocabulary.row_edit import SIDES, CopiedRows, RowEdit
 
 
 class ResizeVocab(Operation):
@@ -48,7 +48,7 @@ class ResizeVocab(Operation):
             raise OperationError(f"{target} rows are too few: the ids go up to {needed - 1}", hint=f"rows: {needed}")
         if target >= state.vocab_size:
             spec = choose_init(state, context, self.init)
-            if any(isinstance(spec.side(side), Subtokens | File) for side in ("input", "output")):
+            if any(isinstance(spec.side(side), Subtokens | File) for side in SIDES):
                 if self.init is not None:
                     raise OperationError("a spare row has no token whose text could initialise it", hint="use mean")
                 spec = MEAN

@@ -21,7 +21,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import (
     model_kind,
     post_processor_tokens,
 )
-from tokmigrate.model.worker.worker import DEFAULT_LIMITS, call_worker
+from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.operations.operation import Risk
 from tokmigrate.settings import WorkerLimits
 from tokmigrate.vocabulary.ids import is_tombstone
@@ -105,12 +105,19 @@ def unreachable_tokens(before: ModelState, after: ModelState) -> tuple[str, ...]
 
 
 def find_lost(
-    before: Tokenizer, after: Tokenizer, tokens: Mapping[str, str], limits: WorkerLimits = DEFAULT_LIMITS
+    before: Tokenizer | None, after: Tokenizer, tokens: Mapping[str, str], limits: WorkerLimits
 ) -> tuple[str, ...]:
-    """Return those of `tokens`, as they are after, that text produces before and not after; both are of the models."""
+    """Return those of `tokens`, as they are after, that text produces before and not after; all are of the models.
+
+    With None for `before` it returns all that text does not produce after.
+    """
     if not tokens:
         return ()
-    request = {"before": _without_template(before), "after": _without_template(after), "tokens": tokens}
+    # Without the post-processor, whose template can drop a text.
+    old, new = (
+        each and json.dumps({**each.document, "post_processor": None}, ensure_ascii=False) for each in (before, after)
+    )
+    request = {"before": old, "after": new, "tokens": tokens}
     return tuple(call_worker("reachability", request, limits)["unreachable"])
 
 
@@ -122,19 +129,10 @@ def find_unreachable(state: ModelState, tokens: Iterable[str]) -> tuple[str, ...
     Raises:
         TokenizerError: The tokenizers library cannot load the tokenizer.
     """
-    named = {token: token for token in tokens}
-    if not named:
-        return ()
     document = state.tokenizer.document
     if document["model"].get("ignore_merges"):
         document = {**document, "model": {**document["model"], "ignore_merges": False}}
-    request = {"before": None, "after": _without_template(Tokenizer(document)), "tokens": named}
-    return tuple(call_worker("reachability", request, state.traits.worker)["unreachable"])
-
-
-def _without_template(tokenizer: Tokenizer) -> str:
-    """Return the text of a tokenizer.json without its post-processor, whose template can drop a text."""
-    return json.dumps({**tokenizer.document, "post_processor": None}, ensure_ascii=False)
+    return find_lost(None, Tokenizer(document), {token: token for token in tokens}, state.traits.worker)
 
 
 def _text_after(token: str, old: Tokenizer, new: Tokenizer) -> str | None:

@@ -47,10 +47,9 @@ from tokmigrate.operations.row_changes import (
     init_recipe,
 )
 from tokmigrate.vocabulary.ids import Renumbering, count
-from tokmigrate.vocabulary.row_edit import RowEdit, Side
+from tokmigrate.vocabulary.row_edit import SIDES, RowEdit
 
 _DIGITS = "1234567"
-_SIDES: tuple[Side, Side] = ("input", "output")
 _TEMPLATES = ("chat_template", "response_template")
 _OF_THE_MODEL = ("model_max_length",)
 """What tokenizer_config.json says of the model's layers and not of its tokenizer."""
@@ -189,7 +188,7 @@ class Transplant(Operation):
             elif coefficients is None:
                 recipes[number] = init_recipe(state, context, text, spec, lookup=lookup)
             elif number in coefficients:
-                start, end = (coefficients.start(side, number, rows) for side in _SIDES)
+                start, end = (coefficients.start(side, number, rows) for side in SIDES)
                 recipes[number] = InitRecipe(context.revision, text, start, end, state.population)
             else:
                 missing.append(text)

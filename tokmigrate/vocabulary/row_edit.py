@@ -20,6 +20,7 @@ from tokmigrate.vocabulary.ids import Run, find_gaps
 
 Side = Literal["input", "output"]
 """Whether a row is one of the input or of the output embeddings."""
+SIDES: tuple[Side, Side] = ("input", "output")
 
 
 class Recipe(ABC):

@@ -76,7 +76,7 @@ def with_chat_template(state: ModelState, template: str | None) -> ModelState:
     A new one goes into chat_template.jinja.
     """
     if template is not None:
-        check_template(template)
+        parse_template(template)
     config = state.documents.get(TOKENIZER_CONFIG) or {}
     held = config.get("chat_template")
     if isinstance(held, list):
@@ -95,11 +95,6 @@ def with_chat_template(state: ModelState, template: str | None) -> ModelState:
     return state
 
 
-def check_template(template: str) -> None:
-    """Raise OperationError where `template` is not Jinja as transformers compiles it."""
-    _parse(template)
-
-
 def find_literals(template: str) -> Iterator[str]:
     """Yield each text that stands in a template, to be written or compared, no names of fields.
 
@@ -108,7 +103,7 @@ def find_literals(template: str) -> Iterator[str]:
     """
     from jinja2 import nodes  # noqa: PLC0415
 
-    parsed = _parse(template)
+    parsed = parse_template(template)
     fields = {id(node.arg) for node in parsed.find_all(nodes.Getitem)}
     for node in parsed.find_all((nodes.TemplateData, nodes.Const)):
         text = node.data if isinstance(node, nodes.TemplateData) else node.value
@@ -116,8 +111,8 @@ def find_literals(template: str) -> Iterator[str]:
             yield text
 
 
-def _parse(template: str) -> Any:
-    """Return the syntax tree of a template; raises OperationError where it has none."""
+def parse_template(template: str) -> Any:
+    """Return the syntax tree of a template; raises OperationError where it is not Jinja as transformers compiles it."""
     from jinja2 import Environment, TemplateSyntaxError, nodes  # noqa: PLC0415
     from jinja2.ext import Extension  # noqa: PLC0415
     from jinja2.parser import Parser  # noqa: PLC0415
@@ -172,7 +167,7 @@ def with_tokens_in_templates(state: ModelState, names: Mapping[str, str]) -> Mod
         if renamed == template.text:
             continue
         if template.kind == CHAT:
-            check_template(renamed)
+            parse_template(renamed)
         state = state.with_value(template.file, template.path, renamed)
     return state
 

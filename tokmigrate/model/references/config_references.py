@@ -22,12 +22,6 @@ from tokmigrate.model.formats.json_text import Json, replace_at, walk
 from tokmigrate.vocabulary.ids import Renumbering
 
 NONE_DECLARED: Declared = MappingProxyType({})
-ByRole = Callable[[str, Json], Json]
-"""From the role that a field names and what it holds to its new value; None where the ids in it follow one by one."""
-
-
-def no_role(_role: str, _value: Json) -> Json:
-    return None
 
 
 def with_ids_of_config(
@@ -36,11 +30,12 @@ def with_ids_of_config(
     file: str,
     size: int,
     declared: Declared = NONE_DECLARED,
-    by_role: ByRole = no_role,
+    by_role: Callable[[str, Json], Json] = lambda _role, _held: None,
 ) -> Json:
     """Return a configuration, the contents of `file`, in which every known field follows.
 
-    Size and what is declared are those of `with_fields`. A field of ids gets what `by_role` returns.
+    Size and what is declared are those of `with_fields`. A field of ids gets what `by_role` returns for
+    its role and what it holds, unless that is None.
 
     Raises:
         OperationError: A field needs an id that goes.
