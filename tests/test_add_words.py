@@ -181,6 +181,11 @@ def test_it_is_stamped_and_detected(tmp_path: Path) -> None:
     stamp_model(model.workspace, model.entry, "head")
 
 
+def test_two_branches_that_add_words_are_not_independent() -> None:
+    one, other = (AddWords(words=(word,)).footprint() for word in ("warfa", "warfarin"))
+    assert one.conflicts(other)
+
+
 def test_a_word_with_an_added_token_is_refused() -> None:
     vocabulary = [["?", 0.0], ["\u2581wor", -1.0], ["l", -2.0], ["d", -2.0], ["\u2581", -2.0]]
     document: dict[str, Any] = {"model": {"type": "Unigram", "unk_id": 0, "vocab": vocabulary}, "version": "1.0"}

@@ -8,17 +8,17 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.formatting import format_count, format_quoted
+from tokmigrate.formatting import format_quoted
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files
 from tokmigrate.model.documents.state import VOCAB_TXT, ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Tokenizer, model_kind
 from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChanges
-from tokmigrate.operations.row_changes import JoinedTokens, choose_init, init_recipe, with_new_rows
-from tokmigrate.operations.token_checks import find_unreachable
+from tokmigrate.operations.row_changes import with_joined_tokens
 from tokmigrate.operations.token_lists import FILE_DESCRIPTION, TokenListOperation
 
 _WORD_START = "\u2581"
+_WORDS = "the words of the tokenizer"
 _MARGIN = 1e-9
 """What a word scores more than its parts for each token that it saves: just more than the rounding of sums."""
 
@@ -62,16 +62,8 @@ class AddWords(TokenListOperation):
         ids = {word: old.highest + 1 + place for place, word in enumerate(parts)}
         new = old.with_model_tokens(ids, _compute_scores(old, parts)).check()
         after = _with_lines(state.with_document(FILE, new.document))
-        lost = find_unreachable(after, ids)
-        if lost:
-            raise OperationError(
-                f"no text produces {format_count(len(lost), 'new token')}: {format_quoted(lost, 10)}",
-                hint="leave them out: the tokenizer splits such text before it looks for words",
-            )
-        spec = choose_init(state, context, self.init)
-        lookup = JoinedTokens(old, {word: tuple(old.vocabulary[part] for part in parts[word]) for word in parts})
-        recipes = {number: init_recipe(state, context, word, spec, lookup=lookup) for word, number in ids.items()}
-        return with_new_rows(after, context, recipes)
+        sources = {word: tuple(old.vocabulary[part] for part in parts[word]) for word in parts}
+        return with_joined_tokens(state, after, context, self.init, ids, sources)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         old, reason = before.tokenizer, f"text with {format_quoted(self.words)} has fewer tokens"
@@ -87,7 +79,8 @@ class AddWords(TokenListOperation):
         return TokenChanges(extended=self.words)
 
     def footprint(self) -> Footprint:
-        return Footprint.of(Footprint.name_tokens(self.words), Footprint.name_init(self.init))
+        # Which tokens a word is made of, and what it scores, depends on the words before it.
+        return Footprint.of((*Footprint.name_tokens(self.words), _WORDS), Footprint.name_init(self.init))
 
 
 def _read_words(tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, tuple[str, ...]]:

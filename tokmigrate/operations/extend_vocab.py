@@ -27,7 +27,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import (
     product,
 )
 from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChanges
-from tokmigrate.operations.row_changes import JoinedTokens, choose_init, init_recipe, with_new_rows
+from tokmigrate.operations.row_changes import with_joined_tokens
 from tokmigrate.operations.token_checks import find_unreachable
 from tokmigrate.operations.token_lists import TokenListOperation, read_list
 from tokmigrate.vocabulary.ids import is_tombstone
@@ -92,18 +92,7 @@ class ExtendVocab(TokenListOperation):
     def apply(self, state: ModelState, context: Context) -> ModelState:
         made = _append(state, self.merges, self.reuse)
         after = _with_files(made.state, self.merges, made.ids)
-        lookup = JoinedTokens(state.tokenizer, made.sources)
-        spec = choose_init(state, context, self.init)
-        recipes = {
-            number: init_recipe(state, context, token, spec, lookup=lookup) for token, number in made.ids.items()
-        }
-        lost = find_unreachable(after, made.ids)
-        if lost:
-            raise OperationError(
-                f"no text produces {format_count(len(lost), 'new token')}: {format_quoted(lost, 10)}",
-                hint="leave out their merges: the tokenizer splits text between their parts before it merges",
-            )
-        return with_new_rows(after, context, recipes)
+        return with_joined_tokens(state, after, context, self.init, made.ids, made.sources)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         new = {token: number for token, number in after.tokenizer.ids.items() if token not in before.tokenizer.ids}
@@ -191,13 +180,14 @@ def _append(state: ModelState, merges: Sequence[Merge], reuse: Reuse) -> _Extend
     """Return the state with merges appended; raises OperationError for one that the tokenizer cannot have."""
     sources = _read_merges(state, merges)
     tokenizer = state.tokenizer
-    free = sorted(number for token, (_, number) in tokenizer.added.items() if is_tombstone(token)) if reuse else ()
+    free = sorted(number for token, (_, number) in tokenizer.added.items() if is_tombstone(token)) if reuse else []
     ids = dict(zip(sources, chain(free, count(tokenizer.highest + 1)), strict=False))
     appended = [*merges_of(tokenizer.document["model"]), *merges]
     for name, data in list_slow_files(state):
         followed, appended = with_merged_pieces(name, data, tokenizer, ids)
         state = state.with_document(name, followed)
-    state = without_placeholders(state, {tokenizer.texts[number] for number in free if number in {*ids.values()}})
+    if reused := free[: len(ids)]:
+        state = without_placeholders(state, {tokenizer.texts[number] for number in reused})
     return _Extended(state.with_document(FILE, state.tokenizer.with_merges(appended, ids).document), ids, sources)
 
 

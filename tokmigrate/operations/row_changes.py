@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tokmigrate.errors import OperationError, in_one_line
+from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.init import InitRecipe, InitSpec
 from tokmigrate.init.row_strategy import Lookup
 from tokmigrate.init.strategies import Copy
@@ -16,6 +17,7 @@ from tokmigrate.model.documents.pipeline_overrides import default_ids
 from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.operations.operation import Context
+from tokmigrate.operations.token_checks import find_unreachable
 from tokmigrate.vocabulary.ids import Renumbering, Run
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, join_pieces
 
@@ -24,7 +26,7 @@ MEAN = InitSpec.model_validate({"strategy": "mean"})
 
 
 @dataclass(frozen=True)
-class JoinedTokens:
+class _JoinedTokens:
     """The tokenizer before the operation; the pieces of a new token are the old ones that it is joined from."""
 
     tokenizer: Tokenizer
@@ -142,6 +144,33 @@ def with_inserted_rows(state: ModelState, recipes: Sequence[InitRecipe], start: 
     pieces: list[CopiedRows | NewRow] = [CopiedRows(0, start), *map(NewRow, recipes)]
     pieces += [CopiedRows(start, stop), CopiedRows(stop + spare, state.rows)]
     return with_sizes(state.with_rows(RowEdit(state.rows, join_pieces(pieces))), state)
+
+
+def with_joined_tokens(
+    before: ModelState,
+    after: ModelState,
+    context: Context,
+    init: InitSpec | None,
+    ids: Mapping[str, int],
+    sources: Mapping[str, tuple[int, ...]],
+) -> ModelState:
+    """Return the state `after` with a row for each token that was added to the tokenizer's model.
+
+    Args:
+        ids: The new tokens.
+        sources: The old rows that each is joined from.
+
+    Raises OperationError where no text produces one of them, or as `with_new_rows` does.
+    """
+    lost = find_unreachable(after, ids)
+    if lost:
+        raise OperationError(
+            f"no text produces {format_count(len(lost), 'new token')}: {format_quoted(lost, 10)}",
+            hint="leave them out: the tokenizer splits such text before it looks for tokens",
+        )
+    spec, lookup = choose_init(before, context, init), _JoinedTokens(before.tokenizer, sources)
+    recipes = {number: init_recipe(before, context, token, spec, lookup=lookup) for token, number in ids.items()}
+    return with_new_rows(after, context, recipes)
 
 
 def check_size_may_change(state: ModelState) -> None:
