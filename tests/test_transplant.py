@@ -500,9 +500,11 @@ def test_a_tokenizer_without_new_tokens_needs_no_coefficients(model: SharedModel
     (donor / "tokenizer.json").write_text(json.dumps(document), "utf-8")
     roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END)
     (donor / "tokenizer_config.json").write_text(json.dumps(roles), "utf-8")
-    told = Here(model.root).run(
-        "learn", "transplant", "--donor", str(donor), "--method", "subtokens", "--template", "donor", "-m", "Bytes"
-    )
+    words = ("learn", "transplant", "--donor", str(donor), "--template", "donor", "-m", "Bytes")
+    told = Here(model.root).run(*words)
+    assert told.returncode == 2
+    assert "choose --method subtokens" in told.stderr
+    told = Here(model.root).run(*words, "--method", "subtokens")
     assert told.returncode == 0, told.stdout + told.stderr
     assert "257 tokens keep their rows, 0 get a sum of rows" in told.stdout
     assert not list((model.root / "migrations").glob("*.safetensors"))

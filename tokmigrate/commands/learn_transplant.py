@@ -18,10 +18,13 @@ from tokmigrate.commands.models import open_model_or_dummy
 from tokmigrate.commands.plan import plan
 from tokmigrate.errors import UsageError, in_one_line
 from tokmigrate.events import OnProgress, no_progress, report_activity
+from tokmigrate.files import has_file
 from tokmigrate.init.coefficients import Sum, Terms, write_coefficients
 from tokmigrate.init.matching_pursuit import approximate
-from tokmigrate.model.documents.declared import state_without_weights
+from tokmigrate.model.documents.declared import Documents, state_without_weights
 from tokmigrate.model.documents.reading import read_tokenizer_files
+from tokmigrate.model.documents.state import CONFIG
+from tokmigrate.model.dummy_model import lacks_weights
 from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.token_meaning import Spelling
@@ -87,12 +90,11 @@ def learn_transplant(
         most: How many rows `omp` adds up at most.
 
     Raises:
-        UsageError: The two have no token in common that is trained.
+        UsageError: The other model has no weights for `omp`, or the two have no token in common that is trained.
         ModelError: The other model cannot be read.
         OperationError: The model cannot have that tokenizer.
     """
-    files = read_tokenizer_files(donor)
-    documents = {name: held for name, held in side_of(donor).documents.items() if name in files}
+    files, documents = _read_donor(donor, method)
     state, new = state_without_weights(side.documents, 0), view(documents[FILE]).check()
     folder, name = (file_name(workspace, message, suffix) for suffix in (".tokenizer", ".safetensors"))
     attached = {f"{folder}/{file}": data for file, data in files.items()}
@@ -149,6 +151,16 @@ def learn_transplant(
     return LearnedTransplant(
         path, coefficients, size, path.parent / folder, len(rows), len(copies), len(left), left_out, error
     )
+
+
+def _read_donor(donor: Path, method: Method) -> tuple[dict[str, bytes], Documents]:
+    """Return the bytes of the files of the other model's tokenizer, and what they hold."""
+    files = read_tokenizer_files(donor)
+    documents = {name: held for name, held in side_of(donor).documents.items() if name in files}
+    if method == "omp" and (not has_file(donor / CONFIG) or lacks_weights(donor)):
+        hint = "choose --method subtokens, which needs its tokenizer only"
+        raise UsageError("the other model has no weights here", where=str(donor), hint=hint)
+    return files, documents
 
 
 def _digest(*arrays: Matrix) -> str:
