@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +27,8 @@ from tokmigrate.render import terminal
 from tokmigrate.revision import lock_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tokmigrate.settings import Workspace
 
 learn = typer.Typer(rich_markup_mode="rich")
@@ -69,18 +72,27 @@ def extend(
     a token, again and again. The migration appends the merges behind all others (extend_vocab), so old text keeps its
     tokens or has fewer. Every tenth text of a file is held out, and the tokens that the merges save there are shown.
     """
-    workspace = open_workspace_for_writing()
-    known = lock_file.read_lock(workspace)
-    side = compare.side_at_head(workspace, model or _only_model(workspace))
-    with corpus_files.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
+    with (
+        _open_for_learning(model) as (workspace, side),
+        corpus_files.open_corpus(corpus, field) as texts,
+        terminal.progress() as on_progress,
+    ):
         limits = extending.MergeLimits(min_count, max_length, script or ())
         learned = extending.learn_extension(
             workspace, side, texts, tokens, message, limits=limits, on_progress=on_progress
         )
-    locking.lock_head(workspace, known)
     print_result(
         "learn extend", Result(learn_report.merges_content(learned), learn_report.merges_text(learned)), as_json
     )
+
+
+@contextmanager
+def _open_for_learning(model: str | None) -> Iterator[tuple[Workspace, compare.Side]]:
+    """Give the workspace and the tokenizer of a model at the head; lock the migration that is written for it."""
+    workspace = open_workspace_for_writing()
+    known = lock_file.read_lock(workspace)
+    yield workspace, compare.side_at_head(workspace, model or _only_model(workspace))
+    locking.lock_head(workspace, known)
 
 
 def _only_model(workspace: Workspace) -> str:
@@ -152,12 +164,10 @@ def prune(
         )
     if replace is not None and (ids is not None or multiple_of is not None):
         raise UsageError("with --replace ids and rows stay", hint="leave out --ids and --multiple-of")
-    workspace = open_workspace_for_writing()
-    known = lock_file.read_lock(workspace)
-    side = compare.side_at_head(workspace, model or _only_model(workspace))
     selection = token_selection.Selection(keep or (), drop or (), keep_text or ())
     wanted = token_choice.Wanted(tokens, 1 if unused else min_count, coverage)
     with (
+        _open_for_learning(model) as (workspace, side),
         corpus_files.open_corpus(corpus, field, _read_weights(weight or [])) as texts,
         terminal.progress() as on_progress,
     ):
@@ -179,7 +189,6 @@ def prune(
                 on_progress=on_progress,
             )
             result = Result(learn_report.removal_content(chosen), learn_report.removal_text(chosen))
-    locking.lock_head(workspace, known)
     print_result("learn prune", result, as_json)
 
 
@@ -221,16 +230,11 @@ def transplant(
     is the new one. `subtokens` needs no weights: a new row is the mean of the old tokens that its text is made of. The
     files of the tokenizer and the coefficients are written beside the migration, and no weights of the other model.
     """
-    workspace = open_workspace_for_writing()
-    known = lock_file.read_lock(workspace)
-    word = model or _only_model(workspace)
-    side = compare.side_at_head(workspace, word)
-    (entry,) = workspace.select([word])
-    with terminal.progress() as on_progress:
+    with _open_for_learning(model) as (workspace, side), terminal.progress() as on_progress:
+        (entry,) = workspace.select([model or _only_model(workspace)])
         learned = transplanting.learn_transplant(
             workspace, side, entry, donor, method, most, message, template=template, on_progress=on_progress
         )
-    locking.lock_head(workspace, known)
     print_result(
         "learn transplant",
         Result(learn_report.transplant_content(learned), learn_report.transplant_text(learned)),

@@ -17,7 +17,7 @@ from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.model.dummy_model import lacks_weights
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.tokenizer.token_text import TokenTexts
+from tokmigrate.model.tokenizer.token_meaning import TokenTexts
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES
 from tokmigrate.model.worker.corpus_files import Corpus

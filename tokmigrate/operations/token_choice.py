@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.tokenizer.token_text import TokenTexts
+from tokmigrate.model.tokenizer.token_meaning import TokenTexts
 from tokmigrate.operations.token_closure import MergeTrees, required_tokens
 
 Reason = Literal["structural", "role", "template", "keep", "dependency", "corpus", "rest"]

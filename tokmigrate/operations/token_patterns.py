@@ -10,7 +10,7 @@ import regex
 from tokmigrate.errors import UsageError
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.tokenizer.token_text import TokenTexts
+from tokmigrate.model.tokenizer.token_meaning import TokenTexts
 from tokmigrate.vocabulary.scripts import resolve_script
 
 PRESETS: Mapping[str, str] = {

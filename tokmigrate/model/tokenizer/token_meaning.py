@@ -1,4 +1,4 @@
-"""What tokens of tokenizers with different vocabularies have in common: the text that each stands for.
+"""What tokens mean: the text that each stands for, however the vocabulary spells it.
 
 A byte-level vocabulary writes letters for bytes, SentencePiece writes `▁` for a space and `<0xNN>` for a byte, and
 WordPiece writes `##` before what continues a word. The meaning of a token is the bytes of its text.
@@ -6,10 +6,13 @@ WordPiece writes `##` before what continues a word. The meaning of a token is th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import (
     BYTE,
     Tokenizer,
@@ -19,11 +22,63 @@ from tokmigrate.model.tokenizer.tokenizer_json import (
     model_kind,
 )
 
-_SPACE = "\u2581"
+SPACE = "\u2581"
+"""What SentencePiece writes for a space."""
 _CONTINUES = "##"
 
 _OF_TEXT = ("eos", "bos", "cls", "sep", "mask")
 """Roles by which special tokens are matched before their texts; a token with several is matched by the first."""
+
+
+@dataclass(frozen=True)
+class TokenTexts:
+    """The spelling of a tokenizer.json: letters for bytes, `▁` for spaces, prefixes and suffixes of pieces."""
+
+    document: Mapping[str, Any]
+
+    def find_text(self, token: str) -> str | None:
+        """Return the text that a token of the model stands for, None where that is not a whole text."""
+        octets = bytes_of_letters(token) if self.is_byte_level else None
+        if octets is not None:
+            try:
+                return octets.decode()
+            except UnicodeDecodeError:
+                return None
+        if self._model.get("byte_fallback") and BYTE.fullmatch(token):
+            return None
+        bare = self.without_affixes(token)
+        return bare.replace(SPACE, " ") if self._marks_spaces else bare
+
+    def find_bytes(self, token: str) -> bytes:
+        """Return the bytes of text that a token of the model stands for, also of a part of a character."""
+        octets = bytes_of_letters(token) if self.is_byte_level else None
+        return self.without_affixes(token).encode() if octets is None else octets
+
+    def without_affixes(self, token: str) -> str:
+        """Return a token without what marks it as the continuation or the end of a word."""
+        return token.removeprefix(self.prefix).removesuffix(self.suffix)
+
+    @cached_property
+    def is_byte_level(self) -> bool:
+        return is_byte_level(self.document)
+
+    @cached_property
+    def prefix(self) -> str:
+        return self._model.get("continuing_subword_prefix") or ""
+
+    @cached_property
+    def suffix(self) -> str:
+        return self._model.get("end_of_word_suffix") or ""
+
+    @cached_property
+    def _marks_spaces(self) -> bool:
+        parts = [self.document.get(part) for part in ("normalizer", "pre_tokenizer")]
+        return SPACE in json.dumps(parts, ensure_ascii=False)
+
+    @property
+    def _model(self) -> Mapping[str, Json]:
+        model: Mapping[str, Json] = self.document["model"]
+        return model
 
 
 @dataclass(frozen=True)
@@ -52,7 +107,7 @@ class Spelling:
             is_word = not token.startswith(_CONTINUES) and token[:1].isalnum()
             return _encode(f" {token}" if is_word else token.removeprefix(_CONTINUES))
         if self._kind in ("BPE", "Unigram"):
-            return bytes.fromhex(token[3:5]) if self.is_byte(token) else _encode(token.replace(_SPACE, " "))
+            return bytes.fromhex(token[3:5]) if self.is_byte(token) else _encode(token.replace(SPACE, " "))
         return _encode(token)
 
     def is_byte(self, token: str) -> bool:
@@ -71,7 +126,7 @@ class Spelling:
             whole = self.tokenizer.ids.get(f"{_CONTINUES}{text}")
             pieces = self.tokenizer.pieces(text) if whole is None or text.startswith(" ") else (whole,)
         else:
-            pieces = self.tokenizer.split_spelling(text.replace(" ", _SPACE))
+            pieces = self.tokenizer.split_spelling(text.replace(" ", SPACE))
         unknown = self.tokenizer.ids.get(self.tokenizer.unknown or "")
         return pieces or self.tokenizer.pieces(text) or (() if unknown is None else (unknown,))
 

@@ -23,14 +23,12 @@ from itertools import pairwise
 from typing import Any
 
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
-from tokmigrate.model.tokenizer.token_text import TokenTexts
+from tokmigrate.model.tokenizer.token_meaning import SPACE, TokenTexts
 from tokmigrate.model.tokenizer.tokenizer_json import BYTE, product
 from tokmigrate.model.worker.corpus_files import CorpusFile, read_blocks
 from tokmigrate.model.worker.count_tokens import is_held_out
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
 from tokmigrate.vocabulary.scripts import ScriptFilter
-
-_WORD_START = "\u2581"
 
 Pair = tuple[int, int]
 
@@ -77,7 +75,7 @@ def _read(tokenizer: Any, request: Mapping[str, Any], tell: Tell) -> _Corpus:
     texts = {number: text for text, number in tokenizer.get_vocab(with_added_tokens=True).items()}
     alone = {*request["added"], *(number for number, text in texts.items() if BYTE.fullmatch(text))}
     # A word begins with it where no pre-tokenizer separates words.
-    first = {number for number, text in texts.items() if text.startswith(_WORD_START)}
+    first = {number for number, text in texts.items() if text.startswith(SPACE)}
     corpus = _Corpus()
     for file in request["files"]:
         for block in read_blocks(CorpusFile(**file)):

@@ -18,7 +18,7 @@ from typing import Any
 
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.library import open_tokenizer
-from tokmigrate.model.tokenizer.token_text import TokenTexts
+from tokmigrate.model.tokenizer.token_meaning import TokenTexts
 from tokmigrate.model.worker.worker_main import run_worker
 from tokmigrate.vocabulary.ids import is_tombstone
 
