@@ -66,3 +66,14 @@ def test_an_added_token_that_takes_the_space_behind_it() -> None:
     counter = TokenCounter(open_tokenizer(document))
     counter.add(["one two"])
     assert counter._has_words is False
+
+
+def test_a_token_of_two_words_that_the_first_texts_do_not_have() -> None:
+    merges = [["c", "a"], ["ca", "t"], ["d", "o"], ["do", "g"], [" ", "dog"], ["cat", " dog"]]
+    tokens = [*"catdog ", *("".join(pair) for pair in merges)]
+    model = {"type": "BPE", "vocab": {token: number for number, token in enumerate(dict.fromkeys(tokens))}}
+    tokenizer = open_tokenizer({"version": "1.0", "added_tokens": [], "model": {**model, "merges": merges}})
+    counter = TokenCounter(tokenizer)
+    for texts in (["a dog", "a cat"], ["cat dog"]):
+        counter.add(texts)
+    assert counter.counts() == count(tokenizer, ["a dog", "a cat", "cat dog"])

@@ -18,6 +18,8 @@ _EDGE = re.compile(rf"(?<={_MARK})(?= {_MARK})")
 """Where a text is taken apart: before a single space between letters or punctuation. The space goes to the right."""
 _INNER = re.compile(rf" {_MARK}(.*{_MARK})?", re.DOTALL)
 """A part from the inside of a text: many of them in a row are tokenized like each alone."""
+_CROSSING = re.compile(rf"{_MARK}[ \u2581]{_MARK}|[!-~]\u0120[!-~]")
+"""A token of two words, as vocabularies write it."""
 _ASCII = [chr(number) for number in range(0x21, 0x7F)]
 _OTHERS = [*"e1.", *"\u00e9\u00df\u0131\u03c2\u044f\u05d0\u0627\u0915\u0e01\u3042\u4e2d\ud55c\u00b2\u0661"]
 
@@ -84,10 +86,12 @@ def _count_parts(tokenizer: Any, parts: Counter[str]) -> Counter[int]:
 
 def _separates_words(tokenizer: Any, texts: Sequence[str]) -> bool:
     """Return whether texts have the tokens of their parts."""
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    if any(map(_CROSSING.search, tokenizer.get_vocab(with_added_tokens=False).keys() - added)):
+        return False
     pairs = [*product(_ASCII, _ASCII), *product(_OTHERS, _ASCII), *product(_ASCII, _OTHERS), *product(_OTHERS, _OTHERS)]
     probes = [f"{left} {right}" for left, right in pairs]
-    added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
-    probes += [text for token in added for text in (f"a{token} b", f"a {token}b", f"a {token} b")]
+    probes += [text for token in sorted(added) for text in (f"a{token} b", f"a {token}b", f"a {token} b")]
     parts = [_EDGE.split(probe) for probe in probes]
     known = dict.fromkeys(part for each in parts for part in each)
     encodings = tokenizer.encode_batch_fast([*known], add_special_tokens=False)
