@@ -90,7 +90,7 @@ class Coefficients:
         place = self._places[token]
         held = self._sides.get(side) or self._sides["input"]
         start, end = int(held.ends[place - 1]) if place else 0, int(held.ends[place])
-        weights = held.weights[start:end].astype("<f8").tobytes()
+        weights = held.weights[start:end].tobytes()
         strategy = StoredWeights(strategy="weighted", path=self.path, weights=weights)
         return SideInit(strategy, tuple(rows[row] for row in held.rows[start:end].tolist()))
 
@@ -165,7 +165,7 @@ def read_coefficients(path: str, data: bytes) -> Coefficients:
 
 def _read_side(header: Header, data: bytes, side: Side) -> _SideCoefficients:
     ends, rows = (_read(header, data, f"{side}.{name}").astype(np.int64) for name in ("ends", "rows"))
-    return _SideCoefficients(ends, rows, _read(header, data, f"{side}.weights").astype(np.float64))
+    return _SideCoefficients(ends, rows, _read(header, data, f"{side}.weights").astype("<f8"))
 
 
 def _read(header: Header, data: bytes, name: str) -> npt.NDArray[Any]:

@@ -127,23 +127,20 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
         found = _KNOWN[key] = _read(data, path, shown, root)
         if len(_KNOWN) > _MOST:
             _KNOWN.pop(next(iter(_KNOWN)), None)
-    return found[1]
+    return found
 
 
-def _read(data: bytes, path: Path, shown: str, root: Path) -> tuple[frozenset[str], Migration]:
-    """Return a migration with the directories that it refers to."""
+def _read(data: bytes, path: Path, shown: str, root: Path) -> Migration:
     tree = parse(decode(data, shown), shown)
     problems: list[Problem] = []
     header, body = read_contents(YamlHeader, tree, problems)
     operations: list[PlannedOperation] = []
     references: list[tuple[str, str]] = []
-    directories: set[str] = set()
     if isinstance(tree.value, Mapping):
         items = _read_items(tree, "operations", operation_types(), "operation", problems)
         operations = [PlannedOperation(operation, place) for operation, place in items]
         references = [(name, "operations") for planned in operations for name in planned.operation.references()]
-        directories = {name for planned in operations for name in planned.operation.directories()}
-        references += [(name, "operations") for name in sorted(directories)]
+        references += [(name, "operations") for name in _list_directories(operations)]
         references += [(name, "init") for name in (body.init.references() if body.init else ())]
         if header is not None and header.replaces:
             problems += _replaces_problems(tree, header, len(operations))
@@ -151,16 +148,15 @@ def _read(data: bytes, path: Path, shown: str, root: Path) -> tuple[frozenset[st
             operations = [replace(each, origin=origin) for each, origin in zip(operations, origins, strict=False)]
             specs = [replaced.init for replaced in header.replaces if replaced.init]
             references += [(name, "replaces") for spec in specs for name in spec.references()]
-    attachments = read_attachments(path, root, tree, references, problems, directories)
+    attachments = read_attachments(path, root, tree, references, problems, _list_directories(operations))
     if header is None or problems:
         raise FileProblems(problems)
     checksum = yaml_checksum({**tree.value, "down_revision": header.down_revision}, attachments)
     migration = build_migration(header, body, data, path, shown, attachments, checksum)
-    migration = replace(migration, operations=with_listed(operations, attachments, shown), replaces=header.replaces)
-    return frozenset(directories), migration
+    return replace(migration, operations=with_listed(operations, attachments, shown), replaces=header.replaces)
 
 
-_KNOWN: dict[tuple[bytes, Path, str, Path], tuple[frozenset[str], Migration]] = {}
+_KNOWN: dict[tuple[bytes, Path, str, Path], Migration] = {}
 """A command asks several times for its migrations, of which one may list 100,000 tokens."""
 _MOST = 4096
 forget_with_all(_KNOWN.clear)
@@ -227,14 +223,18 @@ def attachment_path(migration: Path, name: str, root: Path) -> Path | None:
     return target if not Path(name).is_absolute() and target.is_relative_to(root) else None
 
 
-def _is_unchanged(known: tuple[frozenset[str], Migration], path: Path, root: Path) -> bool:
+def _list_directories(operations: Iterable[PlannedOperation]) -> list[str]:
+    return sorted({name for planned in operations for name in planned.operation.directories()})
+
+
+def _is_unchanged(migration: Migration, path: Path, root: Path) -> bool:
     """Return whether the files and directories that a migration refers to are as they were when it was read."""
-    directories, migration = known
+    directories = _list_directories(migration.operations)
     inside = tuple(_files_in(name) for name in directories)
-    files = {name for name in migration.attachments if not name.startswith(inside)}
+    files = [name for name in migration.attachments if not name.startswith(inside)]
     found: dict[str, bytes] = {}
     with suppress(StorageError):
-        for name in files | directories:
+        for name in (*files, *directories):
             if (target := attachment_path(path, name, root)) is not None:
                 found |= _read_reference(target, name, directories)
     return found == migration.attachments
