@@ -152,6 +152,15 @@ def test_new_rows_are_the_sums_of_the_file(model: SharedModel) -> None:
             assert np.allclose(rows[number], wanted, rtol=1e-6, atol=1e-7)
 
 
+def test_coefficients_may_lie_in_the_directory_of_the_tokenizer(model: SharedModel) -> None:
+    new = give(model)
+    write_sums(model, new)
+    (model.root / "migrations" / "c.safetensors").rename(model.root / "migrations" / "donor" / "c.safetensors")
+    model.migrate(SUMS.replace("c.safetensors", "donor/c.safetensors"))
+    assert tokenizer_of(model).ids == new.ids
+    assert not (model.directory / "c.safetensors").exists()
+
+
 def test_one_run_gives_what_many_runs_give(tmp_path: Path) -> None:
     ends = []
     for name in ("fused", "stepwise"):

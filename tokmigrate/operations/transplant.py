@@ -19,7 +19,7 @@ from tokmigrate.model.documents.chat_template import find_in_templates
 from tokmigrate.model.documents.config_fields import role_of, shape_of, with_sizes
 from tokmigrate.model.documents.declared import Documents, read_declared_roles
 from tokmigrate.model.documents.pipeline_overrides import with_the_file_read
-from tokmigrate.model.documents.reading import TOKENIZER_FILES, parse_document
+from tokmigrate.model.documents.reading import TOKENIZER_FILES, is_tokenizer_file, parse_document
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.slow_tokenizer_files import list_slow_files
 from tokmigrate.model.documents.state import (
@@ -107,7 +107,8 @@ class Transplant(Operation):
 
     def with_listed(self, attachments: Mapping[str, bytes]) -> Self:
         folder = f"{self.tokenizer.rstrip('/')}/"
-        files = {name.removeprefix(folder): data for name, data in attachments.items() if name.startswith(folder)}
+        inside = {name.removeprefix(folder): data for name, data in attachments.items() if name.startswith(folder)}
+        files = {name: data for name, data in inside.items() if is_tokenizer_file(name)}
         if FILE not in files:
             hint = "copy the files of a tokenizer into that directory"
             raise FileProblems([Problem(folder + FILE, 1, 1, "the file is missing", hint)])

@@ -19,7 +19,7 @@ from tokmigrate.files import read_file
 from tokmigrate.formats import MIGRATION
 from tokmigrate.init import InitSpec
 from tokmigrate.memo import forget_with_all
-from tokmigrate.model.documents.reading import read_tokenizer_files
+from tokmigrate.model.documents.reading import is_tokenizer_file, read_tokenizer_files
 from tokmigrate.operations.operation import Fields, Item
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.migration import (
@@ -231,7 +231,11 @@ def _is_unchanged(migration: Migration, path: Path, root: Path) -> bool:
     """Return whether the files and directories that a migration refers to are as they were when it was read."""
     directories = _list_directories(migration.operations)
     inside = tuple(_files_in(name) for name in directories)
-    files = [name for name in migration.attachments if not name.startswith(inside)]
+    files = [
+        name
+        for name in migration.attachments
+        if not (name.startswith(inside) and is_tokenizer_file(name.rpartition("/")[2]))
+    ]
     found: dict[str, bytes] = {}
     with suppress(StorageError):
         for name in (*files, *directories):

@@ -78,6 +78,15 @@ def read_tokenizer_files(directory: Path) -> dict[str, bytes]:
     return files | read_slow_tokenizer_files(directory)
 
 
+def is_tokenizer_file(name: str) -> bool:
+    """Return whether `read_tokenizer_files` reads a file with this name."""
+    return name in (*TOKENIZER_FILES, names.TEMPLATE) or _is_in_another_format(name)
+
+
+def _is_in_another_format(name: str) -> bool:
+    return name.endswith(SUFFIXES) or PurePosixPath(name).match(TEKKEN_FILES)
+
+
 def writable_names(texts: Mapping[str, bytes]) -> tuple[str, ...]:
     """Return the names of the files that a migration may write: those documents, and some that are not there."""
     return tuple(dict.fromkeys((*JSON_FILES, *TEXT_FILES, STAMP, *texts)))
@@ -113,7 +122,7 @@ _PARSED: Memo[Json] = Memo(2)
 
 
 def _parse(name: str, data: bytes, where: str) -> Json:
-    if name.endswith(SUFFIXES) or PurePosixPath(name).match(TEKKEN_FILES):
+    if _is_in_another_format(name):
         return data
     text = _decode(data, where)
     if not name.endswith(".json"):
