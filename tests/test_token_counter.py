@@ -15,8 +15,8 @@ from real_tokenizers import available, real
 from test_properties import thorough
 
 from tokmigrate.model.tokenizer.library import open_tokenizer
-from tokmigrate.model.worker import token_counter
-from tokmigrate.model.worker.token_counter import TokenCounter
+from tokmigrate.model.worker import count_tokens
+from tokmigrate.model.worker.count_tokens import TokenCounter
 
 # What separates words at spaces; in the others a text is one word.
 APART = available("phi-2", "gpt2-chatml", "bert-base-uncased", "oromo-t5", "t5-small", "deepseek")
@@ -38,7 +38,7 @@ def count(tokenizer: Any, texts: list[str]) -> Counter[int]:
 
 @pytest.mark.parametrize("name", [*APART, *WHOLE])
 def test_parts_are_tokenized_where_the_library_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_counter, "_PARTS", 500)
+    monkeypatch.setattr(count_tokens, "_PARTS", 500)
     counter = TokenCounter(library(name))
     for start in range(0, len(TEXTS), 100):
         counter.add(TEXTS[start : start + 100])

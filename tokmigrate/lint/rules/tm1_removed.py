@@ -16,19 +16,16 @@ from tokmigrate.vocabulary.scripts import COMMON, find_main_script
 
 _SCRIPT = 20
 """Fewer tokens of a script are names and symbols in the text of others."""
+_CYRILLIC = [chr(number) for number in range(0x410, 0x430)]
 _DIGITS = re.compile("(\u0120|\u2581|##|)([0-9]{1,3})")
 
 
 @rule(
     "TM117",
     WARNING,
-    given=f"operations:\n  - add_tokens: [{', '.join(map(chr, range(0x410, 0x430)))}]\n",
-    wrong=operations(
-        f"remove_tokens: {{tokens: [{', '.join(map(chr, range(0x410, 0x430)))}], ids: compact, acknowledge: breaking}}"
-    ),
-    right=operations(
-        f"remove_tokens: {{tokens: [{', '.join(map(chr, range(0x420, 0x430)))}], ids: compact, acknowledge: breaking}}"
-    ),
+    given=f"operations:\n  - add_tokens: [{', '.join(_CYRILLIC)}]\n",
+    wrong=operations(f"remove_tokens: {{tokens: [{', '.join(_CYRILLIC)}], ids: compact, acknowledge: breaking}}"),
+    right=operations(f"remove_tokens: {{tokens: [{', '.join(_CYRILLIC[16:])}], ids: compact, acknowledge: breaking}}"),
 )
 def script_vanishes(seen: OnModel) -> Iterator[Found]:
     """All tokens of a script are removed, or all but its single letters.
