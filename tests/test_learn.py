@@ -71,7 +71,6 @@ def test_the_same_merges_whatever_the_order_of_lines(tmp_path: Path) -> None:
         (["prune", "missing.txt", "--unused"], "missing.txt"),
         (["prune", "CORPUS", "--unused", "--keep", "NAMES"], "names.txt:1:1: 'no such token' is not a token of this"),
         (["extend", "EMPTY", "--tokens", "5"], "no merge to learn"),
-        (["prune", "CORPUS", "--coverage", "nan"], "the coverage is not a number"),
         (["prune", "CORPUS", "--unused", "--weight", "CORPUS=0"], "is no weight"),
         (["prune", "CORPUS", "--unused", "--weight", "news=2"], "it is not in the corpus"),
         (["extend", "CORPUS", "--tokens", "5", "--script", "Cyrilic"], "did you mean 'Cyrillic'"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -163,9 +162,6 @@ def prune(
             "several options say how many tokens stay" if sum(given) > 1 else "how many tokens stay is not known",
             hint="give one of --tokens, --coverage, --min-count, --unused, --replace, or --drop",
         )
-    # Every comparison with it is false, those of the option's range too.
-    if coverage is not None and math.isnan(coverage):
-        raise UsageError("the coverage is not a number", hint="give a share from 0 to 1: --coverage 0.999")
     if replace is not None and (ids is not None or multiple_of is not None):
         raise UsageError("with --replace ids and rows stay", hint="leave out --ids and --multiple-of")
     selection = token_selection.Selection(keep or (), drop or (), keep_text or ())
