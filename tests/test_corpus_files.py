@@ -68,6 +68,14 @@ def test_a_large_file_is_read_in_blocks(tmp_path: Path, ending: str) -> None:
     assert [text for block in blocks for text in block.texts] == list(enumerate(texts, 1))
 
 
+def test_a_record_may_have_a_number_that_python_does_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.jsonl"
+    path.write_text(f'{{"text": "one", "number": {"1" * 5_000}}}\n', "utf-8")
+    assert read(path) == [(1, "one")]
+    with pytest.raises(FileProblems, match="the field 'number' is not a text"):
+        read(path, "number")
+
+
 def names(root: Path, *words: str) -> list[str]:
     with open_corpus([word if word.startswith("/") else str(root / word) for word in words]) as corpus:
         return [str(Path(file.path).relative_to(root)) for file in corpus.files]

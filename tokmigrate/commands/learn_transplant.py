@@ -99,8 +99,7 @@ def learn_transplant(
     folder, name = (file_name(workspace, message, suffix) for suffix in (".tokenizer", ".safetensors"))
     attached = {f"{folder}/{file}": data for file, data in files.items()}
     kind = operation_types()["transplant"]
-    given = {"template": template} if template != "keep" else {}
-    fields: dict[str, Any] = {"tokenizer": folder, **given, "acknowledge": "breaking"}
+    fields = {"tokenizer": folder, "acknowledge": "breaking"} | ({"template": template} if template != "keep" else {})
     # What the model cannot have is known before anything is computed.
     kind.model_validate(fields).with_listed(attached).apply(state, Context("0000"))
     match = match_documents(state, documents)
@@ -136,7 +135,7 @@ def learn_transplant(
     if left or copies:
         terms = {which: {**held, **copies} for which, held in sides.items()}
         attached[name] = write_coefficients(terms, state.tokenizer.texts, said)
-        fields = {"tokenizer": folder, "coefficients": name, **given, "acknowledge": "breaking"}
+        fields["coefficients"] = name
     operation = kind.model_validate(fields)
     operation.with_listed(attached).apply(state, Context("0000"))
     remarks = [

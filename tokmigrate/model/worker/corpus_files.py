@@ -21,7 +21,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -122,9 +122,7 @@ def open_corpus(
             if not chosen:
                 hint = "name a file of the corpus, or a directory with some"
                 raise UsageError("a weight is given for it, and it is not in the corpus", where=word, hint=hint)
-            found = tuple(
-                CorpusFile(file.path, file.name, file.field, weight) if file.path in chosen else file for file in found
-            )
+            found = tuple(replace(file, weight=weight) if file.path in chosen else file for file in found)
         corpus = Corpus(format_list(words), found)
         # What cannot be read is an error before anything is computed.
         _ = corpus.size
@@ -268,7 +266,8 @@ def _decode(file: CorpusFile, number: int, line: bytes) -> str:
 
 def _text_of_record(file: CorpusFile, number: int, line: str) -> str:
     try:
-        record = json.loads(line)
+        # Python refuses to read an integer of many digits.
+        record = json.loads(line, parse_int=float)
     except json.JSONDecodeError as error:
         raise _problem(file, number, error.colno, f"the line is not JSON: {error.msg}", _JSON_LINES) from error
     except RecursionError as error:
