@@ -485,6 +485,21 @@ def test_a_python_migration_names_the_directory_among_its_files(model: SharedMod
     assert tokenizer_of(model).ids == Tokenizer(SMALL).ids
 
 
+@pytest.mark.parametrize("suffix", [".py", ".yaml"])
+def test_a_directory_of_a_tokenizer_is_no_list_of_tokens(model: SharedModel, suffix: str) -> None:
+    give(model)
+    path = model.root / "migrations" / f"0001_donor{suffix}"
+    if suffix == ".py":
+        text = (
+            "revision = 'aaaaaaaaaaaa'\nfiles = ['donor/']\ndef upgrade(op):\n    op.add_tokens(tokens_file='donor/')\n"
+        )
+        path.write_text(text, "utf-8")
+    else:
+        model.write(f"{MEAN}\n- add_tokens: {{tokens_file: donor}}")
+    with pytest.raises(FileProblems, match="this is a directory and not a file"):
+        upgrade(model.workspace, model.entry)
+
+
 def test_transformers_reads_the_new_tokenizer_and_the_old_one_again(tmp_path: Path) -> None:
     model = llama(tmp_path / "m", dtype="float32")
     before = image(model)

@@ -10,7 +10,6 @@ from typing import Literal
 
 from tokmigrate.model.documents.pipeline_overrides import part_defaults
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.references import ids_by_field
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, Tokenizer, merges_of, product
 from tokmigrate.operations.token_checks import find_letters, find_uses
@@ -46,16 +45,12 @@ class MergeTrees:
 
     @cached_property
     def _ranks(self) -> Mapping[Merge, int]:
-        return {merge: rank for rank, merge in enumerate(merges_of(self._model))}
-
-    @cached_property
-    def _model(self) -> Mapping[str, Json]:
-        model: Mapping[str, Json] = self.tokenizer.document["model"]
-        return model
+        return {merge: rank for rank, merge in enumerate(merges_of(self.tokenizer.document["model"]))}
 
     @cached_property
     def _affixes(self) -> tuple[str, str]:
-        return self._model.get("continuing_subword_prefix") or "", self._model.get("end_of_word_suffix") or ""
+        model = self.tokenizer.document["model"]
+        return model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
 
     def _letters(self, token: str) -> list[str]:
         """Return the letters that a BPE begins with, as its vocabulary spells them."""

@@ -255,6 +255,13 @@ def with_listed(
     found: list[PlannedOperation] = []
     problems: list[Problem] = []
     for planned in operations:
+        # A directory that another operation names is among the attachments by its files alone.
+        missing = [name for name in planned.operation.references() if name not in attachments]
+        problems += (
+            Problem(str(Path(shown).parent / name), 1, 1, "this is a directory and not a file") for name in missing
+        )
+        if missing:
+            continue
         try:
             found.append(replace(planned, operation=planned.operation.with_listed(attachments)))
         except FileProblems as error:
