@@ -153,8 +153,8 @@ def prune(
     punctuation, single_characters, whitespace. Patterns match the text that a token stands for. A token to drop stays
     if it has to, or is one to keep, or a token that stays is merged from it; the report counts these by reason.
 
-    With `--replace N` the N rarest tokens go, and N new ones that the corpus has use for get their ids and rows, as
-    `learn extend` learns them. All other ids stay, and so does the size of the matrix.
+    With `--replace N` the N rarest tokens go, those to drop first, and N new ones that the corpus has use for get their
+    ids and rows, as `learn extend` learns them. All other ids stay, and so does the size of the matrix.
     """
     given = [tokens is not None, coverage is not None, min_count is not None, unused, replace is not None]
     if sum(given) > 1 or not (any(given) or drop):
