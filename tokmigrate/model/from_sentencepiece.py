@@ -21,11 +21,9 @@ from tokmigrate.model.documents.state import ADDED_TOKENS, SPECIAL_TOKENS_MAP, T
 from tokmigrate.model.formats.json_text import Json, Layout
 from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, SentencePieceModel, is_sentencepiece
 from tokmigrate.model.references.token_texts import token_entries
+from tokmigrate.model.tokenizer.token_meaning import SPACE
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, read_entry, write_entry
 from tokmigrate.vocabulary.ids import AddedToken
-
-SPACE = "\u2581"
-"""What stands for a space in a piece."""
 
 
 def make_tokenizer_json(directory: Path) -> Path:

@@ -12,12 +12,12 @@ from tokmigrate.formatting import format_quoted
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files
 from tokmigrate.model.documents.state import VOCAB_TXT, ModelState
+from tokmigrate.model.tokenizer.token_meaning import SPACE
 from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Tokenizer, model_kind
 from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChanges
 from tokmigrate.operations.row_changes import with_joined_tokens
 from tokmigrate.operations.token_lists import FILE_DESCRIPTION, TokenListOperation
 
-_WORD_START = "\u2581"
 _WORDS = "the words of the tokenizer"
 _MARGIN = 1e-9
 """What a word scores more than its parts for each token that it saves: just more than the rounding of sums."""
@@ -99,7 +99,7 @@ def _read_words(tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, tuple[s
     for word in words:
         if word in tokenizer.ids or word in found:
             raise OperationError(f"'{word}' is a token already, or is listed twice", hint="leave it out")
-        parts = tuple(tokenizer.texts[number] for number in tokenizer.pieces(word.removeprefix(_WORD_START)))
+        parts = tuple(tokenizer.texts[number] for number in tokenizer.pieces(word.removeprefix(SPACE)))
         if any(part == tokenizer.unknown or BYTE.fullmatch(part) for part in parts):
             raise OperationError(f"'{word}' has a letter that is not in the vocabulary", hint="use add_tokens for it")
         is_continued = [bool(prefix) and part.startswith(prefix) for part in parts]
@@ -107,7 +107,7 @@ def _read_words(tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, tuple[s
             part.removeprefix(prefix) if continued else part
             for part, continued in zip(parts, is_continued, strict=True)
         )
-        is_whole = all(is_continued[1:]) if prefix else _WORD_START not in spelled[1:]
+        is_whole = all(is_continued[1:]) if prefix else SPACE not in spelled[1:]
         if not is_whole or not tokenizer.added.keys().isdisjoint(parts):
             raise OperationError(
                 f"'{word}' is not one word: it is tokenized as {format_quoted(parts, 10)}",

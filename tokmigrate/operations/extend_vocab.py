@@ -16,6 +16,7 @@ from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files, with_merged_pieces
 from tokmigrate.model.documents.state import MERGES, VOCAB_JSON, ModelState
 from tokmigrate.model.references.token_texts import without_placeholders
+from tokmigrate.model.tokenizer.token_meaning import SPACE
 from tokmigrate.model.tokenizer.tokenizer_json import (
     BYTE,
     FILE,
@@ -32,7 +33,6 @@ from tokmigrate.operations.token_checks import find_unreachable
 from tokmigrate.operations.token_lists import TokenListOperation, read_list
 from tokmigrate.vocabulary.ids import is_tombstone
 
-_WORD_START = "\u2581"
 _MERGES = "the merges of the tokenizer"
 
 
@@ -222,7 +222,7 @@ def _read_merges(state: ModelState, merges: Sequence[Merge]) -> dict[str, tuple[
             raise _fault(number, merge, "the tokenizer has this merge already")
         if made in tokenizer.added:
             raise _fault(number, merge, f"'{made}' is an added token, which is matched before any merge")
-        if not has_letters and _WORD_START in made.lstrip(_WORD_START):
+        if not has_letters and SPACE in made.lstrip(SPACE):
             raise _fault(number, merge, f"'{made}' goes over the border of a word")
         known.add(merge)
         if made not in vocabulary and made not in sources:
