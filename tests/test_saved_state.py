@@ -80,6 +80,7 @@ MIGRATION = """\
       - {content: "<normal>", special: true, init: {strategy: normal}}
       - {content: "<copy>", special: true, init: {strategy: copy, token: "Ġtool"}}
       - {content: "<average>", special: true, init: {strategy: average, tokens: {"Ġtool": 0.5, "Ġcall": 0.5}}}
+      - {content: "<weighted>", special: true, init: {strategy: weighted, tokens: {"Ġtool": 1.5, "Ġcall": -0.5}}}
       - {content: "toolbox", init: {strategy: subtokens, output: first_piece}}
       - {content: "<description>", special: true, init: {strategy: description, text: "a call of the tool"}}
       - {content: "<file>", special: true, init: {strategy: file, path: rows.safetensors}}

@@ -49,11 +49,15 @@ class Effect:
     def delta(self) -> TokenDelta:
         """What it does to tokens."""
         ids = self.before.tokenizer.ids
+        changes = self.planned.operation.token_changes()
+        renamed = changes.renamed if changes else {}
 
         def find_successors(in_place: Successors) -> Successors:
-            # A new row in the place of an old one is that of another token.
+            # A new row in the place of an old one is that of another token, unless the operation says that it renames.
             return {
-                token: text for token, text in in_place.items() if is_tombstone(text) or self._keeps_row(ids[token])
+                token: text
+                for token, text in in_place.items()
+                if is_tombstone(text) or renamed.get(token) == text or self._keeps_row(ids[token])
             }
 
         return token_delta(ids, self.after.tokenizer.ids, find_successors)
