@@ -135,3 +135,12 @@ def test_only_tokens_of_a_script_are_learned(tmp_path: Path, name: str) -> None:
     growth = {each["script"]: each for each in told["held_out"]["by_script"]}
     assert growth["Cyrillic"]["tokens_after"] < 0.7 * growth["Cyrillic"]["tokens_before"]
     assert growth["Latin"]["tokens_after"] == growth["Latin"]["tokens_before"]
+
+
+def test_a_model_that_is_named_by_its_directory_is_taken_at_the_head(tmp_path: Path, corpus: Path) -> None:
+    model = shared_model(tmp_path / "w", BPE[0])
+    first = learn(model, "extend", corpus, "--tokens", "20")
+    second = learn(model, "extend", corpus, "--tokens", "20", "--model", model.directory)
+    merges = [set(Path(each["merges_file"]).read_text("utf-8").splitlines()) for each in (first, second)]
+    assert merges[0].isdisjoint(merges[1])
+    upgrade(model.workspace, model.entry)

@@ -125,8 +125,8 @@ def read_recorded_state(workspace: Workspace, entry: ModelEntry, snapshot: Snaps
 
 def side_at_head(workspace: Workspace, word: str) -> Side:
     """Return the tokenizer of a model as planned at the head, or of a directory; raises as `resolve_side`."""
-    entry = workspace.models.get(word)
-    if entry is None or not History.read(workspace).chain_for(entry):
+    (entry,) = workspace.select([word])
+    if workspace.models.get(entry.name) != entry or not History.read(workspace).chain_for(entry):
         return resolve_side(workspace, word)
     with open_model_or_dummy(entry) as here:
         return replace(sides_of(workspace, here, "head")[1], model=entry.name)
