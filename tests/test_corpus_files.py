@@ -20,11 +20,11 @@ from pyarrow import parquet
 from tokmigrate.errors import FileProblems, TokmigrateError, UsageError
 from tokmigrate.model.worker.corpus_files import CorpusFile, open_corpus, read_blocks
 
-ENDINGS = [".jsonl", ".ndjson.gz", ".jsonl.zst", ".parquet", ".arrow"]
+SUFFIXES = [".jsonl", ".ndjson.gz", ".jsonl.zst", ".parquet", ".arrow"]
 
 
 def write(path: Path, texts: list[str | None], field: str = "text") -> Path:
-    """Write texts as records, in the format of the path's ending."""
+    """Write texts as records, in the format of the path's suffix."""
     data = "".join(json.dumps({"number": 1, field: text}) + "\n" for text in texts).encode()
     table = pyarrow.table({"number": [1] * len(texts), field: pyarrow.array(texts, "string")})
     if path.suffix == ".parquet":
@@ -44,13 +44,13 @@ def read(path: Path, field: str = "text") -> list[tuple[int, str]]:
     return [text for block in read_blocks(CorpusFile(str(path), path.name, field)) for text in block.texts]
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @given(
     texts=st.lists(st.none() | st.text(st.characters(codec="utf-8"), max_size=5), max_size=6), times=st.integers(1, 99)
 )
-def test_each_kind_of_file_gives_the_texts_of_its_records(ending: str, texts: list[str | None], times: int) -> None:
+def test_each_kind_of_file_gives_the_texts_of_its_records(suffix: str, texts: list[str | None], times: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder) / f"a{ending}", texts * times, "body")
+        path = write(Path(folder) / f"a{suffix}", texts * times, "body")
         blocks = list(read_blocks(CorpusFile(str(path), "a", "body")))
         assert sum(block.read for block in blocks) == path.stat().st_size
     wanted = [(number, text) for number, text in enumerate(texts * times, 1) if text]
@@ -59,10 +59,10 @@ def test_each_kind_of_file_gives_the_texts_of_its_records(ending: str, texts: li
     assert sum(block.text_bytes for block in blocks) == sum(len(text.encode()) for _, text in wanted)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_a_large_file_is_read_in_blocks(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_large_file_is_read_in_blocks(tmp_path: Path, suffix: str) -> None:
     texts = [f"{number} " + "x" * 997 for number in range(3000)]
-    path = write(tmp_path / f"a{ending}", list(texts))
+    path = write(tmp_path / f"a{suffix}", list(texts))
     blocks = list(read_blocks(CorpusFile(str(path), "a")))
     assert len(blocks) > 5
     assert [text for block in blocks for text in block.texts] == list(enumerate(texts, 1))
