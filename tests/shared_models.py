@@ -16,7 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.plan import plan
+from tokmigrate.commands.stamp import stamp_model
 from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import ModelEntry, Workspace, read_workspace
 from tokmigrate.state.database import open_state_if_present
@@ -85,6 +87,21 @@ class SharedModel:
 
     def down(self) -> None:
         downgrade(self.workspace, self.entry, "base")
+
+    def forget(self) -> None:
+        """Remove the stamp and the state, so that nothing but the files tells what was done."""
+        (self.directory / "tokmigrate.json").unlink()
+        shutil.rmtree(self.root / ".tokmigrate")
+
+    def stamp_again(self) -> tuple[Stamp, Stamp]:
+        """Return the stamp of the model at the head, and the one that is written once that one is forgotten."""
+        before = read_stamp(self.directory)
+        self.forget()
+        stamp_model(self.workspace, self.entry, "head")
+        after = read_stamp(self.directory)
+        assert before is not None
+        assert after is not None
+        return before, after
 
     def events(self) -> list[TokenEvent]:
         state = open_state_if_present(self.workspace.state, self.root)

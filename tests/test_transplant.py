@@ -31,7 +31,6 @@ from tokmigrate.errors import FileProblems, OperationError
 from tokmigrate.init.coefficients import StoredWeights, Sum, read_coefficients, write_coefficients
 from tokmigrate.init.matching_pursuit import approximate
 from tokmigrate.model.documents.reading import read_tokenizer_files
-from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.safetensors_header import encode_header, read_header
 from tokmigrate.model.tokenizer.token_meaning import Spelling, match_tokens
@@ -231,13 +230,7 @@ def test_ids_that_an_adapter_trains_follow_their_tokens(tmp_path: Path) -> None:
 def test_a_stamp_knows_the_rows_that_it_made(model: SharedModel) -> None:
     terms = write_sums(model, give(model))
     model.migrate(SUMS)
-    upgraded = read_stamp(model.directory)
-    (model.directory / "tokmigrate.json").unlink()
-    shutil.rmtree(model.root / ".tokmigrate")
-    stamp_model(model.workspace, model.entry, "head")
-    stamped = read_stamp(model.directory)
-    assert upgraded is not None
-    assert stamped is not None
+    upgraded, stamped = model.stamp_again()
     made = {row for row, recipe in stamped.rows.recipes() if isinstance(recipe, Made)}
     assert made == {row for row, _ in upgraded.rows.recipes()} == terms.keys()
 
@@ -245,8 +238,7 @@ def test_a_stamp_knows_the_rows_that_it_made(model: SharedModel) -> None:
 def test_a_stamp_without_coefficients_is_refused(model: SharedModel) -> None:
     give(model)
     model.migrate(MEAN)
-    (model.directory / "tokmigrate.json").unlink()
-    shutil.rmtree(model.root / ".tokmigrate")
+    model.forget()
     with pytest.raises(OperationError, match="which rows it initialised cannot be seen"):
         stamp_model(model.workspace, model.entry, "head")
 
