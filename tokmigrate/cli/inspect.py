@@ -175,12 +175,12 @@ def diff(
     `--corpus` audits B as a smaller or larger vocabulary of A: how many tokens of each script are kept and new, whether
     they have their order and, where both have weights, the same rows, and how many tokens text has before and after.
     """
+    if field is not None and not corpus:
+        raise UsageError("--field names a field of a corpus, and none is given", hint="add --corpus, or leave it out")
     sides = comparing.choose_sides(_find_workspace(), first, second)
     found = comparing.compare(*sides)
     code = 1 if exit_code and found.differences else 0
     content, shown = diff_report.comparison_content(found), [diff_report.comparison_text(found)]
-    if field is not None and not corpus:
-        raise UsageError("--field names a field of a corpus, and none is given", hint="add --corpus, or leave it out")
     if corpus:
         with corpus_files.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
             audited = vocabulary_audit.audit(*sides, texts, on_progress)

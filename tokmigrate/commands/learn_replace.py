@@ -14,7 +14,7 @@ from tokmigrate.errors import UsageError, VerificationError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_bytes
 from tokmigrate.model.documents.declared import state_without_weights
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind, product
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, continuing_prefix, model_kind, product
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.operations.extend_vocab import SUBTOKENS
 from tokmigrate.operations.operation import Context, Operation
@@ -81,9 +81,9 @@ def learn_replacement(
     with report_activity(on_progress, side.name, "learning from the corpus", corpus.size) as count_bytes:
         counted = count_tokens(workspace, side.name, state, corpus, selection, count_bytes)
     operations, files, kept = _find_swap(workspace, counted, corpus, tokens, message, on_progress)
+    listed = {name: text.encode() for name, text in files.items()}
     after = state
     for operation in operations:
-        listed = {name: text.encode() for name, text in files.items()}
         after = operation.with_listed(listed).apply(after, Context("0000"))
     with report_activity(on_progress, side.name, "learning from the corpus", corpus.size) as count_bytes:
         held_out = measure_growth(state, after, corpus, count_bytes, held_out_alone=True)
@@ -123,7 +123,7 @@ def _find_swap(
     Each of the two operations reads one of the files, in their order.
     """
     known = counted.state.tokenizer.ids
-    prefix = counted.state.documents[FILE]["model"].get("continuing_subword_prefix") or ""
+    prefix = continuing_prefix(counted.state.documents[FILE]["model"])
     name = file_name(workspace, message, ".remove.json")
     while True:
         kept = counted.choose(Wanted(tokens=len(known) - tokens))

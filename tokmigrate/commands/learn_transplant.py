@@ -171,10 +171,10 @@ def _digest(*arrays: Matrix) -> str:
 
 def _join_pieces(old: Tokenizer, new: Tokenizer, left: Sequence[int]) -> Terms:
     """Return the mean of the rows of the old tokens that the text of each new one is made of."""
-    spelling = Spelling(new)
+    before, after = Spelling(old), Spelling(new)
     found: Terms = {}
     for number in left:
-        pieces = Counter(find_pieces(old, spelling, new.texts[number]))
+        pieces = Counter(find_pieces(before, after, new.texts[number]))
         if not pieces:
             raise UsageError(
                 f"the old tokenizer has no token for '{in_one_line(new.texts[number])}'", hint="choose --method omp"

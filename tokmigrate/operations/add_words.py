@@ -13,7 +13,7 @@ from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files
 from tokmigrate.model.documents.state import VOCAB_TXT, ModelState
 from tokmigrate.model.tokenizer.token_meaning import SPACE
-from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Tokenizer, model_kind
+from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Tokenizer, continuing_prefix, model_kind
 from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChanges
 from tokmigrate.operations.row_changes import with_joined_tokens
 from tokmigrate.operations.token_lists import FILE_DESCRIPTION, TokenListOperation
@@ -92,7 +92,7 @@ def _read_words(tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, tuple[s
             where=FILE,
             hint="append merges with extend_vocab" if kind == "BPE" else "use add_tokens",
         )
-    prefix = tokenizer.document["model"].get("continuing_subword_prefix") or ""
+    prefix = continuing_prefix(tokenizer.document["model"])
     if kind == "WordPiece" and not prefix:
         raise OperationError("its tokens are the same at the start of a word and inside of it", where=FILE)
     found: dict[str, tuple[str, ...]] = {}
@@ -134,13 +134,13 @@ def _find_open_ended(tokenizer: Tokenizer, parts: Parts) -> list[str]:
 
     It begins where a token of the word does, with all that is left of the word, and is longer than that.
     """
-    prefix = tokenizer.document["model"].get("continuing_subword_prefix") or ""
+    prefix = continuing_prefix(tokenizer.document["model"])
     tokens = (token.removeprefix(prefix) for token in tokenizer.vocabulary if token.startswith(prefix))
-    begun = {token[:length] for token in tokens for length in range(1, len(token))}
+    starts = {token[:length] for token in tokens for length in range(1, len(token))}
     found = []
     for word, held in parts.items():
         rests = ("".join(part.removeprefix(prefix) for part in held[start:]) for start in range(1, len(held)))
-        if not begun.isdisjoint(rests):
+        if not starts.isdisjoint(rests):
             found.append(word)
     return found
 

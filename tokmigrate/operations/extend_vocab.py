@@ -21,6 +21,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import (
     BYTE,
     FILE,
     Merge,
+    continuing_prefix,
     find_spaced,
     is_byte_level,
     merges_of,
@@ -115,7 +116,7 @@ class ExtendVocab(TokenListOperation):
         # The vocabulary had a token before if another merge makes it too. Beside a SentencePiece model new tokens have
         # merges that are not listed; these are among the last.
         model = state.documents[FILE]["model"]
-        prefix = model.get("continuing_subword_prefix") or ""
+        prefix = continuing_prefix(model)
         merges, listed = merges_of(model), {*self.merges}
         made = [product(merge, prefix) for merge in merges]
         products = dict.fromkeys(product(merge, prefix) for merge in self.merges)
@@ -156,7 +157,7 @@ def reachable_merges(state: ModelState, merges: Sequence[Merge], reuse: Reuse = 
     """
     made = _append(state, merges, reuse)
     lost = set(find_unreachable(made.state, made.ids))
-    prefix = state.documents[FILE]["model"].get("continuing_subword_prefix") or ""
+    prefix = continuing_prefix(state.documents[FILE]["model"])
     kept: list[Merge] = []
     for merge in merges:
         token = product(merge, prefix)
@@ -200,13 +201,10 @@ def _read_merges(state: ModelState, merges: Sequence[Merge]) -> dict[str, tuple[
         )
     tail = ordered_tail(state)
     if tail is not None:
-        raise OperationError(
-            f"a {state.traits.model_type} model takes each id from {tail.start} on for a timestamp by its order",
-            hint="no token can be appended",
-        )
+        raise OperationError(tail.describe(state.traits.model_type), hint="no token can be appended")
     model = document["model"]
     known = set(merges_of(model))
-    prefix = model.get("continuing_subword_prefix") or ""
+    prefix = continuing_prefix(model)
     vocabulary, has_letters = tokenizer.vocabulary, is_byte_level(document)
     sources: dict[str, tuple[int, ...]] = {}
     for number, merge in enumerate(merges, 1):

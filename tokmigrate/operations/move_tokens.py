@@ -45,9 +45,7 @@ class MoveTokens(Operation):
             return Risk.safe("every token is there already")
         tail = ordered_tail(before)
         if tail is not None and not tail.is_kept(Renumbering.swap(self._moves(before))):
-            reason = (
-                f"a {before.traits.model_type} model takes each id from {tail.start} on for a timestamp by its order"
-            )
+            reason = tail.describe(before.traits.model_type)
             return Risk.breaking(f"{reason}, and tokens change places with timestamps")
         return Risk.breaking("ids kept elsewhere, as in tokenized data, will refer to other tokens")
 

@@ -159,10 +159,7 @@ class RemoveTokens(TokenListOperation):
         check_ids_may_change(state, renumbering, len(gone) if self.shrink else 0)
         tail = ordered_tail(state)
         if tail is not None and not tail.is_kept(renumbering):
-            raise OperationError(
-                f"a {state.traits.model_type} model takes each id from {tail.start} on for a timestamp by its order",
-                hint="use `ids: tombstone`",
-            )
+            raise OperationError(tail.describe(state.traits.model_type), hint="use `ids: tombstone`")
         edges = [-1, *sorted(gone), size]
         pieces: list[CopiedRows | NewRow] = [CopiedRows(before + 1, after) for before, after in pairwise(edges)]
         if self.shrink:

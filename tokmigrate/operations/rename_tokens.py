@@ -14,7 +14,7 @@ from tokmigrate.model.documents.chat_template import find_in_templates, texts_in
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import with_renamed_tokens
-from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Merge, merges_of, product
+from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Merge, continuing_prefix, merges_of, product
 from tokmigrate.operations.operation import CHAT_TEMPLATE, Context, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.row_operations import with_reinitialised_rows
 from tokmigrate.operations.token_checks import id_of
@@ -107,5 +107,5 @@ class RenameTokens(Operation):
 
 def find_merges(model: Mapping[str, Json]) -> Mapping[str, Merge]:
     """Return each text that a merge of the `model` of tokenizer.json takes or makes, with one that does."""
-    prefix = model.get("continuing_subword_prefix") or ""
+    prefix = continuing_prefix(model)
     return {text: merge for merge in merges_of(model) for text in (*merge, product(merge, prefix))}

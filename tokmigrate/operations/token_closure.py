@@ -11,7 +11,7 @@ from typing import Literal
 from tokmigrate.model.documents.pipeline_overrides import part_defaults
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import ids_by_field
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, Tokenizer, merges_of, product
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, Tokenizer, continuing_prefix, merges_of, product
 from tokmigrate.operations.token_checks import find_letters, find_uses
 
 
@@ -50,7 +50,7 @@ class MergeTrees:
     @cached_property
     def _affixes(self) -> tuple[str, str]:
         model = self.tokenizer.document["model"]
-        return model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
+        return continuing_prefix(model), model.get("end_of_word_suffix") or ""
 
     def _letters(self, token: str) -> list[str]:
         """Return the letters that a BPE begins with, as its vocabulary spells them."""

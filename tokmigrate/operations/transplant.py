@@ -284,29 +284,31 @@ class _Pieces:
     def pieces(self, text: str) -> tuple[int, ...]:
         if text not in self.new:
             return self.tokenizer.pieces(text)
-        return find_pieces(self.tokenizer, self.spelling, text)
+        return find_pieces(self._own, self.spelling, text)
+
+    @cached_property
+    def _own(self) -> Spelling:
+        return Spelling(self.tokenizer)
 
 
-def find_pieces(old: Tokenizer, spelling: Spelling, token: str) -> tuple[int, ...]:
+def find_pieces(old: Spelling, new: Spelling, token: str) -> tuple[int, ...]:
     """Return the ids of the old tokens that the text of a token of another vocabulary is made of."""
-    meaning = spelling.find_meaning(token)
-    return Spelling(old).find_pieces(token.encode("utf-8", "surrogatepass") if meaning is None else meaning)
+    meaning = new.find_meaning(token)
+    return old.find_pieces(token.encode("utf-8", "surrogatepass") if meaning is None else meaning)
 
 
 def _check_may_change(state: ModelState) -> None:
     """Raise OperationError for a model whose ids mean more than a row."""
     model_type, tail = state.traits.model_type, ordered_tail(state)
     if tail is not None:
-        reason = f"takes each id from {tail.start} on for a timestamp by its order"
+        reason = tail.describe(model_type)
     elif state.traits.has_tables:
-        reason = "looks tokens up in a table of integers, whose rows can only be copied"
+        reason = f"a {model_type} model looks tokens up in a table of integers, whose rows can only be copied"
     elif state.traits.short or state.traits.stops:
-        reason = "has tensors without rows for some of the ids"
+        reason = f"a {model_type} model has tensors without rows for some of the ids"
     else:
         return
-    raise OperationError(
-        f"a {model_type} model {reason}", hint="its vocabulary can be extended and pruned, and not be replaced"
-    )
+    raise OperationError(reason, hint="its vocabulary can be extended and pruned, and not be replaced")
 
 
 def _check_template(state: ModelState, new: Tokenizer) -> None:

@@ -139,6 +139,10 @@ class OrderedTail:
     start: int
     stop: int
 
+    def describe(self, model_type: str) -> str:
+        """Return what they are to a model of that type."""
+        return f"a {model_type} model takes each id from {self.start} on for a timestamp by its order"
+
     def is_kept(self, renumbering: Renumbering) -> bool:
         """Return whether they all move by the same number, and no other id comes to stand among or after them."""
         start = renumbering.new(self.start)

@@ -27,7 +27,7 @@ from tokmigrate.model.documents.state import (
 from tokmigrate.model.formats.json_text import Json, replace_at, walk
 from tokmigrate.model.references.config_references import with_fields
 from tokmigrate.model.references.references import Names, map_post_processor, with_vocabulary_files
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, without
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, continuing_prefix, without
 from tokmigrate.vocabulary.ids import AddedToken, Renumbering
 
 _ALL_STAY = Renumbering({})
@@ -133,7 +133,7 @@ def _rename(text: Json, names: Names) -> Json:
 def without_mentions(state: ModelState, gone: frozenset[str]) -> ModelState:
     """Return the state without merges and lists of special tokens that name a token of `gone`, their texts."""
     model = state.documents[FILE]["model"]
-    prefix = model.get("continuing_subword_prefix") or ""
+    prefix = continuing_prefix(model)
     if model.get("merges"):
         state = state.with_value(FILE, ("model", "merges"), without(model["merges"], gone, prefix))
     if MERGES in state.documents:

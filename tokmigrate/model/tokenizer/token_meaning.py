@@ -17,6 +17,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import (
     BYTE,
     Tokenizer,
     bytes_of_letters,
+    continuing_prefix,
     is_byte_level,
     letters_of_bytes,
     model_kind,
@@ -64,7 +65,7 @@ class TokenTexts:
 
     @cached_property
     def prefix(self) -> str:
-        return self._model.get("continuing_subword_prefix") or ""
+        return continuing_prefix(self._model)
 
     @cached_property
     def suffix(self) -> str:

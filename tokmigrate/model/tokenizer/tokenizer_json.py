@@ -73,8 +73,7 @@ def _can_make(model: Mapping[str, Any], token: str) -> bool:
     if "merges" not in model or model.get("ignore_merges") or token == model.get("unk_token"):
         return True
     # A BPE makes single letters, bytes, and what its merges make: no merge makes a token that is not in the vocabulary.
-    letter = token.removeprefix(model.get("continuing_subword_prefix") or "")
-    letter = letter.removesuffix(model.get("end_of_word_suffix") or "")
+    letter = token.removeprefix(continuing_prefix(model)).removesuffix(model.get("end_of_word_suffix") or "")
     return len(letter) <= 1 or bool(model.get("byte_fallback") and BYTE.fullmatch(token))
 
 
@@ -90,6 +89,11 @@ def split(merge: Json) -> Merge:
     """Return the two parts of a merge as a file writes it."""
     left, right = merge.split(" ") if isinstance(merge, str) else merge
     return left, right
+
+
+def continuing_prefix(model: Mapping[str, Json]) -> str:
+    """Return what a piece that continues a word begins with, "" where it is spelled like others."""
+    return str(model.get("continuing_subword_prefix") or "")
 
 
 def product(merge: Merge, prefix: str) -> str:

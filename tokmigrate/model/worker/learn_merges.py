@@ -24,7 +24,7 @@ from typing import Any
 
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.model.tokenizer.token_meaning import SPACE, TokenTexts
-from tokmigrate.model.tokenizer.tokenizer_json import BYTE, product
+from tokmigrate.model.tokenizer.tokenizer_json import BYTE, continuing_prefix, product
 from tokmigrate.model.worker.corpus_files import CorpusFile, read_blocks
 from tokmigrate.model.worker.count_tokens import is_held_out
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
@@ -108,7 +108,7 @@ class _Merges:
     def __init__(self, document: Mapping[str, Any], words: Sequence[_Word]) -> None:
         model = document["model"]
         added = {entry["content"]: entry["id"] for entry in document.get("added_tokens") or []}
-        self._prefix = model.get("continuing_subword_prefix") or ""
+        self._prefix = continuing_prefix(model)
         self._ids: dict[str, int] = dict(model["vocab"])
         self._texts = {number: text for text, number in {**self._ids, **added}.items()}
         self._next = max(self._texts) + 1
