@@ -157,6 +157,12 @@ FAULTS = {
     "an unknown letter": ("bert-base-uncased", ["warfa\u2603"], "not in the vocabulary"),
     "without the mark": ("oromo-t5", ["xylophone"], "spells 'xylophone' as '▁xylophone'"),
     "two words with marks": ("oromo-t5", ["▁xylophone▁quartz"], "is not one word"),
+    "several": (
+        "bert-base-uncased",
+        ["warfarin", "house", "kubernetes", "Warfarin", *"abcdef"],
+        r"8 words cannot be added: 'house' is a token already.*; this tokenizer spells 'Warfarin' as 'warfarin'; 'a' is"
+        r".* and 3 more leave it out; write 'warfarin'",
+    ),
     "a BPE": ("phi-2", ["xylophone"], "append merges with extend_vocab"),
 }
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.formatting import format_quoted
+from tokmigrate.formatting import format_list, format_quoted
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files
 from tokmigrate.model.documents.state import VOCAB_TXT, ModelState
@@ -84,7 +84,7 @@ class AddWords(TokenListOperation):
 
 
 def _read_words(tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return each word with its old tokens; raises OperationError for one that cannot be added."""
+    """Return each word with its old tokens; raises OperationError, which names those that cannot be added."""
     kind = model_kind(tokenizer.document)
     if kind not in ("WordPiece", "Unigram"):
         raise OperationError(
@@ -96,27 +96,41 @@ def _read_words(tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, tuple[s
     if kind == "WordPiece" and not prefix:
         raise OperationError("its tokens are the same at the start of a word and inside of it", where=FILE)
     found: dict[str, tuple[str, ...]] = {}
+    faults: list[tuple[str, str]] = []
     for word in words:
-        if word in tokenizer.ids or word in found:
-            raise OperationError(f"'{word}' is a token already, or is listed twice", hint="leave it out")
         parts = tuple(tokenizer.texts[number] for number in tokenizer.pieces(word.removeprefix(SPACE)))
-        if any(part == tokenizer.unknown or BYTE.fullmatch(part) for part in parts):
-            raise OperationError(f"'{word}' has a letter that is not in the vocabulary", hint="use add_tokens for it")
-        is_continued = [bool(prefix) and part.startswith(prefix) for part in parts]
-        spelled = "".join(
-            part.removeprefix(prefix) if continued else part
-            for part, continued in zip(parts, is_continued, strict=True)
-        )
-        is_whole = all(is_continued[1:]) if prefix else SPACE not in spelled[1:]
-        if not is_whole or not tokenizer.added.keys().isdisjoint(parts):
-            raise OperationError(
-                f"'{word}' is not one word: it is tokenized as {format_quoted(parts, 10)}",
-                hint="list its words, or add it with add_tokens, which takes any text",
-            )
-        if spelled != word:
-            raise OperationError(f"this tokenizer spells '{word}' as '{spelled}'", hint=f"write '{spelled}'")
+        if word in tokenizer.ids or word in found:
+            faults.append((f"'{word}' is a token already, or is listed twice", "leave it out"))
+        elif fault := _find_fault(tokenizer, word, parts):
+            faults.append(fault)
         found[word] = parts
+    if len(faults) == 1:
+        raise OperationError(faults[0][0], hint=faults[0][1])
+    if faults:
+        listed = format_list([what for what, _ in faults], 5, "; ")
+        raise OperationError(
+            f"{len(faults):,} words cannot be added: {listed}",
+            hint="; ".join(dict.fromkeys(hint for _, hint in faults[:5])),
+        )
     return found
+
+
+def _find_fault(tokenizer: Tokenizer, word: str, parts: Sequence[str]) -> tuple[str, str] | None:
+    """Return why a word that is tokenized as `parts` cannot be added, and what to do; None where it can."""
+    prefix = continuing_prefix(tokenizer.document["model"])
+    if any(part == tokenizer.unknown or BYTE.fullmatch(part) for part in parts):
+        return f"'{word}' has a letter that is not in the vocabulary", "use add_tokens for it"
+    is_continued = [bool(prefix) and part.startswith(prefix) for part in parts]
+    spelled = "".join(
+        part.removeprefix(prefix) if continued else part for part, continued in zip(parts, is_continued, strict=True)
+    )
+    is_whole = all(is_continued[1:]) if prefix else SPACE not in spelled[1:]
+    if not is_whole or not tokenizer.added.keys().isdisjoint(parts):
+        what = f"'{word}' is not one word: it is tokenized as {format_quoted(parts, 10)}"
+        return what, "list its words, or add it with add_tokens, which takes any text"
+    if spelled != word:
+        return f"this tokenizer spells '{word}' as '{spelled}'", f"write '{spelled}'"
+    return None
 
 
 def _compute_scores(tokenizer: Tokenizer, parts: Parts) -> dict[str, float]:
