@@ -94,6 +94,25 @@ def test_a_refusal_writes_nothing(tmp_path: Path, corpus: Path, words: list[str]
     assert not [path for path in (model.root / "migrations").iterdir() if path.name.startswith("0001")]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["learn", "extend", "absent.txt", "--tokens", "5"],
+        ["learn", "prune", "absent.txt", "--unused"],
+        ["learn", "prune", "absent.txt", "--replace", "5"],
+        ["learn", "transplant", "--donor", "absent"],
+        ["revision", "--autogenerate", "--from", "absent", "--to", "absent"],
+        ["squash", "0001:0002"],
+    ],
+)
+def test_a_message_is_refused_before_anything_is_read(tmp_path: Path, words: list[str]) -> None:
+    model = shared_model(tmp_path, BPE[0])
+    for message in ("", "two\nlines"):
+        told = Here(model.root).run(*words, "-m", message)
+        assert told.returncode == 2
+        assert "a migration needs a message, one line of printable text" in told.stderr
+
+
 def test_no_file_stays_beside_a_migration_that_is_not_written(tmp_path: Path, corpus: Path) -> None:
     model = shared_model(tmp_path / "w", BPE[0])
     left = model.root / "migrations" / "0001_learned.reasons.tsv"

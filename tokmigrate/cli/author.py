@@ -59,6 +59,7 @@ def revision(
     the first tokenizer before it is written; long lists are in files beside it. Differences that no operation expresses
     are listed here and in the file.
     """
+    new_file.check_message(message)
     workspace = open_workspace_for_writing()
     known = lock_file.read_lock(workspace)
     if autogenerate:

@@ -24,7 +24,7 @@ from tokmigrate.model.worker import corpus_files
 from tokmigrate.operations import token_choice
 from tokmigrate.render import learn as learn_report
 from tokmigrate.render import terminal
-from tokmigrate.revision import lock_file
+from tokmigrate.revision import lock_file, new_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def extend(
     tokens or has fewer. Every tenth text of a file is held out, and the tokens that the merges save there are shown.
     """
     with (
-        _open_for_learning(model) as (workspace, side),
+        _open_for_learning(model, message) as (workspace, side),
         corpus_files.open_corpus(corpus, field) as texts,
         terminal.progress() as on_progress,
     ):
@@ -87,8 +87,9 @@ def extend(
 
 
 @contextmanager
-def _open_for_learning(model: str | None) -> Iterator[tuple[Workspace, compare.Side]]:
+def _open_for_learning(model: str | None, message: str) -> Iterator[tuple[Workspace, compare.Side]]:
     """Give the workspace and the tokenizer of a model at the head; lock the migration that is written for it."""
+    new_file.check_message(message)
     workspace = open_workspace_for_writing()
     known = lock_file.read_lock(workspace)
     yield workspace, compare.side_at_head(workspace, model or _only_model(workspace))
@@ -167,7 +168,7 @@ def prune(
     selection = token_selection.Selection(keep or (), drop or (), keep_text or ())
     wanted = token_choice.Wanted(tokens, 1 if unused else min_count, coverage)
     with (
-        _open_for_learning(model) as (workspace, side),
+        _open_for_learning(model, message) as (workspace, side),
         corpus_files.open_corpus(corpus, field, _read_weights(weight or [])) as texts,
         terminal.progress() as on_progress,
     ):
@@ -230,7 +231,7 @@ def transplant(
     is the new one. `subtokens` needs no weights: a new row is the mean of the old tokens that its text is made of. The
     files of the tokenizer and the coefficients are written beside the migration, and no weights of the other model.
     """
-    with _open_for_learning(model) as (workspace, side), terminal.progress() as on_progress:
+    with _open_for_learning(model, message) as (workspace, side), terminal.progress() as on_progress:
         (entry,) = workspace.select([model or _only_model(workspace)])
         learned = transplanting.learn_transplant(
             workspace, side, entry, donor, method, most, message, template=template, on_progress=on_progress

@@ -23,7 +23,7 @@ from tokmigrate.revision.history import Files, History, refuse_taken
 from tokmigrate.revision.lock_file import FILE as LOCK
 from tokmigrate.revision.lock_file import Lock, PinnedIds, build_locked, lock_files, read_lock
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.new_file import dump_written_fields, file_name
+from tokmigrate.revision.new_file import check_message, dump_written_fields, file_name
 from tokmigrate.revision.squash import format_squashed, squash_lock, squash_migrations
 from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import ModelEntry, Workspace
@@ -49,11 +49,13 @@ def squash(
     It is tried on the models that are here and known as before the first.
 
     Raises:
-        UsageError: That is not two migrations or more.
+        UsageError: That is not two migrations or more, or the message is empty or more than one line.
         HistoryError: One cannot become part of another, or a model is in the middle.
         ModelError: There is no model to try it on.
         DriftError: It leads a model elsewhere, or the lock is not up to date.
     """
+    if message is not None:
+        check_message(message)
     history = History.read(workspace)
     chain = history.chain()
     members = _members(workspace, history, first, last)

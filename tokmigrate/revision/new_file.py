@@ -97,9 +97,14 @@ def write_python_migration(workspace: Workspace, message: str) -> Path:
     return _write(workspace, message, ".py", text)
 
 
-def _find_head(workspace: Workspace, message: str) -> str | None:
+def check_message(message: str) -> None:
+    """Raise UsageError where the message of a migration is empty or more than one line."""
     if not message.strip() or not message.isprintable():
         raise UsageError("a migration needs a message, one line of printable text", hint="say what it is for: -m TEXT")
+
+
+def _find_head(workspace: Workspace, message: str) -> str | None:
+    check_message(message)
     chain = History.read(workspace).chain()
     return chain[-1].revision if chain else None
 
