@@ -59,13 +59,13 @@ def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
     for side, tensor in embeddings(snapshot.tensors).items():
         ids = sorted(token.id for token in tokens if token.sides.get(side) in _TO_TRAIN)
         if ids:
-            indices[_layer_name(snapshot, tensor)] = ids
+            indices[name_layer(snapshot, tensor)] = ids
     unknown = [token.why for token in tokens if Training.UNKNOWN in token.sides.values()]
     given = sum(Training.GIVEN in token.sides.values() for token in tokens)
     return LoraRows(entry.name, indices, len(unknown), next(iter(unknown), None), given)
 
 
-def _layer_name(snapshot: Snapshot, tensor: VocabularyTensor) -> str:
+def name_layer(snapshot: Snapshot, tensor: VocabularyTensor) -> str:
     """Return the name that peft finds the layer of a matrix by: the end of its path that no other tensor has."""
     if not tensor.name.endswith(_WEIGHT) or tensor.axis != 0:
         raise ModelError(

@@ -1,0 +1,53 @@
+"""Commands that run a model: they measure it, and train its new rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from tokmigrate.cli.each import Result, print_result
+from tokmigrate.cli.options import AsJson, Field, Models, open_workspace_for_writing, select_models
+from tokmigrate.commands import lock as locking
+from tokmigrate.errors import UsageError
+from tokmigrate.model.worker import corpus_files
+from tokmigrate.render import terminal
+from tokmigrate.revision import lock_file
+from tokmigrate.training import train as training
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tokmigrate.settings import ModelEntry, Workspace
+
+
+def train(
+    data: Annotated[list[str], Option("--data", help="Train on these texts; repeatable.", metavar="FILE|DIR")],
+    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+    model: Models = None,
+    field: Field = None,
+    tokens: Annotated[
+        str, Option("--tokens", help="Train these: untrained, new, or a file with a token in each line.")
+    ] = "untrained",
+    steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = 100,
+    learning_rate: Annotated[float, Option("--lr", help="Set the learning rate.", metavar="RATE", min=0.0)] = 1e-2,
+    as_json: AsJson = False,
+) -> None:
+    """Train the rows of new tokens; write a migration with them."""
+    workspace = open_workspace_for_writing()
+    known = lock_file.read_lock(workspace)
+    (entry,) = _select_one(workspace, model)
+    with corpus_files.open_corpus(data, field) as texts, terminal.progress() as on_progress:
+        done = training.train_rows(
+            workspace, entry, texts, message, tokens, steps, learning_rate, on_progress=on_progress
+        )
+    locking.lock_head(workspace, known)
+    lines = [f"wrote {done.path}", *(f"step {step}: {loss:.3f}" for step, loss in done.losses.items())]
+    print_result("train", Result({"path": str(done.path)}, lines), as_json)
+
+
+def _select_one(workspace: Workspace, model: list[str] | None) -> Sequence[ModelEntry]:
+    entries = select_models(workspace, model)
+    if len(entries) != 1:
+        raise UsageError("one model is trained at a time", hint="--model NAME")
+    return entries

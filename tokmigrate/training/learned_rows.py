@@ -1,0 +1,67 @@
+"""Rows that were learned, written as a migration: `reinit_tokens` with a safetensors file for each side beside it.
+
+The files say in their metadata how the rows were learned, which the checksum of the migration covers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokmigrate import __version__
+from tokmigrate.model.formats.dtype import Matrix
+from tokmigrate.model.formats.safetensors_header import encode_header
+from tokmigrate.operations.registry import operation_types
+from tokmigrate.revision.new_file import file_name, write_yaml_migration
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.vocabulary.row_edit import Side
+
+PROVENANCE = "tokmigrate"
+"""The key of a file's metadata under which it says how its rows were learned."""
+
+_ALIGNMENT = 8
+
+
+def write_learned_rows(
+    workspace: Workspace,
+    entry: ModelEntry,
+    message: str,
+    tokens: Sequence[str],
+    rows: Mapping[Side, Matrix],
+    provenance: Mapping[str, Any],
+    remarks: Sequence[str] = (),
+) -> Path:
+    """Write a migration that gives tokens of a model rows that were learned, and return its path.
+
+    Args:
+        tokens: Their texts.
+        rows: Their rows, `(tokens, hidden)`, by side; the input side alone where the model ties both.
+        provenance: How they were learned, such as `{"command": "train", "steps": 60}`.
+        remarks: Lines of comment above the operation.
+    """
+    said = {PROVENANCE: json.dumps({"version": __version__, **provenance}, ensure_ascii=False, sort_keys=True)}
+    names = {side: file_name(workspace, message, f".{side}.safetensors") for side in rows}
+    attachments = {names[side]: _encode(tokens, matrix, said) for side, matrix in rows.items()}
+    specs = {side: {"strategy": "file", "path": name} for side, name in names.items()}
+    init = specs if len(specs) > 1 else specs["input"]
+    fields = {"tokens": list(tokens), "init": init, "acknowledge": "breaking"}
+    operation, lists = (
+        operation_types()["reinit_tokens"].model_validate(fields).with_files(file_name(workspace, message, ""))
+    )
+    return write_yaml_migration(
+        workspace,
+        message,
+        (operation,),
+        remarks=remarks,
+        models=(entry.name,),
+        attachments={**attachments, **lists},
+    )
+
+
+def _encode(tokens: Sequence[str], rows: Matrix, metadata: Mapping[str, str]) -> bytes:
+    header = encode_header([(token, "F32", (rows.shape[1],)) for token in tokens], metadata, _ALIGNMENT)
+    return header + np.ascontiguousarray(rows, "<f4").tobytes()

@@ -1,0 +1,143 @@
+"""A model that is loaded to run: from safetensors only, without code of its own, where memory suffices in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tokmigrate.commands.resources import free_memory
+from tokmigrate.errors import LimitError, ModelError, in_one_line
+from tokmigrate.formatting import format_bytes
+from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.model.weights.weights import read_weights
+
+Kind = Literal["causal", "encoder"]
+
+_FLOAT32 = 4
+_SPARE = 1.25
+"""How much more than its weights a model takes while it runs without gradients."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model of the library, in evaluation mode, with its tokenizer.
+
+    Args:
+        model: The PreTrainedModel, on `device` and in `dtype`.
+        tokenizer: That of the tokenizers library, without truncation and padding.
+        kind: Whether it is trained to predict the next token, or to embed a text.
+        longest: How many tokens a text may have, None where the configuration does not say.
+    """
+
+    directory: Path
+    model: Any
+    tokenizer: Any
+    kind: Kind
+    device: Any
+    dtype: Any
+    longest: int | None
+
+    @property
+    def input_rows(self) -> Any:
+        """The matrix of the input embeddings, `(rows, hidden)`."""
+        return self.model.get_input_embeddings().weight
+
+    @property
+    def output_rows(self) -> Any:
+        """The matrix of the output embeddings, `(rows, hidden)`; the input's where tied, None of an encoder."""
+        layer = self.model.get_output_embeddings()
+        return None if layer is None else layer.weight
+
+
+def load_model(directory: Path) -> LoadedModel:
+    """Load the model of a directory to run it, on a GPU where there is one.
+
+    Raises:
+        ModelError: transformers cannot load it, or it is neither a decoder nor an encoder.
+        LimitError: There is not enough memory for it.
+    """
+    import torch  # noqa: PLC0415 - seconds, which only who runs a model pays
+    import transformers  # noqa: PLC0415
+
+    with _quiet(transformers), _model_errors(directory):
+        config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        kind, loader = _find_kind(directory, config, transformers)
+        device, dtype = _choose_place(directory, torch)
+        model = loader.from_pretrained(
+            directory, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+    with library_errors(lambda cause: ModelError(cause, where=str(directory / FILE))):
+        tokenizer = open_tokenizer(directory / FILE)
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return LoadedModel(directory, model.to(device).eval(), tokenizer, kind, device, dtype, longest)
+
+
+def _find_kind(directory: Path, config: Any, transformers: Any) -> tuple[Kind, Any]:
+    if getattr(config, "is_encoder_decoder", False):
+        hint = "models that only decode, and models that only encode, can be measured and trained"
+        raise ModelError(f"{config.model_type} encodes and decodes", where=str(directory), hint=hint)
+    names: Sequence[str] = config.architectures or ()
+    known = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if known.get(config.model_type) in names or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        return "causal", transformers.AutoModelForCausalLM
+    if any(name.endswith("ForConditionalGeneration") for name in names):
+        return "causal", getattr(transformers, names[0])
+    return "encoder", transformers.AutoModel
+
+
+def _choose_place(directory: Path, torch: Any) -> tuple[Any, Any]:
+    """Return the device and the dtype: a GPU and float32 where there is memory for them, or the dtype of the file."""
+    tensors = [entry for _, entry in read_weights(directory).tensors()]
+    stored = sum(entry.end - entry.begin for entry in tensors)
+    whole = sum(_FLOAT32 * _count(entry.shape) for entry in tensors)
+    places = [(torch.device("cpu"), free_memory())]
+    if torch.cuda.is_available():
+        places.insert(0, (torch.device("cuda"), torch.cuda.mem_get_info()[0]))
+    free: int | None = None
+    for device, free in places:
+        for needed, dtype in ((whole, torch.float32), (stored, "auto")):
+            if free is None or needed * _SPARE <= free:
+                return device, dtype
+    needed, free = int(min(whole, stored) * _SPARE), free or 0
+    raise LimitError(
+        f"{format_bytes(needed)} of memory are needed, {format_bytes(free)} are free",
+        where=str(directory),
+        hint="run this on a larger machine",
+    )
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    product = 1
+    for length in shape:
+        product *= length
+    return product
+
+
+@contextmanager
+def _model_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
+        hint = "look with `tokmigrate verify`, which loads it in the same way"
+        raise ModelError(
+            f"transformers cannot load it: {in_one_line(str(error))}", where=str(directory), hint=hint
+        ) from error
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Keep progress bars and warnings of the library off the terminal."""
+    logging = transformers.utils.logging
+    level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bars:
+            logging.enable_progress_bar()
