@@ -13,8 +13,8 @@ from blake3 import blake3
 from tokmigrate.errors import UsageError
 from tokmigrate.events import OnProgress, no_progress
 from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
+from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.training.learned_rows import write_learned_rows
 from tokmigrate.training.loaded_model import LoadedModel, load_model
 from tokmigrate.training.new_rows import NewRows, add_trainable_rows, choose_rows, read_rows
 
