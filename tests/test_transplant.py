@@ -23,6 +23,7 @@ from test_adapters import Pair, pair
 from test_whisper import make as make_whisper
 from workspaces import image
 
+from tokmigrate.audit.blame import blame_text
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.stamp import stamp_model
@@ -30,6 +31,7 @@ from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import FileProblems, OperationError
 from tokmigrate.init.coefficients import StoredWeights, Sum, read_coefficients, write_coefficients
 from tokmigrate.init.matching_pursuit import approximate
+from tokmigrate.model.documents.declared import read_declared_roles
 from tokmigrate.model.documents.reading import read_tokenizer_files
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.safetensors_header import encode_header, read_header
@@ -37,12 +39,14 @@ from tokmigrate.model.tokenizer.token_meaning import Spelling, match_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, letters_of_bytes
 from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows
 from tokmigrate.model.weights.undertrained import find_undertrained
+from tokmigrate.plan.token_changes import TokenChange
 from tokmigrate.revision.history import History
 from tokmigrate.vocabulary.row_edit import Side
 
 MEAN = "- transplant: {tokenizer: donor, init: {strategy: mean}, template: donor, acknowledge: breaking}"
 SUMS = "- transplant: {tokenizer: donor, coefficients: c.safetensors, template: donor, acknowledge: breaking}"
 END = "<|endoftext|>"
+CHATML = {"bos": "<|im_start|>", "eos": "<|im_end|>", "unk": "<|endoftext|>"}
 ROLES = dict.fromkeys(("bos", "eos", "unk"), END)
 SMALL = tokenizer_json(specials=(END,), words=("zebra", "quagga", "\u0120zebra", *WORDS[2:]))
 WEIGHTS = st.floats(-4, 4, width=32)
@@ -70,8 +74,7 @@ def tokenizer_of(model: SharedModel) -> Tokenizer:
 def write_sums(model: SharedModel, new: Tokenizer, said: Mapping[str, Any] = {}) -> dict[int, Sum]:
     """Write coefficients for all tokens that get no row of the model, and return them."""
     old = tokenizer_of(model)
-    chatml = {"bos": "<|im_start|>", "eos": "<|im_end|>", "unk": "<|endoftext|>"}
-    match = match_tokens(old, new, chatml, ROLES)
+    match = match_tokens(old, new, CHATML, ROLES)
     kept = {row: number for number, row in reversed(match.items())}
     left = sorted(number for number in new.texts if kept.get(match.get(number, -1)) != number)
     terms: dict[int, Sum] = {}
@@ -138,6 +141,35 @@ def test_a_token_at_an_id_with_a_new_row_is_not_a_renamed_one(model: SharedModel
     assert not renamed
     added = {event.token for event in model.events() if event.event == "added"}
     assert added == {token for token in new.ids if token not in old.ids}
+
+
+def test_a_row_that_stays_under_another_spelling_is_that_of_a_renamed_token(model: SharedModel) -> None:
+    old, new = tokenizer_of(model), give(model, real("mistral-chat"))
+    model.write(MEAN)
+    folder = model.root / "migrations" / "donor"
+    documents = {path.name: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+    match = match_tokens(old, new, CHATML, read_declared_roles(documents))
+    the = TokenChange("\u2581the", new.ids["\u2581the"], "\u0120the", old.ids["\u0120the"], "kept", "kept")
+    assert the in plan(model.workspace, model.entry).tokens
+    upgrade(model.workspace, model.entry)
+    events = model.events()
+    renamed = {event.old_token: event for event in events if event.event == "renamed"}
+    for was, event in renamed.items():
+        assert match[new.ids[event.token]] == old.ids[was] == event.old_id
+        assert (event.token_id, event.init) == (new.ids[event.token], None)
+    assert renamed["\u0120the"].token == "\u2581the"
+    gone = {token for token in old.ids if token not in new.ids}
+    removed = {event.token for event in events if event.event == "removed"}
+    assert removed == gone - renamed.keys()
+    assert not {event.token for event in renamed.values()} & {event.token for event in events if event.event == "added"}
+    kept = {row for number, row in match.items() if new.texts[number] not in old.ids and old.texts[row] in gone}
+    assert {old.texts[row] for row in kept} == renamed.keys()
+    (blamed,) = blame_text(model.workspace, [model.entry], "\u2581the")
+    assert [(token.names, token.added) for token in blamed.tokens] == [(("\u0120the", "\u2581the"), False)]
+    assert "transplant" in str(blamed.tokens[0].events[0].location.does)
+    model.down()
+    reverted = {event.old_token: event for event in model.events() if event.event == "reverted"}
+    assert reverted["\u2581the"].token == "\u0120the"
 
 
 def test_new_rows_are_the_sums_of_the_file(model: SharedModel) -> None:

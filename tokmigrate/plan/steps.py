@@ -15,7 +15,7 @@ from tokmigrate.operations.operation import Context, Risk, RiskLevel
 from tokmigrate.operations.token_checks import unreachable_tokens
 from tokmigrate.revision.lock_file import Lock, LockTrack, PinnedIds, check_fingerprint, check_new_ids
 from tokmigrate.revision.migration import Migration, PlannedOperation
-from tokmigrate.vocabulary.ids import Successors, TokenDelta, is_tombstone, token_delta
+from tokmigrate.vocabulary.ids import Ids, Successors, TokenDelta, find_in_place, is_tombstone, token_delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +48,26 @@ class Effect:
     @cached_property
     def delta(self) -> TokenDelta:
         """What it does to tokens."""
-        ids = self.before.tokenizer.ids
+        return token_delta(self.before.tokenizer.ids, self.after.tokenizer.ids, self._find_successors)
+
+    def _find_successors(self, gone: Ids, new: Ids) -> Successors:
         changes = self.planned.operation.token_changes()
         renamed = changes.renamed if changes else {}
-
-        def find_successors(in_place: Successors) -> Successors:
-            # A new row in the place of an old one is that of another token, unless the operation says that it renames.
-            return {
-                token: text
-                for token, text in in_place.items()
-                if is_tombstone(text) or renamed.get(token) == text or self._keeps_row(ids[token])
-            }
-
-        return token_delta(ids, self.after.tokenizer.ids, find_successors)
-
-    def _keeps_row(self, number: int) -> bool:
-        old, new = self.before.edit, self.after.edit
-        return number >= min(old.new_rows, new.new_rows) or old.row(number) == new.row(number)
+        old, now = self.before.edit, self.after.edit
+        least = min(old.new_rows, now.new_rows)
+        # A new row in the place of an old one is that of another token, unless the operation says that it renames.
+        in_place = {
+            token: text
+            for token, text in find_in_place(gone, new).items()
+            if is_tombstone(text)
+            or renamed.get(token) == text
+            or gone[token] >= least
+            or old.row(gone[token]) == now.row(gone[token])
+        }
+        # A row that moved under another text still has its token.
+        held = {old.row(number): token for token, number in gone.items() if new and number < old.new_rows}
+        texts = {now.row(number): text for text, number in new.items() if held and number < now.new_rows}
+        return {held[row]: text for row, text in texts.items() if isinstance(row, int) and row in held} | in_place
 
     @cached_property
     def own_risk(self) -> Risk:
@@ -89,10 +92,11 @@ class Effect:
     @cached_property
     def assigned_ids(self) -> tuple[AssignedId, ...]:
         """The ids that it gives: nearly all of them where a vocabulary is compacted."""
-        moved, added = self.delta.moved, self.delta.added
+        added, before, after = self.delta.added, self.before.tokenizer.ids, self.after.tokenizer.ids
+        moved = {*self.delta.moved, *(new for old, new in self.delta.renamed.items() if before[old] != after[new])}
         return tuple(
             AssignedId(token, number, "moved" if token in moved else row_of_new(self.before, self.after, number))
-            for token, number in self.after.tokenizer.ids.items()
+            for token, number in after.items()
             if token in moved or token in added
         )
 
@@ -109,9 +113,9 @@ class Step:
     @cached_property
     def delta(self) -> TokenDelta:
         """What the migration does to tokens, whatever its operations do to them on the way."""
-        return token_delta(self.before.tokenizer.ids, self.after.tokenizer.ids, lambda _: self._find_successors())
+        return token_delta(self.before.tokenizer.ids, self.after.tokenizer.ids, self._find_successors)
 
-    def _find_successors(self) -> Successors:
+    def _find_successors(self, _gone: Ids, _new: Ids) -> Successors:
         found: dict[str, str] = {}
         for effect in self.effects:
             delta = effect.delta

@@ -84,8 +84,9 @@ def _trace(steps: Sequence[Step]) -> _Trace:
     placeholders: dict[int, int] = {}
     later = (-number for number in count(1))
     for effect in (each for step in steps for each in step.effects):
-        after, delta = effect.after.tokenizer, effect.delta
-        moved = {new: at.pop(old) for old, new in delta.moved.values()}
+        before, after, delta = effect.before.tokenizer, effect.after.tokenizer, effect.delta
+        renamed = ((before.ids[old], after.ids[new]) for old, new in delta.renamed.items())
+        moved = {new: at.pop(old) for old, new in (*delta.moved.values(), *renamed)}
         removed = {token: at.pop(number) for token, number in delta.removed.items()}
         at |= moved
         at |= {number: next(later) for number in delta.added.values()}

@@ -200,20 +200,26 @@ class TokenDelta:
     placeholders: Mapping[str, str]
 
 
+Ids = Mapping[str, int]
+"""The ids of tokens."""
+
 Successors = Mapping[str, str]
 """Tokens that are gone, each with the token that it is now: another text of it, or its placeholder."""
 
 
+def find_in_place(gone: Ids, new: Ids) -> Successors:
+    """Return the tokens that are gone, each with the new one that has its id, where there is one."""
+    texts = {number: token for token, number in new.items()}
+    return {token: texts[number] for token, number in gone.items() if number in texts}
+
+
 def token_delta(
-    before: Mapping[str, int],
-    after: Mapping[str, int],
-    find_successors: Callable[[Successors], Successors] = lambda in_place: in_place,
+    before: Ids, after: Ids, find_successors: Callable[[Ids, Ids], Successors] = find_in_place
 ) -> TokenDelta:
     """Return what happened to tokens between two vocabularies.
 
     Args:
-        find_successors: Takes the tokens that are gone, each with the new one that has its id, and returns their
-            successors; by default these are.
+        find_successors: Takes the tokens that are gone and those that are new, and returns the successors of the first.
     """
     if isinstance(before, Layered) and isinstance(after, Layered) and before.shared is after.shared:
         old, now = before.own.items(), after.own.items()
@@ -223,9 +229,7 @@ def token_delta(
     others = () if old <= now else old
     gone = {token: number for token, number in others if token not in after}
     new = {token: number for token, number in now if token not in before}
-    texts = {number: token for token, number in new.items()}
-    in_place = {token: texts[number] for token, number in gone.items() if number in texts}
-    successors = {token: text for token, text in find_successors(in_place).items() if token in gone and text in new}
+    successors = {token: text for token, text in find_successors(gone, new).items() if token in gone and text in new}
     placeholders = {token: text for token, text in successors.items() if is_tombstone(text)}
     renamed = {token: text for token, text in successors.items() if token not in placeholders}
     known = {*successors.values()}
