@@ -113,6 +113,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("test",),
     ("report",),
     ("restore", "3"),
+    ("train", "--data", "roles.txt", "--steps", "1", "-m", "Train the roles"),
     ("downgrade", "-1"),
     ("downgrade", BASE),
     ("recover",),
@@ -144,6 +145,7 @@ def test_every_command_prints_one_document(place: Workspace, call: Call) -> None
         generation_after=None,
     )
     another.fail(run.id, "no space")
+    (place.root / "roles.txt").write_text("<|im_start|>user<|im_end|>\n", "utf-8")
     for sentence in SENTENCES:
         said = call(place.root, *sentence, "--json")
         assert said.code == 0, (sentence, said)

@@ -99,8 +99,8 @@ VERBS = re.findall(
     r"[\w-]+",
     """
     Adopt Apply Change Check Choose Compare Continue Count Create Delete Derive Exit Finish Give Import Include Install
-    Keep Learn List Make Move Print Record Remove Replace Restore Run Select Set Show Skip Undo Update Use Verify Wait
-    Write
+    Keep Learn List Make Move Print Record Remove Replace Restore Run Select Set Show Skip Train Undo Update Use Verify
+    Wait Write
     """,
 )
 
@@ -141,7 +141,7 @@ def test_help_begins_with_what_runs_migrations(place: Workspace, monkeypatch: py
     monkeypatch.setenv("COLUMNS", "80")
     said = run_here(place.root, "--help").stdout
     assert "bool" not in said
-    assert re.findall(r"─ (\w+) ─", said) == ["Options", "Run", "Author", "Inspect", "CI", "Maintain"]
+    assert re.findall(r"─ (\w+) ─", said) == ["Options", "Run", "Train", "Author", "Inspect", "CI", "Maintain"]
     named = re.findall(r"^│ ([a-z][\w-]+) ", said, re.MULTILINE)
     assert named == list(COMMANDS)
     for entry in COMMANDS.values():

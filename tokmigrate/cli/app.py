@@ -25,7 +25,7 @@ COMMANDS = {
     "stamp": Entry("Run", "run", "Record that an existing model is at a revision."),
     "tag": Entry("Run", "run", "Give a revision a name, or list all tags."),
     "train": Entry("Train", "train", "Train the rows of new tokens; write a migration with them."),
-    "peft-config": Entry("Run", "run", "Print peft's trainable_token_indices for untrained tokens."),
+    "peft-config": Entry("Train", "run", "Print peft's trainable_token_indices for untrained tokens."),
     "init": Entry("Author", "author", "Create a workspace with tokmigrate.yaml and migrations/."),
     "revision": Entry("Author", "author", "Write a new migration file after the head."),
     "learn": Entry("Author", "learn", "Learn from a corpus or a model which tokens to have."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -12,11 +13,11 @@ from tokmigrate.commands import lock as locking
 from tokmigrate.errors import UsageError
 from tokmigrate.model.worker import corpus_files
 from tokmigrate.render import terminal
-from tokmigrate.revision import lock_file
+from tokmigrate.revision import lock_file, new_file
 from tokmigrate.training import train as training
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
     from tokmigrate.settings import ModelEntry, Workspace
 
@@ -34,20 +35,27 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train the rows of new tokens; write a migration with them."""
-    workspace = open_workspace_for_writing()
-    known = lock_file.read_lock(workspace)
-    (entry,) = _select_one(workspace, model)
-    with corpus_files.open_corpus(data, field) as texts, terminal.progress() as on_progress:
+    with (
+        open_for_training(model, message) as (workspace, entry),
+        corpus_files.open_corpus(data, field) as texts,
+        terminal.progress() as on_progress,
+    ):
         done = training.train_rows(
             workspace, entry, texts, message, tokens, steps, learning_rate, on_progress=on_progress
         )
-    locking.lock_head(workspace, known)
     lines = [f"wrote {done.path}", *(f"step {step}: {loss:.3f}" for step, loss in done.losses.items())]
     print_result("train", Result({"path": str(done.path)}, lines), as_json)
 
 
-def _select_one(workspace: Workspace, model: list[str] | None) -> Sequence[ModelEntry]:
+@contextmanager
+def open_for_training(model: list[str] | None, message: str) -> Iterator[tuple[Workspace, ModelEntry]]:
+    """Give the workspace and the model to train; lock the migration that is written for it, with the ids it gives."""
+    new_file.check_message(message)
+    workspace = open_workspace_for_writing()
     entries = select_models(workspace, model)
     if len(entries) != 1:
-        raise UsageError("one model is trained at a time", hint="--model NAME")
-    return entries
+        raise UsageError("one model is trained at a time", hint="name it: --model NAME")
+    known = lock_file.read_lock(workspace)
+    yield workspace, entries[0]
+    if locking.lock_head(workspace, known):
+        locking.update_lock(workspace, entries, lock_file.read_lock(workspace))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def load_model(directory: Path) -> LoadedModel:
     import torch  # noqa: PLC0415 - seconds, which only who runs a model pays
     import transformers  # noqa: PLC0415
 
-    with _quiet(transformers), _model_errors(directory):
+    with silence_libraries(), _model_errors(directory):
         config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         kind, loader = _find_kind(directory, config, transformers)
         device, dtype = _choose_place(directory, torch)
@@ -129,14 +130,17 @@ def _model_errors(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Keep progress bars and warnings of the library off the terminal."""
-    logging = transformers.utils.logging
+def silence_libraries() -> Iterator[None]:
+    """Keep progress bars and warnings of the libraries off the terminal."""
+    from transformers.utils import logging  # noqa: PLC0415
+
     level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(level)
         if had_bars:

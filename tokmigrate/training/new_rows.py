@@ -22,7 +22,7 @@ from tokmigrate.model.weights.movement import embeddings
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.training.loaded_model import LoadedModel
+from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
 from tokmigrate.vocabulary.row_edit import Side
 
 UNTRAINED, NEW = "untrained", "new"
@@ -90,7 +90,8 @@ def add_trainable_rows(loaded: LoadedModel, rows: NewRows) -> Any:
         raise UsageError(f"{error.name} is needed to train rows", hint=hint) from error
     # An encoder has no output side, and a tied one follows.
     layers = [name for side, name in rows.layers.items() if side == "input" or loaded.output_rows is not None]
-    return get_peft_model(loaded.model, TrainableTokensConfig(target_modules=layers, token_indices=rows.ids))
+    with silence_libraries():
+        return get_peft_model(loaded.model, TrainableTokensConfig(target_modules=layers, token_indices=rows.ids))
 
 
 def read_rows(model: Any, ids: Iterable[int]) -> dict[Side, Matrix]:

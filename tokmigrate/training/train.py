@@ -15,7 +15,7 @@ from tokmigrate.events import OnProgress, no_progress
 from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
 from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.training.loaded_model import LoadedModel, load_model
+from tokmigrate.training.loaded_model import LoadedModel, load_model, silence_libraries
 from tokmigrate.training.new_rows import NewRows, add_trainable_rows, choose_rows, read_rows
 
 _LONGEST = 512
@@ -108,7 +108,7 @@ def _run(
 ) -> dict[int, float]:
     """Train the rows in place, and return the loss by step."""
     import torch  # noqa: PLC0415
-    from transformers import Trainer, TrainingArguments  # noqa: PLC0415
+    from transformers import PrinterCallback, Trainer, TrainingArguments  # noqa: PLC0415
 
     def join(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         width = max(len(each["input_ids"]) for each in batch)
@@ -121,7 +121,7 @@ def _run(
 
     torch.manual_seed(seed)
     model = add_trainable_rows(loaded, rows)
-    with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder, silence_libraries():
         arguments = TrainingArguments(
             output_dir=folder,
             max_steps=steps,
@@ -138,6 +138,7 @@ def _run(
         )
         held = [{"input_ids": example} for example in examples]
         trainer = Trainer(model=model, args=arguments, train_dataset=held, data_collator=join)
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     model.merge_and_unload()
     return {each["step"]: each["loss"] for each in trainer.state.log_history if "loss" in each}
