@@ -292,6 +292,41 @@ def test_average_divides_by_the_sum_of_its_weights() -> None:
     np.testing.assert_allclose(away, 2 * values[0] - values[1], rtol=1e-13)
 
 
+def test_interpolate_lies_between_the_mean_and_the_pieces() -> None:
+    values = matrix(ROWS, 6)
+    for side in ("input", "output"):
+        fields = {"strategy": "interpolate", "output": "first_piece"}
+        mean, pieces = (
+            made([init_recipe(spec(**init), "cdab")], values, side)[0]
+            for init in ({"strategy": "mean"}, {"strategy": "subtokens", "output": "first_piece"})
+        )
+        none, half, most, all_of_it = (
+            made([init_recipe(spec(**fields, **share), "cdab")], values, side)[0]
+            for share in ({"share": 0}, {}, {"share": "0.75"}, {"share": 1})
+        )
+        assert none.tobytes() == mean.tobytes()
+        assert all_of_it.tobytes() == pieces.tobytes()
+        np.testing.assert_allclose(half, (mean + pieces) / 2, rtol=1e-13)
+        np.testing.assert_allclose(most, 0.25 * mean + 0.75 * pieces, rtol=1e-13)
+    pinned = made([init_recipe(spec(strategy="interpolate", share=0.3), "cdab")], values)
+    assert blake3(pinned.astype("<f8").tobytes()).hexdigest() == (
+        "2afa699c0e0bb8600f9beb14278637a10d53eb00bc63bf21fc8880941a028e49"
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0, 1), st.floats(0.1, 30), st.integers(0, 10**6))
+def test_interpolate_keeps_the_bound_that_it_states(share: float, spread: float, seed: int) -> None:
+    head, context = matrix(ROWS, 4, b"h%d" % seed) * spread, gaussian(b"c%d" % seed, 0, 4)
+    labels = ("cdab", "abab", "eab")
+    recipes = [init_recipe(spec(strategy="interpolate", share=share), label) for label in labels]
+    old, new = head @ context, made(recipes, head, "output") @ context
+    before = np.exp(old - np.logaddexp.reduce(old))
+    of_pieces = sum(float(before[list(LOOKUP.pieces(label))].mean()) for label in labels)
+    divergence = np.logaddexp.reduce([*old, *new]) - np.logaddexp.reduce(old)
+    assert divergence <= math.log1p((1 - share) * len(labels) / ROWS + share * of_pieces) + 1e-9
+
+
 def test_weighted_takes_the_weights_as_they_are() -> None:
     values = matrix(ROWS, 6)
     row = made([init_recipe(spec(strategy="weighted", tokens={"b": "1.5", "a": "-0.25"}))], values)[0]
@@ -346,12 +381,28 @@ def test_description_takes_the_pieces_of_its_text() -> None:
     np.testing.assert_allclose(rows[0], (values[5] + values[4]) / 2, rtol=1e-13)
 
 
+def test_noise_on_a_description_is_the_draw_of_mean_cov() -> None:
+    values = matrix(ROWS, 6)
+    fields = {"strategy": "description", "text": "ab e"}
+    plain = made([init_recipe(spec(**fields))], values)[0]
+    one, other = (init_recipe(spec(**fields, noise="0.25"), label) for label in ("<one>", "<other>"))
+    rows = made([one, other], values)
+    draw = made([init_recipe(spec(strategy="mean_cov", scale=0.25), "<one>")], values)[0] - values.mean(0)
+    np.testing.assert_allclose(rows[0], plain + draw, rtol=1e-12)
+    assert not np.allclose(rows[0], rows[1])
+    assert made([init_recipe(spec(**fields, noise=0))], values)[0].tobytes() == plain.tobytes()
+    with pytest.raises(OperationError, match="two rows"):
+        made([init_recipe(spec(**fields, noise=1), population=((0, 1),))], values)
+
+
 @pytest.mark.parametrize(
     "init",
     [
         {"strategy": "mean"},
         {"strategy": "mean_cov", "scale": 1},
         {"strategy": "normal"},
+        {"strategy": "interpolate", "share": 0.25},
+        {"strategy": "description", "text": "a b", "noise": 0.5},
         {"strategy": "copy", "token": "a"},
         {"strategy": "average", "tokens": ["a", "b"]},
         {"strategy": "description", "text": "a b"},
@@ -586,6 +637,7 @@ class Document(BaseModel):
         ("init: mean", (1, 7), ["a mapping"]),
         ("init: {strategy: mean_cov, scael: 1}", (1, 28), ["unknown field 'scael'", "'scale'"]),
         ("init: {strategy: mean_cov, scale: x}", (1, 35), ["a number"]),
+        ("init: {strategy: interpolate, share: 1.5}", (1, 38), ["less than or equal to 1"]),
         ("init: {strategy: mean_cov, scale: -1}", (1, 35), ["greater than or equal to 0"]),
         ("init:\n  input: {strategy: mean}\n  output: {strategy: copy}", (3, 11), ["'token' is missing"]),
         ("init:\n  input: {strategy: mean}\n  outptu: {strategy: mean}", (3, 3), ["'outptu'", "'output'"]),

@@ -128,9 +128,8 @@ class Draft:
     def strategy(self) -> dict[str, Any]:
         """Draw how rows are initialised."""
         draw = self.draw
-        name = draw(
-            st.sampled_from(["mean", "mean_cov", "zeros", "normal", "copy", "average", "subtokens", "description"])
-        )
+        names = ("mean", "mean_cov", "zeros", "normal", "copy", "average", "subtokens", "interpolate", "description")
+        name = draw(st.sampled_from(names))
         spec: dict[str, Any] = {"strategy": name}
         if name == "copy":
             spec["token"] = draw(self.known())
@@ -139,6 +138,7 @@ class Draft:
             spec["tokens"] = draw(st.sampled_from([texts, {text: 1 + place for place, text in enumerate(texts)}]))
         if name == "description":
             spec["text"] = "the making of " + draw(self.known())
+            spec["noise"] = draw(st.sampled_from([0.0, 0.1]))
         if draw(st.integers(0, 3)) == 0:
             spec["norm"] = "match"
         return spec

@@ -32,6 +32,7 @@ from tokmigrate.init.strategies import (
     Average,
     Copy,
     Description,
+    Interpolate,
     Mean,
     MeanCov,
     Normal,
@@ -47,7 +48,7 @@ from tokmigrate.vocabulary.row_edit import SIDES, Side
 GROUP = "tokmigrate.strategies"
 """The entry point group of plug-ins: the name is the strategy's, the object a subclass of `RowStrategy`."""
 
-BuiltIn = Mean | MeanCov | Zeros | Normal | Copy | Average | Weighted | Subtokens | Description | File
+BuiltIn = Mean | MeanCov | Zeros | Normal | Copy | Average | Weighted | Subtokens | Interpolate | Description | File
 
 
 def strategy_types() -> Mapping[str, type[RowStrategy]]:

@@ -108,24 +108,26 @@ class MeanCov(RowStrategy):
     )
 
     def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
-        """Return a draw for each request, `(requests, hidden)`.
-
-        Raises:
-            OperationError: The baseline has fewer than two rows left.
-        """
-        count = statistics.count
-        if count < 2:
-            raise OperationError(
-                f"mean_cov needs two rows of the baseline vocabulary, {count} left", hint="use `mean` or `copy`"
-            )
-        draws = statistics.weighted_sums([request.noise for request in requests])
-        factor = np.sqrt(np.float64(self.scale) / np.float64(count - 1))
-        made: Matrix = statistics.mean + factor * draws
+        """Return a draw for each request, `(requests, hidden)`; raises OperationError where the baseline has no two."""
+        made: Matrix = statistics.mean + _draw(requests, statistics, self.scale)
         return made
 
     def additions(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
         """Return the mean of the factor's rows for each request, `(requests, rank)`: the draw is the matrix's own."""
         return np.broadcast_to(statistics.mean, (len(requests), statistics.width))
+
+
+def _draw(requests: Sequence[Request], statistics: RowStatistics, scale: float) -> Matrix:
+    """Return a draw from N(0, scale · Σ) for each request, `(requests, hidden)`."""
+    count = statistics.count
+    if count < 2:
+        raise OperationError(
+            f"a covariance needs two rows of the baseline vocabulary, {count} left", hint="use `mean` or `copy`"
+        )
+    draws = statistics.weighted_sums([request.noise for request in requests])
+    factor = np.sqrt(np.float64(scale) / np.float64(count - 1))
+    scaled: Matrix = factor * draws
+    return scaled
 
 
 Pairs = tuple[tuple[str, float], ...]
@@ -252,17 +254,8 @@ class _FromPieces(RowStrategy):
         return halving if side == "output" else halving[::-1]
 
 
-class Subtokens(_FromPieces):
-    """The mean of the rows of the pieces that the token's own text was cut into before the migration.
-
-    For words that the tokenizer split into pieces: the new row is the mean of the rows that the model used before.
-    For `<|im_start|>` and the like the pieces are punctuation without meaning; prefer `description` there.
-    Where the text as it stands gives no piece, it is tried without the marks `Ġ` and `▁` of a space before
-    it and `##` of a continued word.
-    Source: FVT (Gee et al., "Fast Vocabulary Transfer for Language Model Compression", 2022).
-    """
-
-    strategy: Literal["subtokens"]
+class FromOwnPieces(_FromPieces):
+    """Reads the rows of the pieces that the token's own text was cut into before the migration."""
 
     def sources(self, side: Side, lookup: Lookup, token: str) -> tuple[int, ...]:  # noqa: ARG002
         """Return the rows of the pieces of `token`.
@@ -288,15 +281,66 @@ class Subtokens(_FromPieces):
         return pieces
 
 
+class Subtokens(FromOwnPieces):
+    """The mean of the rows of the pieces that the token's own text was cut into before the migration.
+
+    For words that the tokenizer split into pieces: the new row is the mean of the rows that the model used before.
+    For `<|im_start|>` and the like the pieces are punctuation without meaning; prefer `description` there.
+    Where the text as it stands gives no piece, it is tried without the marks `Ġ` and `▁` of a space before
+    it and `##` of a continued word.
+    Source: FVT (Gee et al., "Fast Vocabulary Transfer for Language Model Compression", 2022).
+    """
+
+    strategy: Literal["subtokens"]
+
+
+class Interpolate(FromOwnPieces):
+    """A row between the mean of all rows and that of the token's pieces, (1 - share) · `mean` + share · `subtokens`.
+
+    For words that the tokenizer split into pieces, where other text must not suffer. While no new token is in the
+    context, n such rows change the model's next-token distribution by
+    KL(p‖p') ≤ log(1 + (1 - share) n/|T| + share · q) nats, where q is what the model gives to the pieces of each new
+    token on average, summed over the new tokens (Jensen's inequality, with `output: mean`). A `share` of 0 is `mean`,
+    1 is `subtokens`; pieces are found as there.
+    """
+
+    needs_mean: ClassVar[bool] = True
+
+    strategy: Literal["interpolate"]
+    share: float = Field(default=0.5, ge=0.0, le=1.0, description="How much of the row comes from the pieces.")
+
+    def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:
+        """Return the row between the two for each request, `(requests, hidden)`."""
+        pieces = super().unscaled_rows(side, requests, statistics)
+        made: Matrix = statistics.mean * (1.0 - self.share) + pieces * self.share
+        return made
+
+
 class Description(_FromPieces):
     """The mean of the rows of the pieces of a phrase that says what the token means.
 
     For tokens whose own text says nothing to the model, such as `<|tool|>` with `text: a call of a tool`.
-    The mean is that of `subtokens`, over the phrase instead of the token's text.
+    The mean is that of `subtokens`, over the phrase instead of the token's text. Tokens with the same phrase get
+    the same row, and training in which they occur alike cannot tell them apart: `noise` makes their rows differ.
     """
 
     strategy: Literal["description"]
     text: str = Field(min_length=1, description="What the token means, in words that the model knows.")
+    noise: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Adds a draw from N(0, noise · Σ), with the covariance Σ of the baseline's rows: 1 makes rows as"
+        " different as those are, 0.01 a tenth of that. A bias gets its own draw.",
+    )
+
+    def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:
+        """Return the mean of the pieces and the noise for each request; raises OperationError as `mean_cov` does."""
+        made = super().unscaled_rows(side, requests, statistics)
+        return made + _draw(requests, statistics, self.noise) if self.noise else made
+
+    def additions(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:
+        """Return the mean of the factor's rows for each request, `(requests, rank)`: the noise is the matrix's own."""
+        return super().unscaled_rows(side, requests, statistics)
 
     def sources(self, side: Side, lookup: Lookup, token: str) -> tuple[int, ...]:  # noqa: ARG002
         """Return the rows of the pieces of the phrase; raises OperationError where there is none."""

@@ -12,7 +12,7 @@ from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_quoted
 from tokmigrate.init import InitSpec
 from tokmigrate.init.file_strategy import File
-from tokmigrate.init.strategies import Subtokens
+from tokmigrate.init.strategies import FromOwnPieces
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.config_fields import with_sizes
 from tokmigrate.model.documents.state import ModelState
@@ -28,7 +28,8 @@ class ResizeVocab(Operation):
     """Set the number of rows, for kernels that like a multiple or for tokens to come.
 
     `multiple_of` only ever grows the matrices. `rows` may also drop spare rows, never a token's. A spare row
-    has no text: where the default strategy reads the token's (`subtokens`, `file`), it is initialised with the mean.
+    has no text: where the default strategy reads the token's (`subtokens`, `interpolate`, `file`), it is initialised
+    with the mean.
     """
 
     name: ClassVar[str] = "resize_vocab"
@@ -48,7 +49,7 @@ class ResizeVocab(Operation):
             raise OperationError(f"{target} rows are too few: the ids go up to {needed - 1}", hint=f"rows: {needed}")
         if target >= state.vocab_size:
             spec = choose_init(state, context, self.init)
-            if any(isinstance(spec.side(side), Subtokens | File) for side in SIDES):
+            if any(isinstance(spec.side(side), FromOwnPieces | File) for side in SIDES):
                 if self.init is not None:
                     raise OperationError("a spare row has no token whose text could initialise it", hint="use mean")
                 spec = MEAN
