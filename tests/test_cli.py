@@ -410,7 +410,7 @@ def test_help_and_version(place: Workspace, call: Call) -> None:
         assert said.code == 0
         assert f"Usage: tokmigrate {name}" in said.out
         assert "--json" in said.out or name == "learn"
-    for name in ("extend", "prune"):
+    for name in ("extend", "prune", "transplant", "reinit"):
         assert "--json" in call(place.root, "learn", name, "--help").out
 
 

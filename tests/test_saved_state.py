@@ -83,7 +83,7 @@ MIGRATION = """\
       - {content: "<weighted>", special: true, init: {strategy: weighted, tokens: {"Ġtool": 1.5, "Ġcall": -0.5}}}
       - {content: "toolbox", init: {strategy: subtokens, output: first_piece}}
       - {content: "toolcall", init: {strategy: interpolate, share: 0.25}}
-      - {content: "<description>", special: true, init: {strategy: description, text: "a call of the tool", noise: 0.01}}
+      - {content: "<description>", special: true, init: {strategy: description, text: "a call of it", noise: 0.01}}
       - {content: "<file>", special: true, init: {strategy: file, path: rows.safetensors}}
 """
 VERIFY = """\

@@ -1,4 +1,4 @@
-"""Commands that learn from a corpus or another model and write a migration: extend, prune and transplant."""
+"""Commands that learn from a corpus or a model and write a migration: extend, prune, transplant and reinit."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tokmigrate.cli.options import AsJson, Corpus, Field, complete_model, open_w
 from tokmigrate.commands import diff as compare
 from tokmigrate.commands import learn_extend as extending
 from tokmigrate.commands import learn_prune as pruning
+from tokmigrate.commands import learn_reinit as reinitialising
 from tokmigrate.commands import learn_replace as replacing
 from tokmigrate.commands import learn_transplant as transplanting
 from tokmigrate.commands import lock as locking
@@ -241,3 +242,33 @@ def transplant(
         Result(learn_report.transplant_content(learned), learn_report.transplant_text(learned)),
         as_json,
     )
+
+
+@learn.command(cls=Command, help="List tokens that were never trained; write a migration.")
+def reinit(
+    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+    model: Model = None,
+    shorter_than: Annotated[
+        float,
+        Option(
+            "--shorter-than",
+            help="List tokens whose rows have less than this share of the median norm.",
+            metavar="SHARE",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """List tokens that were never trained; write a migration.
+
+    The row of a token that no text had stays where it began, or weight decay takes it to zero. Tokens of the baseline
+    whose input rows are that short are listed in a file beside the migration, and the migration initialises them again
+    with the mean of all others (reinit_tokens). The padding token is left out. Weights are read, nothing is guessed:
+    look at the list before you apply it, above all where --shorter-than is more than a few hundredths, and where
+    embeddings are tied, since the softmax moves such rows too.
+    """
+    with _open_for_learning(model, message) as (workspace, _):
+        (entry,) = workspace.select([model or _only_model(workspace)])
+        found = reinitialising.learn_reinit(workspace, entry, shorter_than, message)
+    print_result("learn reinit", Result(learn_report.reinit_content(found), learn_report.reinit_text(found)), as_json)

@@ -1,4 +1,4 @@
-"""What was learned from a corpus, as text and as JSON."""
+"""What was learned from a corpus or a model, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from rich.table import Column
 
 from tokmigrate.commands.learn_extend import LearnedMerges
 from tokmigrate.commands.learn_prune import ChosenTokens
+from tokmigrate.commands.learn_reinit import UntrainedTokens
 from tokmigrate.commands.learn_replace import ReplacedTokens
 from tokmigrate.commands.learn_transplant import LearnedTransplant
 from tokmigrate.formatting import format_bytes, format_count
 from tokmigrate.operations.token_choice import Reason
 from tokmigrate.plan.token_growth import CorpusGrowth
+from tokmigrate.render.escape import escape
 from tokmigrate.render.growth import growth_content, growth_table
 from tokmigrate.render.terminal import plain_table
+
+_SHOWN = 12
+"""So many of the tokens whose rows are short are shown."""
 
 
 def merges_content(learned: LearnedMerges) -> dict[str, Any]:
@@ -135,3 +140,21 @@ def transplant_text(learned: LearnedTransplant) -> Iterator[str]:
         yield f"{format_count(learned.left_out, 'shared token')} are in no sum: their rows are under-trained"
     for side, error in learned.error.items():
         yield f"{side}: the sums leave {error:.1%} of the length of the other model's rows"
+
+
+def reinit_content(found: UntrainedTokens) -> dict[str, Any]:
+    """Return tokens that were never trained as JSON."""
+    return {**vars(found), "rows": [vars(row) for row in found.rows]}
+
+
+def reinit_text(found: UntrainedTokens) -> Iterator[RenderableType]:
+    """Yield tokens that were never trained as lines and a table."""
+    number = format_count(len(found.rows), "token")
+    yield f"wrote {found.file}: {number} of {found.baseline:,} are initialised again"
+    yield f"{found.tokens_file.name} lists them, {found.reasons_file.name} says how short their rows are"
+    table = plain_table("token", *(Column(title, justify="right") for title in ("id", "norm", "of the median")))
+    for row in found.rows[:_SHOWN]:
+        table.add_row(escape(row.token), str(row.id), f"{row.norm:.3g}", f"{row.share:.2%}")
+    yield table
+    if len(found.rows) > _SHOWN:
+        yield f"and {len(found.rows) - _SHOWN:,} more"

@@ -37,18 +37,17 @@ def find_undertrained(rows: TensorRows, tokenizer: Tokenizer, *, are_tied: bool)
     unused = [*tokenizer.list_free(rows.geometry.rows)]
     unused += [number for number in ids if spelling.find_meaning(tokenizer.texts[number]) in _NOT_IN_UTF8]
     # Norms first: they also tell whether there are weights.
-    norms = _compute(rows, ids, None)
+    norms = measure_norms(rows, ids)
     if not norms.any():
         return frozenset()
     is_bad = np.zeros(len(ids), bool) if are_tied else norms < np.quantile(norms, SHARE)
     if unused:
         mean = np.mean([rows.row(number) for number in unused], axis=0)
-        alike = _compute(rows, ids, mean) / np.where(norms, norms, 1.0)
+        alike = np.concatenate([block @ mean for block in rows.float_rows(runs(ids))]) / np.where(norms, norms, 1.0)
         is_bad |= alike > np.quantile(alike, 1.0 - SHARE)
     return frozenset({*unused, *(number for number, bad in zip(ids, is_bad.tolist(), strict=True) if bad)})
 
 
-def _compute(rows: TensorRows, ids: Sequence[int], mean: Matrix | None) -> Matrix:
-    """Return the length of each row, or its product with `mean`."""
-    blocks = rows.float_rows(runs(ids))
-    return np.concatenate([np.linalg.norm(block, axis=1) if mean is None else block @ mean for block in blocks])
+def measure_norms(rows: TensorRows, ids: Sequence[int]) -> Matrix:
+    """Return the norm of each of these rows, `(ids,)`."""
+    return np.concatenate([np.linalg.norm(block, axis=1) for block in rows.float_rows(runs(ids))])
