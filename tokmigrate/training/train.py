@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from tokmigrate.events import OnProgress, no_progress
 from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
 from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.training.loaded_model import LoadedModel, load_model, silence_libraries
+from tokmigrate.training.loaded_model import LoadedModel, load_model
 from tokmigrate.training.new_rows import NewRows, add_trainable_rows, choose_rows, read_rows
+from tokmigrate.training.trainer import pad_ids, run_trainer
 
 _LONGEST = 512
 """The tokens of a text that is trained on; longer ones are cut into several."""
@@ -108,37 +108,22 @@ def _run(
 ) -> dict[int, float]:
     """Train the rows in place, and return the loss by step."""
     import torch  # noqa: PLC0415
-    from transformers import PrinterCallback, Trainer, TrainingArguments  # noqa: PLC0415
 
-    def join(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        width = max(len(each["input_ids"]) for each in batch)
-        ids = torch.zeros(len(batch), width, dtype=torch.long)
-        mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-        for line, each in enumerate(batch):
-            held = torch.tensor(each["input_ids"])
-            ids[line, : len(held)], labels[line, : len(held)], mask[line, : len(held)] = held, held, 1
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    def join(batch: Sequence[list[int]]) -> dict[str, Any]:
+        ids, mask = pad_ids(batch)
+        return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
     torch.manual_seed(seed)
     model = add_trainable_rows(loaded, rows)
-    with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder, silence_libraries():
-        arguments = TrainingArguments(
-            output_dir=folder,
-            max_steps=steps,
-            learning_rate=learning_rate,
-            per_device_train_batch_size=batch_size,
-            logging_steps=1,
-            save_strategy="no",
-            report_to=[],
-            seed=seed,
-            disable_tqdm=True,
-            use_cpu=loaded.device.type == "cpu",
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-        )
-        held = [{"input_ids": example} for example in examples]
-        trainer = Trainer(model=model, args=arguments, train_dataset=held, data_collator=join)
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+    losses = run_trainer(
+        model,
+        examples,
+        join,
+        device=loaded.device,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+    )
     model.merge_and_unload()
-    return {each["step"]: each["loss"] for each in trainer.state.log_history if "loss" in each}
+    return losses
