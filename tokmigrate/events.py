@@ -43,21 +43,24 @@ Activity = Literal[
     "tokenizing the corpus",
     "learning from the corpus",
     "computing rows",
+    "training",
 ]
+Unit = Literal["bytes", "steps"]
 
 
 @dataclass(frozen=True)
 class ActivityStarted:
-    """An activity on `model` starts; `total` is how many bytes it reads or writes, None where they are not counted."""
+    """An activity on `model` starts; `total` is how many bytes or steps it takes, None where they are not counted."""
 
     model: str
     activity: Activity
     total: int | None = None
+    unit: Unit = "bytes"
 
 
 @dataclass(frozen=True)
 class BytesProcessed:
-    """The activity on `model` has read or written `count` more bytes."""
+    """The activity on `model` has read or written `count` more bytes, or done so many steps."""
 
     model: str
     count: int
@@ -88,10 +91,10 @@ def no_progress(event: Event) -> None:
 
 @contextmanager
 def report_activity(
-    on_progress: OnProgress, model: str, activity: Activity, total: int | None = None
+    on_progress: OnProgress, model: str, activity: Activity, total: int | None = None, unit: Unit = "bytes"
 ) -> Iterator[Callable[[int], None]]:
-    """Report an activity while it lasts, and give what reports how many more bytes it has read or written."""
-    on_progress(ActivityStarted(model, activity, total))
+    """Report an activity while it lasts, and give what reports how many more bytes or steps are done."""
+    on_progress(ActivityStarted(model, activity, total, unit))
     try:
         yield lambda count: on_progress(BytesProcessed(model, count))
     finally:

@@ -135,8 +135,8 @@ class _Progress:
     def on_progress(self, event: Event) -> None:
         """Show what an event says."""
         match event:
-            case events.ActivityStarted(model, activity, total):
-                self._start(model, activity, total)
+            case events.ActivityStarted(model, activity, total, unit):
+                self._start(model, activity, total, unit)
             case events.BytesProcessed(model, count):
                 self.bars.advance(self._tasks[model], count)
                 # The result of another model may have stopped them.
@@ -150,9 +150,9 @@ class _Progress:
             case events.Warned(model, message):
                 print(escape(f"warning: {model}: {message}"), file=sys.stderr, flush=True)
 
-    def _start(self, model: str, doing: str, total: int | None = None) -> None:
+    def _start(self, model: str, doing: str, total: int | None = None, unit: events.Unit = "bytes") -> None:
         self._stop(model)
-        self._tasks[model] = self.bars.add_task(escape(f"{model}: {doing}"), total=total)
+        self._tasks[model] = self.bars.add_task(escape(f"{model}: {doing}"), total=total, unit=unit)
         self.bars.start()
 
     def _stop(self, model: str) -> None:
@@ -175,13 +175,15 @@ def progress() -> Iterator[OnProgress]:
 class _Amount(ProgressColumn):
     """The bytes of a task that counts them, how many in a second, in the units of the plan, and the time left.
 
-    A task that counts none shows the seconds since it started.
+    A task that counts steps shows these; one that counts nothing shows the seconds since it started.
     """
 
     def render(self, task: Task) -> Text:
         if task.total is None:
             return Text(f"{task.elapsed or 0:.0f} s")
+        left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
+        if task.fields["unit"] == "steps":
+            return Text(f"{task.completed:,.0f} of {task.total:,.0f} steps{left}")
         speed = task.finished_speed or task.speed
         amount = f"{format_bytes(int(task.completed))} of {format_bytes(int(task.total))}"
-        left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
         return Text(f"{amount}, {format_bytes(int(speed))}/s{left}" if speed else amount)
