@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tokmigrate.state.rows import TokenEvent, TokenEventType, TokenRow
 
@@ -87,12 +87,12 @@ class InitRecord:
     Args:
         fingerprint: The fingerprint of the row after initialisation, as `format_fingerprints` writes it.
         known_trained: Whether the ledger has recorded that it was trained.
-        from_file: The sides whose values came from a file: they may be trained although they did not change here.
+        from_file: By side whose values came from a file what that says of how they were learned, None for nothing.
     """
 
     fingerprint: str
     known_trained: bool = False
-    from_file: frozenset[str] = frozenset()
+    from_file: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
 
 
 def read_init_records(events: Iterable[TokenEvent]) -> Mapping[RowKey, InitRecord]:
@@ -104,7 +104,7 @@ def read_init_records(events: Iterable[TokenEvent]) -> Mapping[RowKey, InitRecor
             if key in found:
                 found[key] = replace(found[key], known_trained=True)
         elif event.init is not None and event.row_fingerprint is not None:
-            strategies = {side: held.get("strategy") for side, held in event.init.items() if isinstance(held, Mapping)}
-            from_file = frozenset(side for side, strategy in strategies.items() if strategy == "file")
+            sides = {side: held for side, held in event.init.items() if isinstance(held, Mapping)}
+            from_file = {side: held.get("provenance") for side, held in sides.items() if held.get("strategy") == "file"}
             found[event.revision, event.token] = InitRecord(event.row_fingerprint, from_file=from_file)
     return found

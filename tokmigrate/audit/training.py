@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, cached_property
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -68,6 +68,7 @@ class TokenTraining:
         why: Why that is not known of a side, None where it is known of all.
         fingerprint: The fingerprint of its rows now, as `format_fingerprints` writes it.
         known_trained: Whether the ledger has recorded that it was trained.
+        provenance: Of a row that was trained elsewhere and given by a file, how the file says it was learned.
     """
 
     token: str
@@ -79,6 +80,7 @@ class TokenTraining:
     why: str | None = None
     fingerprint: str = field(default="", repr=False)
     known_trained: bool = False
+    provenance: Mapping[str, Any] | None = None
 
     @property
     def training(self) -> Training:
@@ -100,8 +102,8 @@ class TokenTraining:
 
     @property
     def was_trained(self) -> bool:
-        """Whether its token occurred in training: its input row, or the row that both sides share, was trained."""
-        return self.sides.get("input") is Training.TRAINED
+        """Whether its token occurred in training: its input row, or the row that both sides share, was trained here."""
+        return self.sides.get("input") is Training.TRAINED and self.provenance is None
 
 
 @dataclass(frozen=True)
@@ -301,11 +303,16 @@ def _compare(
 ) -> TokenTraining:
     sides: dict[Side, Training] = {}
     reasons: list[str | None] = []
+    provenance: Mapping[str, Any] | None = None
     for side, row in rows.items():
         same = row.still_is(marks[side]) if side in marks else None
         movement = movements.get(side)
+        is_given = record is not None and side in record.from_file
+        told = record.from_file[side] if record and is_given else None
         sides[side] = Training.UNKNOWN
-        if same:
+        if told and same is not None:
+            sides[side], provenance = Training.TRAINED, provenance or told
+        elif same:
             sides[side] = Training.UNTRAINED
         elif same is False and movement is not None:
             # By value it can be the same as before: 0.0 equals -0.0.
@@ -319,7 +326,7 @@ def _compare(
             reasons.append("the ledger has no fingerprint of its initial row")
         else:
             reasons.append(f"its row was initialised in {marks[side].dtype}, which {row.now.dtype} cannot represent")
-        if record and side in record.from_file and sides[side] in (Training.UNTRAINED, Training.MOVED):
+        if is_given and sides[side] in (Training.UNTRAINED, Training.MOVED):
             sides[side] = Training.GIVEN
     return TokenTraining(
         token,
@@ -331,4 +338,5 @@ def _compare(
         next(filter(None, reasons), None),
         format_fingerprints({side: row.now for side, row in rows.items()}),
         bool(record and record.known_trained),
+        provenance,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
@@ -17,6 +18,12 @@ from tokmigrate.model.formats.dtype import FLOATING, Matrix, to_float64
 from tokmigrate.model.formats.safetensors_header import Header, parse_header
 from tokmigrate.vocabulary.row_edit import Side
 
+PROVENANCE = "tokmigrate"
+"""The key of a file's metadata under which it says, in JSON, how its rows were learned."""
+
+LOSSES = "losses"
+"""The key of a provenance with the loss by step."""
+
 
 class File(RowStrategy):
     """A row computed elsewhere, from a safetensors file beside the migration.
@@ -24,7 +31,7 @@ class File(RowStrategy):
     For rows that come out of a training run or of another tool. The file holds one tensor of one axis for
     each row, with as many numbers as the embeddings are wide, in BF16, F16, F32 or F64. It is part of the
     migration's checksum. Where input and output embeddings differ, give each side its own strategy. A
-    bias of the output side has no row in the file: it starts as the mean of the baseline's biases.
+    bias of the output side is the mean of the baseline's biases, unless `bias` names a file with it.
     """
 
     strategy: Literal["file"]
@@ -32,13 +39,18 @@ class File(RowStrategy):
     tensor: str | None = Field(
         default=None, description="The tensor's name in the file; if not given, the new token's own text."
     )
+    bias: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A safetensors file with the token's bias of the output side: one number by the tensor's name.",
+    )
 
     def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
         """Refuse: what the file holds is known to the resolved strategy only."""
         raise ValueError(f"`file` has to be resolved before it makes rows: {self.path}")
 
     def references(self) -> tuple[str, ...]:
-        return (self.path,)
+        return (self.path,) if self.bias is None else (self.path, self.bias)
 
     def resolve(self, attachments: Mapping[str, bytes], token: str) -> RowStrategy:
         """Return the row as data.
@@ -48,26 +60,47 @@ class File(RowStrategy):
             WeightsError: It is no safetensors file.
         """
         name = token if self.tensor is None else self.tensor
-        if self.path not in attachments:
-            raise OperationError(
-                f"init of '{token}': the file '{self.path}' does not belong to the migration",
-                where=token,
-                hint="put it beside the migration file",
-            )
-        values = _row(attachments[self.path], self.path, name).astype("<f8").tobytes()
-        return StoredRow(strategy="file", values=values, path=self.path, tensor=name, norm=self.norm)
+        for path in self.references():
+            if path not in attachments:
+                raise OperationError(
+                    f"init of '{token}': the file '{path}' does not belong to the migration",
+                    where=token,
+                    hint="put it beside the migration file",
+                )
+        data = attachments[self.path]
+        values = _row(data, self.path, name).astype("<f8").tobytes()
+        bias = None if self.bias is None else _row(attachments[self.bias], self.bias, name)
+        if bias is not None and len(bias) != 1:
+            raise OperationError("a bias is one number", where=f"{self.bias}: {name}", hint="store one for each token")
+        return StoredRow(
+            strategy="file",
+            values=values,
+            path=self.path,
+            tensor=name,
+            bias=None if bias is None else float(bias[0]),
+            provenance=_summary(data, self.path),
+            norm=self.norm,
+        )
 
 
 class StoredRow(RowStrategy):
-    """A row of little-endian float64 numbers that is known already, with the file and the tensor that it is from."""
+    """A row that is known already, with the file and the tensor that it is from.
+
+    Args:
+        values: Its numbers, little-endian float64.
+        bias: That of the output side, None for the mean of the baseline's.
+        provenance: What its file says of how it was learned, as JSON without the figures of each step; "" for nothing.
+    """
 
     strategy: Literal["file"]
     path: str
     tensor: str
     values: bytes
+    bias: float | None = None
+    provenance: str = ""
 
     def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
-        """Return the row for each request, `(requests, hidden)`; the mean where a row is a single bias.
+        """Return the row for each request, `(requests, hidden)`; of one number where it is a bias.
 
         Raises:
             OperationError: The embeddings are not as wide as the row.
@@ -80,11 +113,12 @@ class StoredRow(RowStrategy):
                     where=f"{self.path}: {self.tensor}",
                     hint="compute the row for this model, or use another strategy",
                 )
-            row = statistics.mean
+            row = statistics.mean if self.bias is None else np.array([self.bias])
         return np.broadcast_to(row, (len(requests), len(row)))
 
     def describe(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude_defaults=True, exclude={"values"})
+        told = self.model_dump(mode="json", exclude_defaults=True, exclude={"values"})
+        return {**told, "provenance": json.loads(self.provenance)} if self.provenance else told
 
 
 def _row(data: bytes, path: str, name: str) -> Matrix:
@@ -107,10 +141,26 @@ def _row(data: bytes, path: str, name: str) -> Matrix:
     return values
 
 
-# A migration often takes hundreds of rows from one file.
-@lru_cache(maxsize=1)
+def read_provenance(data: bytes, path: str) -> dict[str, Any] | None:
+    """Return what a file of rows says of how they were learned, None where it says nothing."""
+    try:
+        told = json.loads((_header(data, path).metadata or {}).get(PROVENANCE, ""))
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) and isinstance(told.get("command"), str) else None
+
+
+@lru_cache(maxsize=4)
+def _summary(data: bytes, path: str) -> str:
+    told = read_provenance(data, path) or {}
+    return json.dumps({name: value for name, value in told.items() if name != LOSSES}) if told else ""
+
+
+# A migration often takes hundreds of rows from one file of each side.
+@lru_cache(maxsize=4)
 def _header(data: bytes, path: str) -> Header:
     return parse_header(data, len(data), path)
 
 
 forget_with_all(_header.cache_clear)
+forget_with_all(_summary.cache_clear)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tokmigrate.render.escape import escape, escape_quoted
 from tokmigrate.render.terminal import Hanging, format_revision, format_time, indent_line
-from tokmigrate.render.training import SAID, format_figures, format_init
+from tokmigrate.render.training import format_figures, format_init, format_training
 
 if TYPE_CHECKING:
     from tokmigrate.audit.blame import BlameEvent, BlameModel, BlameResult, BlameToken
@@ -105,7 +105,7 @@ def _headline(token: BlameToken) -> str:
     former = ", ".join(escape_quoted(name) for name in names if name != token.token)
     parts += [f"formerly {former}"] if former else []
     if training is not None:
-        parts += filter(None, [SAID[training.training.value], format_figures(training.figures)])
+        parts += filter(None, [format_training(training), format_figures(training.figures)])
         parts += [f"because {training.why}"] if training.why else []
     return ", ".join(parts)
 

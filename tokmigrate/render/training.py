@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokmigrate.formatting import format_list
-from tokmigrate.render.escape import escape_quoted
+from tokmigrate.render.escape import escape, escape_quoted
 
 if TYPE_CHECKING:
     from tokmigrate.audit.lora import HeldRows, LoraRows
@@ -32,13 +32,30 @@ def training_content(found: Sequence[TokenTraining]) -> list[dict[str, Any]]:
 
 def training_lines(found: Sequence[TokenTraining]) -> Iterator[str]:
     """Yield lines on the tokens whose rows migrations initialised: how many of each kind, and the first ones."""
-    for kind, said in SAID.items():
-        labels = [_format_token(token) for token in found if token.training.value == kind]
-        if labels:
+    for kind in SAID:
+        alike: dict[str, list[str]] = {}
+        for token in found:
+            if token.training.value == kind:
+                alike.setdefault(format_training(token), []).append(_format_token(token))
+        for said, labels in alike.items():
             yield f"{len(labels):,} of {len(found):,} new tokens {said}: {format_list(labels, _SHOWN)}"
     yield from (f"not known: {why}" for why in dict.fromkeys(token.why for token in found if token.why))
     if any(token.training.value in ("untrained", "moved", "partly") for token in found):
         yield "`tokmigrate peft-config` gives the ids of those not trained, for a LoRA run"
+
+
+def format_training(token: TokenTraining) -> str:
+    """Return what the training of a token is called; where a file gave its row, how that was learned."""
+    return format_provenance(token.provenance) if token.provenance else SAID[token.training.value]
+
+
+def format_provenance(provenance: Mapping[str, Any]) -> str:
+    """Return how rows were learned, such as `trained by tokmigrate train: 60 steps on texts.txt`."""
+    steps, data = provenance.get("steps"), provenance.get("data")
+    parts = [f"{steps:,} steps"] if isinstance(steps, int) else []
+    parts += [f"on {escape(format_list(list(map(str, data)), 3))}"] if isinstance(data, list) and data else []
+    by = f"trained by tokmigrate {escape(str(provenance.get('command')))}"
+    return f"{by}: {' '.join(parts)}" if parts else by
 
 
 def _format_token(token: TokenTraining) -> str:
@@ -64,8 +81,11 @@ def format_init(init: Mapping[str, Any] | None) -> str:
     sides: dict[str, str] = {}
     for side, held in (init or {}).items():
         if isinstance(held, Mapping):
-            options = ", ".join(f"{name} {value}" for name, value in held.items() if name != "strategy")
+            named = {name: value for name, value in held.items() if name not in ("strategy", "provenance")}
+            options = ", ".join(f"{name} {value}" for name, value in named.items())
             sides[side] = f"{held.get('strategy')} ({options})" if options else str(held.get("strategy"))
+            if isinstance(held.get("provenance"), Mapping):
+                sides[side] += f", {format_provenance(held['provenance'])}"
     if len(set(sides.values())) == 1:
         return next(iter(sides.values()))
     return " and ".join(f"{text} ({side})" for side, text in sides.items())

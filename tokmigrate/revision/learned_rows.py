@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 
 from tokmigrate import __version__
+from tokmigrate.init.file_strategy import PROVENANCE
 from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.formats.safetensors_header import encode_header
+from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.new_file import file_name, write_yaml_migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.vocabulary.row_edit import Side
-
-PROVENANCE = "tokmigrate"
-"""The key of a file's metadata under which it says how its rows were learned."""
 
 _ALIGNMENT = 8
 
@@ -37,6 +36,8 @@ def write_learned_rows(
 ) -> Path:
     """Write a migration that gives tokens of a model rows that were learned, and return its path.
 
+    A head with a bias keeps those of the tokens as they are.
+
     Args:
         tokens: Their texts.
         rows: Their rows, `(tokens, hidden)`, by side; the input side alone where the model ties both.
@@ -47,6 +48,11 @@ def write_learned_rows(
     names = {side: file_name(workspace, message, f".{side}.safetensors") for side in rows}
     attachments = {names[side]: _encode(tokens, matrix, said) for side, matrix in rows.items()}
     specs = {side: {"strategy": "file", "path": name} for side, name in names.items()}
+    biases = _read_biases(entry, tokens)
+    if biases is not None:
+        name = file_name(workspace, message, ".bias.safetensors")
+        attachments[name] = _encode(tokens, biases, said)
+        specs["output"] = {**specs.get("output", specs["input"]), "bias": name}
     init = specs if len(specs) > 1 else specs["input"]
     fields = {"tokens": list(tokens), "init": init, "acknowledge": "breaking"}
     operation, lists = (
@@ -60,6 +66,17 @@ def write_learned_rows(
         models=(entry.name,),
         attachments={**attachments, **lists},
     )
+
+
+def _read_biases(entry: ModelEntry, tokens: Sequence[str]) -> Matrix | None:
+    """Return the biases of tokens on the output side, `(tokens, 1)`; None where the head has none."""
+    snapshot = take_snapshot(entry)
+    biases = [tensor for tensor in snapshot.tensors if tensor.side == "output" and tensor.width == 1]
+    if not biases:
+        return None
+    ids = snapshot.state.tokenizer.ids
+    with snapshot.weights.open_rows(biases[0].name, biases[0].axis) as rows:
+        return np.stack([rows.row(ids[token]) for token in tokens])
 
 
 def _encode(tokens: Sequence[str], rows: Matrix, metadata: Mapping[str, str]) -> bytes:
