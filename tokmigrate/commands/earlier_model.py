@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
 from tokmigrate.apply.build_downgrade import build_downgrade
+from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.publish import check_room, margin_bytes
+from tokmigrate.apply.shard_pass import Contents
 from tokmigrate.apply.stage import stage
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.records import find_undo_records
 from tokmigrate.commands.targets import way_down
-from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
+from tokmigrate.vocabulary.ids import Run
+
+
+@dataclass(frozen=True)
+class StagedModel:
+    """A model at another revision than it is at, in a directory that is gone after.
+
+    Args:
+        rows: Its row of each row of the model that it has too.
+        changed: The files of the model that were trained or rewritten since it was migrated; what is in them is not
+            that of the revision, but for the tokens.
+    """
+
+    directory: Path
+    rows: Mapping[int, int]
+    changed: tuple[str, ...] = ()
 
 
 @contextmanager
-def open_earlier_model(workspace: Workspace, entry: ModelEntry, revision: str) -> Iterator[Path]:
+def open_earlier_model(workspace: Workspace, entry: ModelEntry, revision: str) -> Iterator[StagedModel]:
     """Give a directory with a model as `downgrade` to a revision would leave it, without its stamp; it is gone after.
 
     Unchanged files are cloned, so it costs the disk space of the shards that migrations changed. If the model was
@@ -37,22 +56,43 @@ def open_earlier_model(workspace: Workspace, entry: ModelEntry, revision: str) -
         _, revisions = way_down(workspace, entry, snapshot, revision)
         records = find_undo_records(workspace, entry, snapshot, revisions)
         back = build_downgrade(snapshot, records, ObjectStore(workspace.objects))
-        # A clone shares its blocks only within a filesystem.
-        area = WorkArea(entry.path).root
-        beside = area if os.access(area, os.W_OK) else None
-        with tempfile.TemporaryDirectory(prefix="earlier-", dir=beside) as folder:
-            check_room(Path(folder), back.candidate.bytes + margin_bytes(back.candidate.bytes))
-            target = Path(folder, entry.path.name)
-            staged = stage(
-                snapshot,
-                target,
-                back.candidate,
-                {},
-                lambda _: None,
-                reads_all=False,
-                known_tensors={},
-                stopped=Event(),
-            )
-            staged.complete(snapshot, back.candidate, back.completion)
-            staged.verify(snapshot, back.candidate, back.completion, reads_again=False)
-            yield target
+        with open_folder(entry) as folder:
+            directory = folder / entry.path.name
+            stage_into(directory, snapshot, back.candidate, lambda _: back.completion)
+            yield StagedModel(directory, back.candidate.edit.positions(), back.semantic_undo)
+
+
+@contextmanager
+def open_folder(entry: ModelEntry) -> Iterator[Path]:
+    """Give a folder beside a model, or where temporary files go; it is gone after."""
+    # A clone shares its blocks only within a filesystem.
+    area = WorkArea(entry.path).root
+    beside = area if os.access(area, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="earlier-", dir=beside) as folder:
+        yield Path(folder)
+
+
+def stage_into(
+    directory: Path,
+    snapshot: Snapshot,
+    candidate: Candidate,
+    complete: Callable[[Contents], Completion],
+    populations: Mapping[str, Sequence[Run]] | None = None,
+    *,
+    reads_all: bool = False,
+) -> None:
+    """Write a candidate without its stamp, and verify it; `complete` completes it by what was found in the shards."""
+    check_room(directory.parent, candidate.bytes + margin_bytes(candidate.bytes))
+    staged = stage(
+        snapshot,
+        directory,
+        candidate,
+        populations or {},
+        lambda _: None,
+        reads_all=reads_all,
+        known_tensors={},
+        stopped=Event(),
+    )
+    completion = complete(staged.contents)
+    staged.complete(snapshot, candidate, completion)
+    staged.verify(snapshot, candidate, completion, reads_again=False)

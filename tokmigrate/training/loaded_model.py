@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tokmigrate.commands.resources import free_memory
 from tokmigrate.errors import LimitError, ModelError, in_one_line
-from tokmigrate.formatting import format_bytes
+from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.weights.weights import read_weights
@@ -61,13 +61,28 @@ def load_model(directory: Path) -> LoadedModel:
         ModelError: transformers cannot load it, or it is neither a decoder nor an encoder.
         LimitError: There is not enough memory for it.
     """
+    return load_models(directory)[0]
+
+
+def load_models(*directories: Path) -> tuple[LoadedModel, ...]:
+    """Load the models of directories to run them beside each other, on the same device and in the same dtype.
+
+    Raises:
+        ModelError: transformers cannot load one, or it is neither a decoder nor an encoder.
+        LimitError: There is not enough memory for them.
+    """
     import torch  # noqa: PLC0415 - seconds, which only who runs a model pays
+
+    device, dtype = _choose_place(directories, torch)
+    return tuple(_load(directory, device, dtype) for directory in directories)
+
+
+def _load(directory: Path, device: Any, dtype: Any) -> LoadedModel:
     import transformers  # noqa: PLC0415
 
     with silence_libraries(), _model_errors(directory):
         config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         kind, loader = _find_kind(directory, config, transformers)
-        device, dtype = _choose_place(directory, torch)
         model = loader.from_pretrained(
             directory, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
@@ -90,9 +105,9 @@ def _find_kind(directory: Path, config: Any, transformers: Any) -> tuple[Kind, A
     return "encoder", transformers.AutoModel
 
 
-def _choose_place(directory: Path, torch: Any) -> tuple[Any, Any]:
+def _choose_place(directories: Sequence[Path], torch: Any) -> tuple[Any, Any]:
     """Return the device and the dtype: a GPU and float32 where there is memory for them, or the dtype of the file."""
-    tensors = [entry for _, entry in read_weights(directory).tensors()]
+    tensors = [entry for directory in directories for _, entry in read_weights(directory).tensors()]
     stored = sum(entry.end - entry.begin for entry in tensors)
     whole = sum(_FLOAT32 * _count(entry.shape) for entry in tensors)
     places = [(torch.device("cpu"), free_memory())]
@@ -106,7 +121,7 @@ def _choose_place(directory: Path, torch: Any) -> tuple[Any, Any]:
     needed, free = int(min(whole, stored) * _SPARE), free or 0
     raise LimitError(
         f"{format_bytes(needed)} of memory are needed, {format_bytes(free)} are free",
-        where=str(directory),
+        where=format_list([str(directory) for directory in directories]),
         hint="run this on a larger machine",
     )
 
