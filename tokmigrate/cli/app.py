@@ -24,6 +24,7 @@ COMMANDS = {
     "downgrade": Entry("Run", "run", "Undo migrations down to a revision, byte for byte.", takes_negative=True),
     "stamp": Entry("Run", "run", "Record that an existing model is at a revision."),
     "tag": Entry("Run", "run", "Give a revision a name, or list all tags."),
+    "evaluate": Entry("Train", "evaluate", "Measure a model on text, before and after its migrations."),
     "train": Entry("Train", "train", "Train the rows of new tokens; write a migration with them."),
     "peft-config": Entry("Train", "run", "Print peft's trainable_token_indices for untrained tokens."),
     "init": Entry("Author", "author", "Create a workspace with tokmigrate.yaml and migrations/."),

@@ -1,0 +1,163 @@
+"""What `evaluate` measures is what a full softmax of both models gives, text by text."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+import torch
+import transformers
+from in_process import Here
+from making import TOKENS, llama, workspace, write_tokenizer
+
+NEW = "<|new|>"
+PLAIN = ["in the end of the day", "the rest of it is there", "to be or not to be", "x"]
+MARKED = [f"{NEW}in the end", f"one {NEW} and {NEW}{NEW}", f"the other{NEW}"]
+ADD = {"add_tokens": {"tokens": [{"content": NEW, "special": True}], "init": {"strategy": "mean"}}}
+PAD = {"resize_vocab": {"multiple_of": 64}}
+REMOVE = {"remove_tokens": {"tokens": ["Ġof", "ing"], "ids": "compact", "acknowledge": "breaking", "shrink": "exact"}}
+Found = Mapping[str, Any]
+
+
+def phi(directory: Path) -> Path:
+    """Make a small Phi, whose head has a bias."""
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.PhiConfig(vocab_size=TOKENS, tie_word_embeddings=False, max_position_embeddings=64, **sizes)
+    model = transformers.PhiForCausalLM(config)
+    torch.nn.init.normal_(model.lm_head.bias)
+    model.lm_head.weight.data *= 20
+    model.save_pretrained(directory)
+    write_tokenizer(directory)
+    return directory
+
+
+MAKERS = {"untied": llama, "tied": lambda path: llama(path, head="tied"), "bias": phi}
+
+
+def make(root: Path, kind: str, *operations: Mapping[str, Any]) -> tuple[Here, Path]:
+    """Return a workspace with a model `m` at the head, and the directory of the model before."""
+    before = MAKERS[kind](root / "before")
+    shutil.copytree(before, root / "m")
+    workspace(root, {"m": root / "m"}, [{"operations": [operation]} for operation in operations])
+    here = Here(root)
+    here.asked("upgrade")
+    return here, before
+
+
+def evaluate(here: Here, texts: Sequence[str], *words: str) -> Found:
+    path = here.root / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    return here.asked("evaluate", "--corpus", str(path), *words)
+
+
+class Side:
+    """A model that is run one text at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.library = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
+
+    def read(self, text: str) -> tuple[list[int], torch.Tensor, list[int]]:
+        """Return the ids of a text, the logarithms of all probabilities, and where each token ends."""
+        ids = self.library.encode(text).ids
+        with torch.no_grad():
+            logs = self.model(torch.tensor([ids])).logits[0].log_softmax(1)
+        lengths = [len(self.library.decode([number], skip_special_tokens=False)) for number in ids]
+        return ids, logs, torch.tensor(lengths).cumsum(0).tolist()
+
+
+def losses(sides: Sequence[Side], text: str) -> tuple[int, list[float]]:
+    """Return the bytes that count, those from the first boundary that both have, and the nats of each side on them."""
+    read = [side.read(text) for side in sides]
+    first = min(set(read[0][2]) & set(read[1][2]))
+    nats = []
+    for ids, logs, ends in read:
+        start = ends.index(first) + 1
+        nats.append(-sum(float(logs[place - 1, ids[place]]) for place in range(start, len(ids))))
+    return len(text.encode()) - first, nats
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("operations", [(ADD, PAD), (REMOVE,), (REMOVE, ADD)], ids=["added", "removed", "both"])
+def test_divergence_is_that_of_a_full_softmax(tmp_path: Path, kind: str, operations: Sequence[Found]) -> None:
+    here, before = make(tmp_path, kind, *operations)
+    found = evaluate(here, [*PLAIN, *MARKED])
+    old, new = sides = [Side(before), Side(tmp_path / "m")]
+    ids = [side.library.get_vocab(with_added_tokens=True) for side in sides]
+    shared = [token for token in ids[0] if token in ids[1]]
+    kept = [torch.tensor([each[token] for token in shared]) for each in ids]
+    added, removed, masses = [], [], []
+    for text in (*PLAIN, *MARKED):
+        (numbers, was, _), (others, now, _) = old.read(text), new.read(text)
+        if [old.library.id_to_token(n) for n in numbers] != [new.library.id_to_token(n) for n in others]:
+            continue
+        for place in range(len(numbers) - 1):
+            p, q = was[place, kept[0]].exp(), now[place, kept[1]].exp()
+            masses.append(float(1 - p.sum()))
+            removed.append(-math.log(float(p.sum())))
+            p = p / p.sum()
+            added.append(float((p * (p.log() - q.log())).sum()))
+    far = found["divergence"]
+    assert far["positions"] == len(added) > 10
+    assert far["of_added_rows"] == pytest.approx(sum(added) / len(added), abs=1e-5)
+    assert far["of_added_rows_at_most"] == pytest.approx(max(added), abs=1e-5)
+    assert far["of_removed_rows"] == pytest.approx(sum(removed) / len(removed), abs=1e-5)
+    assert far["removed_mass"] == pytest.approx(sum(masses) / len(masses), abs=1e-5)
+    assert far["nats"] == pytest.approx(far["of_added_rows"] + far["of_removed_rows"])
+    if operations == (ADD, PAD) and kind != "bias":
+        rows = len(new.model.get_output_embeddings().weight)
+        assert far["bound"] == pytest.approx(math.log1p((rows - TOKENS) / TOKENS))
+        assert max(added) <= far["bound"]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_nats_per_byte_are_those_of_a_loop(tmp_path: Path, kind: str) -> None:
+    here, before = make(tmp_path, kind, ADD, REMOVE)
+    found = evaluate(here, [*PLAIN, *MARKED])
+    sides = [Side(before), Side(tmp_path / "m")]
+    expected = [losses(sides, text) for text in (*PLAIN, *MARKED)]
+    counted = sum(size for size, _ in expected)
+    whole = found["nats_per_byte"]["all"]
+    assert whole["bytes"] == counted
+    for place, name in enumerate(("before", "after")):
+        assert whole[name] == pytest.approx(sum(nats[place] for _, nats in expected) / counted, abs=1e-5)
+        tokens = sum(len(sides[place].read(text)[0]) for text in (*PLAIN, *MARKED))
+        size = sum(len(text.encode()) for text in (*PLAIN, *MARKED))
+        assert found["tokens_per_byte"][name] == pytest.approx(tokens / size)
+    on_new, after_new = [], []
+    for text in MARKED:
+        ids, logs, _ = sides[1].read(text)
+        number = sides[1].library.token_to_id(NEW)
+        for place in range(1, len(ids)):
+            nats = -float(logs[place - 1, ids[place]])
+            if ids[place] == number:
+                on_new.append(nats)
+            elif ids[place - 1] == number:
+                after_new.append(nats)
+    for name, expected_nats in (("on_new_tokens", on_new), ("after_new_tokens", after_new)):
+        assert found["loss"][name]["tokens"] == len(expected_nats) > 0
+        assert found["loss"][name]["nats"] == pytest.approx(sum(expected_nats) / len(expected_nats), abs=1e-5)
+
+
+def test_a_model_beside_itself_is_equal_to_the_last_digit(tmp_path: Path) -> None:
+    here, _ = make(tmp_path, "untied", ADD)
+    found = evaluate(here, [*PLAIN, *MARKED], "--old", "m")
+    whole = found["nats_per_byte"]["all"]
+    assert whole["before"] == whole["after"]
+    assert found["divergence"]["nats"] == 0 == found["new_tokens"]
+    assert found["nats_per_byte"]["with_new_tokens"]["bytes"] == 0
+
+
+def test_unused_tokens_cost_what_their_divergence_says(tmp_path: Path) -> None:
+    here, _ = make(tmp_path, "tied", ADD)
+    found = evaluate(here, PLAIN)
+    whole, far = found["nats_per_byte"]["all"], found["divergence"]
+    cost = far["nats"] * far["positions"] / whole["bytes"]
+    assert 0 < cost == pytest.approx(whole["after"] - whole["before"], abs=1e-6)

@@ -1,0 +1,136 @@
+"""How near the embedding of a text stays to what it was before a migration, of an encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokmigrate.errors import ModelError
+from tokmigrate.files import read_if_present
+from tokmigrate.model.documents.state import MODULES
+from tokmigrate.training.aligned_windows import Window
+from tokmigrate.training.loaded_model import LoadedModel
+from tokmigrate.training.token_match import TokenMatch
+
+_BATCH = 64
+_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "last",
+    # Of the same direction as the mean.
+    "pooling_mode_mean_sqrt_len_tokens": "mean",
+}
+
+
+def read_pooling(directory: Path) -> tuple[str, ...]:
+    """Return how a directory of sentence-transformers pools, the mean of any other: of `cls`, `mean`, `max`, `last`.
+
+    Raises:
+        ModelError: It pools in another way.
+    """
+    data = read_if_present(directory / MODULES)
+    modules = json.loads(data) if data else []
+    for module in modules:
+        if module["type"].rpartition(".")[2] == "Pooling":
+            path = directory / module["path"] / "config.json"
+            held = json.loads(read_if_present(path) or b"{}")
+            wanted = [name for name, chosen in held.items() if name.startswith("pooling_mode_") and chosen is True]
+            unknown = [name for name in wanted if name not in _MODES]
+            if unknown:
+                raise ModelError(f"'{unknown[0]}' is a pooling that is not known", where=str(path))
+            return tuple(_MODES[name] for name in wanted) or ("mean",)
+    return ("mean",)
+
+
+def pool(states: Any, mask: Any, modes: Sequence[str]) -> Any:
+    """Return the embeddings of texts, `(texts, hidden)`, and several of them one after the other.
+
+    Args:
+        states: The last hidden states, `(texts, tokens, hidden)`, filled up on the right.
+        mask: Which tokens there are, `(texts, tokens)`.
+    """
+    import torch  # noqa: PLC0415
+
+    there = mask[:, :, None].to(states.dtype)
+    made: Mapping[str, Any] = {
+        "cls": lambda: states[:, 0],
+        "mean": lambda: (states * there).sum(1) / there.sum(1),
+        "max": lambda: states.masked_fill(there == 0, -torch.inf).amax(1),
+        "last": lambda: states[torch.arange(len(states)), mask.sum(1) - 1],
+    }
+    return torch.cat([made[mode]() for mode in modes], 1)
+
+
+@dataclass
+class Cosines:
+    """The cosines of embeddings before and after: how many texts, their sum and the least one."""
+
+    texts: int = 0
+    total: float = 0.0
+    least: float = 1.0
+
+    @property
+    def mean(self) -> float | None:
+        """The mean; None of no text."""
+        return self.total / self.texts if self.texts else None
+
+
+@dataclass
+class Embeddings:
+    """What was measured of an encoder, on texts without new tokens and on the others."""
+
+    pooling: tuple[str, ...]
+    same: Cosines = field(default_factory=Cosines)
+    other: Cosines = field(default_factory=Cosines)
+
+
+class EncoderMeasure:
+    """Measures two encoders on texts, in batches."""
+
+    def __init__(self, before: LoadedModel, after: LoadedModel, match: TokenMatch) -> None:
+        import torch  # noqa: PLC0415
+
+        self.found = Embeddings(read_pooling(after.directory))
+        self._torch, self._sides, self._match = torch, (before, after), match
+        self._waiting: list[Window] = []
+
+    def add(self, window: Window) -> None:
+        """Measure a text by its first window, together with others."""
+        self._waiting.append(window)
+        if len(self._waiting) >= _BATCH:
+            self.finish()
+
+    def finish(self) -> None:
+        """Measure all texts that were added."""
+        if not self._waiting:
+            return
+        with self._torch.inference_mode():
+            old, new = (self._embed(side) for side in (0, 1))
+            cosines = self._torch.nn.functional.cosine_similarity(old.double(), new.double()).tolist()
+        for window, cosine in zip(self._waiting, cosines, strict=True):
+            kind = self.found.same if self._match.is_same(*window.ids) else self.found.other
+            kind.texts += 1
+            kind.total += cosine
+            kind.least = min(kind.least, cosine)
+        self._waiting.clear()
+
+    def _embed(self, side: int) -> Any:
+        loaded = self._sides[side]
+        ids, mask = stack_ids([window.ids[side] for window in self._waiting], loaded.device)
+        states = loaded.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        return pool(states, mask, self.found.pooling)
+
+
+def stack_ids(sequences: Sequence[Sequence[int]], device: Any) -> tuple[Any, Any]:
+    """Return sequences of ids as one tensor filled up with 0 on the right, and the mask of what is there."""
+    import torch  # noqa: PLC0415
+
+    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for line, held in enumerate(sequences):
+        ids[line, : len(held)], mask[line, : len(held)] = torch.tensor(held), 1
+    return ids.to(device), mask.to(device)

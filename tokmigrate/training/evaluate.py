@@ -1,0 +1,218 @@
+"""Measures a model on text beside what it was before its migrations, or beside what pending ones would make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import log1p
+from pathlib import Path
+
+from tokmigrate.audit.run_status import guard_reading
+from tokmigrate.commands.earlier_model import open_earlier_model
+from tokmigrate.commands.later_model import open_later_model
+from tokmigrate.errors import ModelError, UsageError
+from tokmigrate.events import OnProgress, no_progress, report_activity
+from tokmigrate.files import has_directory
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.training.aligned_windows import cut_windows, tokenize
+from tokmigrate.training.embeddings import Embeddings, EncoderMeasure
+from tokmigrate.training.loaded_model import Kind, LoadedModel, load_models
+from tokmigrate.training.next_tokens import DecoderMeasure, NextTokens
+from tokmigrate.training.token_match import TokenMatch, match_tokens
+from tokmigrate.vocabulary.ids import expand
+
+BASE = "base"
+_LONGEST: Mapping[Kind, int] = {"causal": 1024, "encoder": 512}
+"""The tokens of a window, fewer where the model takes fewer."""
+_GROUP = 64
+"""How many texts are tokenized at once."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of a corpus before and after.
+
+    Args:
+        before: What is compared, as a user calls it; `after` likewise.
+        kind: Whether it predicts tokens or embeds texts.
+        texts: How many texts were read, with `text_bytes`; `same` is how many have no new token and the same tokens.
+        tokens_before: The tokens of the texts before, without those put around them; `tokens_after` likewise.
+        new_tokens: The tokens after that were none before, or whose rows are other ones.
+        added_rows: The rows of the output side that were not there before; `removed_rows` those that are there no more.
+        population: The baseline's rows that are still there, over which `mean` takes the mean.
+        same_body: Whether all weights but those of the rows are equal.
+        retrained: The files that were trained or rewritten since, of which the model before has what is there now.
+    """
+
+    model: str
+    before: str
+    after: str
+    corpus: str
+    kind: Kind
+    device: str
+    dtype: str
+    texts: int
+    same: int
+    text_bytes: int
+    tokens_before: int
+    tokens_after: int
+    new_tokens: int
+    added_rows: int
+    removed_rows: int
+    population: int
+    same_body: bool
+    retrained: tuple[str, ...]
+    next_tokens: NextTokens | None
+    embeddings: Embeddings | None
+
+    @property
+    def bound(self) -> float:
+        """What KL new rows of `mean` can cost at most on text without new tokens, in nats."""
+        return log1p(self.added_rows / self.population) if self.population else 0.0
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two models to compare: directories, names, and the row after of each row before that migrations keep."""
+
+    directories: tuple[Path, Path]
+    names: tuple[str, str]
+    rows: Mapping[int, int] | None = None
+    retrained: tuple[str, ...] = ()
+    now: int = 1
+
+
+def evaluate(
+    workspace: Workspace,
+    entry: ModelEntry,
+    corpus: Corpus,
+    *,
+    old: str | None = None,
+    to: str | None = None,
+    limit: int | None = None,
+    on_progress: OnProgress = no_progress,
+) -> Evaluation:
+    """Return what a model makes of a corpus, before and after.
+
+    Args:
+        old: A revision that the model had, or a directory of a model; by default what it was before all migrations.
+        to: A revision that it does not have yet: then the model as it is comes before, and what an upgrade would leave
+            after.
+        limit: Read no more bytes of text than about this.
+
+    Raises:
+        UsageError: No text of the corpus has anything to measure.
+        ModelError: A model cannot be loaded, or the two are of different kinds.
+        LimitError: There is not enough memory for both.
+        UndoError: The undo data of the earlier revision is missing here.
+    """
+    with guard_reading(entry):
+        snapshot = take_snapshot(entry)
+    with _open_pair(workspace, entry, snapshot, old, to) as pair:
+        loaded = load_models(*dict.fromkeys(pair.directories))
+        before, after = loaded[0], loaded[-1]
+        if before.kind != after.kind:
+            hint = "name a model of the same kind with --old"
+            raise ModelError(f"it is no {after.kind} model", where=str(before.directory), hint=hint)
+        match = match_tokens(before, after, pair.rows)
+        measure = (DecoderMeasure if after.kind == "causal" else EncoderMeasure)(before, after, match)
+        counts = _Counts()
+        with report_activity(on_progress, entry.name, "measuring the model", corpus.size) as count_bytes:
+            for texts, read in _read_texts(corpus, limit):
+                _measure(texts, (before, after), match, measure, counts)
+                count_bytes(read)
+            measure.finish()
+        if not counts.texts:
+            raise UsageError("no line of it has text", where=corpus.name, hint="give a text file, a line for each text")
+        kept = {pair_of_rows[pair.now] for pair_of_rows in match.outputs}
+        return Evaluation(
+            model=entry.name,
+            before=pair.names[0],
+            after=pair.names[1],
+            corpus=corpus.name,
+            kind=after.kind,
+            device=str(after.device),
+            dtype=str(after.dtype).removeprefix("torch."),
+            **vars(counts),
+            new_tokens=len(match.new),
+            added_rows=len(match.added),
+            removed_rows=len(match.removed),
+            population=len(kept.intersection(expand(snapshot.state.population))),
+            same_body=match.same_body,
+            retrained=pair.retrained,
+            next_tokens=measure.found if isinstance(measure.found, NextTokens) else None,
+            embeddings=measure.found if isinstance(measure.found, Embeddings) else None,
+        )
+
+
+@dataclass
+class _Counts:
+    texts: int = 0
+    same: int = 0
+    text_bytes: int = 0
+    tokens_before: int = 0
+    tokens_after: int = 0
+
+
+def _measure(
+    texts: list[str],
+    sides: tuple[LoadedModel, LoadedModel],
+    match: TokenMatch,
+    measure: DecoderMeasure | EncoderMeasure,
+    counts: _Counts,
+) -> None:
+    longest = min(_LONGEST[sides[0].kind], *(side.longest for side in sides if side.longest))
+    for text, old, new in zip(texts, *(tokenize(side.tokenizer, texts) for side in sides), strict=True):
+        counts.texts += 1
+        counts.text_bytes += len(text.encode())
+        counts.tokens_before += len(old.ids)
+        counts.tokens_after += len(new.ids)
+        counts.same += match.is_same(old.ids, new.ids)
+        for window in cut_windows(text, (old, new), longest):
+            measure.add(window)
+            if isinstance(measure, EncoderMeasure):
+                break
+
+
+def _read_texts(corpus: Corpus, limit: int | None) -> Iterator[tuple[list[str], int]]:
+    """Yield some texts, and how many bytes of the files were read for them."""
+    left = limit
+    for file in corpus.files:
+        for block in read_blocks(file):
+            texts = [text for _, text in block.texts]
+            read = block.read
+            for start in range(0, len(texts), _GROUP):
+                if left is not None and left <= 0:
+                    return
+                group = texts[start : start + _GROUP]
+                part = block.read * len(group) // len(texts)
+                read -= part
+                if left is not None:
+                    left -= sum(len(text.encode()) for text in group)
+                yield group, part
+            yield [], read
+
+
+@contextmanager
+def _open_pair(
+    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, old: str | None, to: str | None
+) -> Iterator[_Pair]:
+    here = f"{entry.name} at {snapshot.revision or BASE}"
+    if to is not None:
+        with open_later_model(workspace, entry, to) as staged:
+            yield _Pair((entry.path, staged.directory), (here, f"{entry.name} at {to}"), staged.rows, now=0)
+        return
+    known = workspace.models.get(old or "")
+    other = known.path if known else Path(old) if old is not None and has_directory(Path(old)) else None
+    if other is not None:
+        yield _Pair((other, entry.path), (str(old), here))
+    elif old is None and snapshot.revision is None:
+        yield _Pair((entry.path, entry.path), (here, here))
+    else:
+        with open_earlier_model(workspace, entry, old or BASE) as staged:
+            rows = {earlier: now for now, earlier in staged.rows.items()}
+            names = (f"{entry.name} at {old or BASE}", here)
+            yield _Pair((staged.directory, entry.path), names, rows, staged.changed)

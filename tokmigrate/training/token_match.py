@@ -1,0 +1,105 @@
+"""Which rows of two models are the same token, and whether the models are otherwise the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from tokmigrate.training.loaded_model import LoadedModel
+
+
+@dataclass(frozen=True)
+class TokenMatch:
+    """The rows that two models share, and what differs.
+
+    Args:
+        shared: The row after of each row before that is the same token, or the same row without a token.
+        outputs: Those of them that both models predict, as pairs.
+        added: The other rows after that the model predicts; `removed` those before.
+        new: The tokens after that were none before, or whose rows are the only weights that differ.
+        same_body: Whether all weights but those of rows are equal.
+    """
+
+    shared: Mapping[int, int]
+    outputs: Sequence[tuple[int, int]]
+    added: Sequence[int]
+    removed: Sequence[int]
+    new: frozenset[int]
+    same_body: bool
+
+    def is_same(self, before: Sequence[int], after: Sequence[int]) -> bool:
+        """Return whether two sequences of ids are the same tokens, none of them new."""
+        return (
+            len(before) == len(after)
+            and self.new.isdisjoint(after)
+            and all(self.shared.get(old) == new for old, new in zip(before, after, strict=True))
+        )
+
+
+def match_tokens(before: LoadedModel, after: LoadedModel, rows: Mapping[int, int] | None = None) -> TokenMatch:
+    """Return which rows of two models are the same.
+
+    Args:
+        rows: The row after of each row before that migrations keep, where that is known. All others are the same
+            token if they have the same text; where it is not known, rows without a token that have the same id too.
+    """
+    old, new = (side.tokenizer.get_vocab(with_added_tokens=True) for side in (before, after))
+    shared = dict(rows or {})
+    taken = set(shared.values())
+    for token, number in old.items():
+        found = new.get(token)
+        if number not in shared and found is not None and found not in taken:
+            shared[number] = found
+            taken.add(found)
+    if rows is None:
+        used = {*old.values(), *new.values()}
+        spare = range(min(len(before.input_rows), len(after.input_rows)))
+        shared |= {number: number for number in spare if number not in used}
+    same_body, changed = _compare_weights(before, after, shared)
+    # A token that takes a row without one has no meaning before.
+    known = {shared[number] for number in old.values() if number in shared}
+    outputs = [(o, n) for o, n in sorted(shared.items()) if o < _count_outputs(before) and n < _count_outputs(after)]
+    return TokenMatch(
+        shared=shared,
+        outputs=outputs,
+        added=sorted({*range(_count_outputs(after))} - {n for _, n in outputs}),
+        removed=sorted({*range(_count_outputs(before))} - {o for o, _ in outputs}),
+        new=frozenset({*new.values()} - known | (changed if same_body else set())),
+        same_body=same_body,
+    )
+
+
+def _count_outputs(side: LoadedModel) -> int:
+    return 0 if side.output_rows is None else len(side.output_rows)
+
+
+def _compare_weights(before: LoadedModel, after: LoadedModel, shared: Mapping[int, int]) -> tuple[bool, set[int]]:
+    """Return whether all weights but those of rows are equal, and the shared rows after that have other values."""
+    import torch  # noqa: PLC0415
+
+    bodies = [dict(_body(side)) for side in (before, after)]
+    same_body = bodies[0].keys() == bodies[1].keys() and all(
+        torch.equal(tensor, bodies[1][name]) for name, tensor in bodies[0].items()
+    )
+    changed: set[int] = set()
+    for old, new in zip(_row_tensors(before), _row_tensors(after), strict=False):
+        pairs = [(o, n) for o, n in shared.items() if o < len(old) and n < len(new)]
+        held, found = old[[o for o, _ in pairs]], new[[n for _, n in pairs]]
+        if held.shape == found.shape:
+            differs = (held != found).reshape(len(pairs), -1).any(1).tolist()
+            changed |= {n for (_, n), is_other in zip(pairs, differs, strict=True) if is_other}
+    return same_body, changed
+
+
+def _row_tensors(side: LoadedModel) -> list[Any]:
+    layers = [side.model.get_input_embeddings(), side.model.get_output_embeddings()]
+    tensors = [getattr(layer, name, None) for layer in layers for name in ("weight", "bias")]
+    return [tensor for tensor in tensors if tensor is not None]
+
+
+def _body(side: LoadedModel) -> Iterator[tuple[str, Any]]:
+    rows = {id(tensor) for tensor in _row_tensors(side)}
+    named = chain(side.model.named_parameters(), side.model.named_buffers())
+    return ((name, tensor) for name, tensor in named if id(tensor) not in rows)
