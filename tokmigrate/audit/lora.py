@@ -40,6 +40,8 @@ class LoraRows:
         indices: Their ids by layer, as peft's `trainable_token_indices` has them.
         unknown: How many tokens have a row of which it is not known whether it was trained; `why` is of the first.
         given: How many have a row that a file gave and that was not trained here.
+        output: Which of the layers has the output embeddings, None where none of their own are to train.
+        has_output_bias: Whether the output layer adds a bias for each token.
     """
 
     model: str
@@ -47,6 +49,9 @@ class LoraRows:
     unknown: int
     why: str | None
     given: int = 0
+    output: str | None = None
+    is_tied: bool = False
+    has_output_bias: bool = False
 
 
 def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
@@ -56,13 +61,24 @@ def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
     state = open_state_if_present(workspace.state, workspace.root)
     tokens = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     indices: dict[str, list[int]] = {}
+    layers: dict[Side, str] = {}
     for side, tensor in embeddings(snapshot.tensors).items():
         ids = sorted(token.id for token in tokens if token.sides.get(side) in _TO_TRAIN)
         if ids:
-            indices[name_layer(snapshot, tensor)] = ids
+            layers[side] = name_layer(snapshot, tensor)
+            indices[layers[side]] = ids
     unknown = [token.why for token in tokens if Training.UNKNOWN in token.sides.values()]
     given = sum(Training.GIVEN in token.sides.values() for token in tokens)
-    return LoraRows(entry.name, indices, len(unknown), next(iter(unknown), None), given)
+    return LoraRows(
+        entry.name,
+        indices,
+        len(unknown),
+        next(iter(unknown), None),
+        given,
+        layers.get("output"),
+        is_tied=snapshot.state.traits.tied,
+        has_output_bias=any(tensor.name.endswith(".bias") for tensor in snapshot.tensors),
+    )
 
 
 def name_layer(snapshot: Snapshot, tensor: VocabularyTensor) -> str:

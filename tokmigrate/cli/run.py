@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from tokmigrate import events
-from tokmigrate.audit import lora
+from tokmigrate.audit import lora, trainers
 from tokmigrate.cli.each import ChangeResults, ModelResults, Result, print_result
 from tokmigrate.cli.options import (
     AcceptDrift,
@@ -340,12 +340,22 @@ def tag(
     print_result("tag", result, as_json)
 
 
-def peft_config(model: Models = None, as_json: AsJson = False) -> None:
+def peft_config(
+    model: Models = None,
+    trainer: Annotated[
+        trainers.Trainer, Option("--for", help="Print what this trainer takes.", metavar="NAME")
+    ] = "peft",
+    as_json: AsJson = False,
+) -> None:
     """Print peft's trainable_token_indices for untrained tokens.
 
     The JSON is an argument of peft's LoraConfig: `LoraConfig(**json.load(file), r=16, …)`. Layers are named as peft
     finds them; a model without tied embeddings has its output layer listed too. With --json one document covers all
     models.
+
+    Not every trainer trains single rows, and not every one by that name. `--for NAME` prints what works, with the
+    reason: arguments of LoraConfig as JSON for `peft`, `transformers` and `trl`, keys of a configuration file as YAML
+    for `axolotl` and `llamafactory`, and arguments of `get_peft_model` in Python for `unsloth`.
     """
     workspace = open_workspace()
     entries = select_models(workspace, model)
@@ -356,8 +366,10 @@ def peft_config(model: Models = None, as_json: AsJson = False) -> None:
     for entry in entries:
         with results.keep_error(entry):
             found = lora.lora_rows(workspace, entry)
-            argument = json_lines({"trainable_token_indices": found.indices or None})
-            results.add(Result(training.lora_content(found), argument, training.lora_notes(found)))
+            config = trainers.configure_trainer(trainer, found)
+            lines = json_lines(dict(config.settings)) if config.syntax == "json" else training.trainer_lines(config)
+            notes = [*training.lora_notes(found), *training.trainer_notes(entry.name, config)]
+            results.add(Result({**training.lora_content(found), **training.trainer_content(config)}, lines, notes))
     results.finish()
 
 

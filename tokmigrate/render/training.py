@@ -1,7 +1,8 @@
-"""Which tokens were trained, as text and as JSON."""
+"""Which tokens were trained, and what trains the others, as text and as JSON."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from tokmigrate.render.escape import escape, escape_quoted
 
 if TYPE_CHECKING:
     from tokmigrate.audit.lora import HeldRows, LoraRows
+    from tokmigrate.audit.trainers import TrainerConfig
     from tokmigrate.audit.training import TokenTraining
     from tokmigrate.model.weights.movement import Movement
 
@@ -118,5 +120,33 @@ def lora_notes(found: LoraRows) -> Iterator[str]:
 
 def lora_content(found: LoraRows) -> dict[str, Any]:
     """Return the rows that a LoRA run is still to train as JSON."""
-    content = dict(vars(found))
-    return {"model": content.pop("model"), "trainable_token_indices": content.pop("indices") or None, **content}
+    return {
+        "model": found.model,
+        "trainable_token_indices": found.indices or None,
+        "unknown": found.unknown,
+        "why": found.why,
+        "given": found.given,
+    }
+
+
+def trainer_content(config: TrainerConfig) -> dict[str, Any]:
+    """Return the configuration of a trainer as JSON; that of peft is the rows alone."""
+    if config.trainer == "peft":
+        return {}
+    return {"trainer": config.trainer, "settings": config.settings, "comment": config.comment}
+
+
+def trainer_lines(config: TrainerConfig) -> Iterator[str]:
+    """Yield the configuration of a trainer that takes YAML or arguments of Python."""
+    yield f"# {config.comment}"
+    for name, value in config.settings.items():
+        # JSON is YAML.
+        yield f"{name}={value!r}," if config.syntax == "python" else f"{name}: {json.dumps(value)}"
+
+
+def trainer_notes(model: str, config: TrainerConfig) -> Iterator[str]:
+    """Yield what is to know of the configuration of a trainer, where it has no comments."""
+    if config.comment and config.syntax == "json":
+        yield f"note: {model}: {config.comment}"
+    if config.warning:
+        yield f"warning: {model}: {config.warning}"
