@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 import transformers
 from in_process import Here
 from making import TOKENS, llama, workspace, write_tokenizer
+from workspaces import contents
 
 NEW = "<|new|>"
 PLAIN = ["in the end of the day", "the rest of it is there", "to be or not to be", "x"]
@@ -161,3 +163,52 @@ def test_unused_tokens_cost_what_their_divergence_says(tmp_path: Path) -> None:
     whole, far = found["nats_per_byte"]["all"], found["divergence"]
     cost = far["nats"] * far["positions"] / whole["bytes"]
     assert 0 < cost == pytest.approx(whole["after"] - whole["before"], abs=1e-6)
+
+
+def make_checked(root: Path, *models: str, **limits: float) -> Here:
+    """Return a workspace whose pending migration has checks with these limits."""
+    paths = {name: llama(root / name) for name in models}
+    workspace(root, paths, [])
+    (root / "migrations" / "sample.txt").write_text("\n".join(PLAIN), "utf-8")
+    fields = {"kl_at_most": "nats", "tokens_per_byte_at_most": "value"}
+    checks = [{name: {"corpus": "sample.txt", fields[name]: limit}} for name, limit in limits.items()]
+    workspace(root, paths, [{"operations": [ADD], "verify": checks}])
+    return Here(root)
+
+
+@pytest.mark.parametrize("models", [("a",), ("a", "b")])
+@pytest.mark.parametrize("name", ["kl_at_most", "tokens_per_byte_at_most"])
+def test_upgrade_refuses_what_a_check_does_not_allow(tmp_path: Path, name: str, models: tuple[str, ...]) -> None:
+    here = make_checked(tmp_path, *models, **{name: 1e-6})
+    before = {model: contents(tmp_path / model) for model in models}
+    done = here.run("upgrade")
+    assert done.returncode == 1
+    assert "a `verify:` case does not hold" in done.stderr
+    assert {model: contents(tmp_path / model) for model in models} == before
+    assert {path.name for model in models for path in (tmp_path / f".{model}.tokmigrate").glob("*")} <= {"lock"}
+    if name == "kl_at_most":
+        hint = re.search(r"`tokmigrate (evaluate [^`]*)`", done.stderr)
+        assert hint
+        assert here.asked(*hint[1].split())["divergence"]["nats"] > 1e-6
+
+
+def test_checks_that_hold(tmp_path: Path) -> None:
+    here = make_checked(tmp_path, "a", kl_at_most=1.0, tokens_per_byte_at_most=1.0)
+    found = here.asked("evaluate", "--to", "head", "--corpus", "migrations/sample.txt")
+    assert 0 < found["divergence"]["nats"] < 0.1
+    before = contents(tmp_path / "a")
+    here.asked("upgrade")
+    assert "`kl_at_most` is not checked again" in here.run("verify").stdout
+    assert "not part of it: `kl_at_most`" in here.run("test", "--all").stdout
+    again = here.asked("evaluate", "--corpus", "migrations/sample.txt")
+    assert again["divergence"] == found["divergence"]
+    here.asked("downgrade", "base")
+    assert contents(tmp_path / "a") == before
+
+
+def test_the_corpus_of_a_check_is_missing(tmp_path: Path) -> None:
+    here = make_checked(tmp_path, "a", kl_at_most=1.0)
+    (tmp_path / "migrations" / "sample.txt").unlink()
+    done = here.run("upgrade")
+    assert done.returncode == 2
+    assert "sample.txt" in done.stderr

@@ -32,6 +32,7 @@ from tokmigrate.memo import forget_all
 from tokmigrate.model.worker.worker import stop_server
 from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import ModelEntry, Workspace, find_workspace, read_workspace
+from tokmigrate.training.evaluate import check_predictions
 
 T = TypeVar("T")
 
@@ -104,9 +105,23 @@ class OpenWorkspace:
         prepare_upgrade(self.workspace, entries)
         return self._change(
             entries,
-            partial(accept_upgrade, self.workspace, to=to, on_progress=on_progress, keep_owner=keep_owner),
+            partial(
+                accept_upgrade,
+                self.workspace,
+                to=to,
+                on_progress=on_progress,
+                keep_owner=keep_owner,
+                check_predictions=check_predictions,
+            ),
             lambda entry, accepted: upgrade_model(
-                self.workspace, entry, to, lock_timeout_s, on_progress, keep_owner=keep_owner, accepted=accepted
+                self.workspace,
+                entry,
+                to,
+                lock_timeout_s,
+                on_progress,
+                keep_owner=keep_owner,
+                accepted=accepted,
+                check_predictions=check_predictions,
             ),
         )
 

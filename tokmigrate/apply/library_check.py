@@ -27,7 +27,7 @@ from tokmigrate.model.weights.weights import WEIGHT_FILES
 from tokmigrate.model.worker.samples import SAMPLES
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.parallel import BackgroundCall
-from tokmigrate.revision.migration import Check
+from tokmigrate.revision.migration import Check, TextCheck, TokensPerByteAtMost
 
 FAST = "`verify: fast` in tokmigrate.yaml loads with tokenizers only"
 
@@ -154,9 +154,15 @@ def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Seq
 def _ask_tokenizers(
     file: Path, snapshot: Snapshot, documents: Documents, checks: Sequence[Check], *, samples: bool = True
 ) -> Mapping[str, Any]:
-    texts = [check.text for check in checks]
+    counted = [check.read_texts() for check in checks if isinstance(check, TokensPerByteAtMost)]
     try:
-        request = {"file": str(file), "expected": dict(documents.ids), "encode": texts, "samples": samples}
+        request = {
+            "file": str(file),
+            "expected": dict(documents.ids),
+            "encode": _texts_of(checks),
+            "count": counted,
+            "samples": samples,
+        }
         return call_worker("tokenizer", request, snapshot.state.traits.worker)
     except TokmigrateError as error:
         error.where = str(snapshot.directory)
@@ -170,11 +176,30 @@ def _check_ids(answer: Mapping[str, Any], snapshot: Snapshot, checks: Sequence[C
         raise VerificationError(
             _other_ids("tokenizers", answer["differences"]), where=where, hint="nothing was changed"
         )
-    for check, encoding in zip(checks, answer["encodings"], strict=True):
-        failure = f"'{check.text}' cannot be tokenized: {encoding['error']}" if "error" in encoding else None
-        reason = failure or check.find_fault(tuple(encoding["tokens"]))
-        if reason is not None:
-            raise VerificationError(f"a `verify:` case does not hold: {reason}", where=where)
+    for reason in _find_faults(answer, checks):
+        raise VerificationError(f"a `verify:` case does not hold: {reason}", where=where)
+
+
+def _texts_of(checks: Sequence[Check]) -> list[str]:
+    return [check.text for check in checks if isinstance(check, TextCheck)]
+
+
+def _find_faults(answer: Mapping[str, Any], checks: Sequence[Check]) -> Iterator[str]:
+    encodings, counts = iter(answer["encodings"]), iter(answer["counts"])
+    for check in checks:
+        if isinstance(check, TextCheck):
+            encoding = next(encodings)
+            failed = f"'{check.text}' cannot be tokenized: {encoding['error']}" if "error" in encoding else None
+            fault = failed or check.find_fault(tuple(encoding["tokens"]))
+        elif isinstance(check, TokensPerByteAtMost):
+            count = next(counts)
+            failed = f"{check.corpus} cannot be tokenized: {count['error']}" if "error" in count else None
+            fault = failed or check.find_fault(count["tokens"], count["bytes"])
+        else:
+            # It needs a model that runs.
+            continue
+        if fault is not None:
+            yield fault
 
 
 def _ask_transformers(
@@ -184,7 +209,7 @@ def _ask_transformers(
         "directory": str(directory),
         "expected": dict(documents.ids),
         "shapes": documents.shapes(snapshot),
-        "encode": [check.text for check in checks],
+        "encode": _texts_of(checks),
         "samples": True,
         "model": with_model,
     }
@@ -260,11 +285,11 @@ class _Loaded:
             yield "ids", _other_ids("transformers", tokenizer["differences"])
         if "chat_error" in tokenizer:
             yield "chat", f"the chat template cannot be rendered: {tokenizer['chat_error']}"
-        for check, found, wanted in zip(
-            self.checks, tokenizer.get("encodings", ()), self.library.get("encodings", ()), strict=False
+        for text, found, wanted in zip(
+            _texts_of(self.checks), tokenizer.get("encodings", ()), self.library.get("encodings", ()), strict=False
         ):
             if found != wanted["ids"]:
-                yield "check", f"transformers tokenizes '{check.text}' differently from tokenizers: {found}"
+                yield "check", f"transformers tokenizes '{text}' differently from tokenizers: {found}"
 
     def format_difference(self, doing: str, texts: Sequence[str], when: str) -> str:
         """Return in words what transformers does differently from tokenizer.json."""

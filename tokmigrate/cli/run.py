@@ -40,6 +40,7 @@ from tokmigrate.plan import corpus as plan_corpus
 from tokmigrate.render import check as check_report
 from tokmigrate.render import impact, terminal, training
 from tokmigrate.render import plan as plan_report
+from tokmigrate.training import evaluate as measuring
 
 if TYPE_CHECKING:
     from tokmigrate.commands.library_check import Accepted
@@ -168,7 +169,14 @@ class _Upgrade(ChangeResults):
     def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
         to, bound = self._target(entry)
         return upgrading.accept_upgrade(
-            self.workspace, entry, to, on_progress, bound, verifications=self.verifications, keep_owner=self.keep_owner
+            self.workspace,
+            entry,
+            to,
+            on_progress,
+            bound,
+            verifications=self.verifications,
+            keep_owner=self.keep_owner,
+            check_predictions=measuring.check_predictions,
         )
 
     def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:
@@ -184,6 +192,7 @@ class _Upgrade(ChangeResults):
             announce,
             keep_owner=self.keep_owner,
             accepted=accepted,
+            check_predictions=measuring.check_predictions,
         )
         notes = _recovery_notes(entry.name, done.recovered.value)
         if self.as_json:

@@ -23,7 +23,7 @@ from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.progress import check_progress
 from tokmigrate.plan.shard_layout import describe_isolation
 from tokmigrate.revision.history import History
-from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.migration import KlAtMost, Migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -131,6 +131,8 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
     checks = [check for migration in progress.applied for check in migration.checks]
     notes = verify_model(snapshot, checks, workspace.verify)
+    if any(isinstance(check, KlAtMost) for check in checks):
+        notes = (*notes, "`kl_at_most` is not checked again: `tokmigrate evaluate` measures it")
     # Adapters are not compared semantically: a changed one is reported as changed.
     same = not beside and (not own or not drift_on_record(workspace, snapshot).breaks)
     changed = tuple(sorted((*own, *beside)))

@@ -27,7 +27,7 @@ from tokmigrate.plan.progress import Progress
 from tokmigrate.plan.steps import check_pins, track_before
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
-from tokmigrate.revision.migration import Check, Migration
+from tokmigrate.revision.migration import Check, KlAtMost, Migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
@@ -294,3 +294,8 @@ def preview_upgrade(
 def checks_of(plan: Plan) -> list[Check]:
     """Return what the migrations of a plan say under `verify:`."""
     return [check for step in plan.steps for check in step.migration.checks]
+
+
+def runs_model(plan: Plan) -> bool:
+    """Return whether a check of a plan needs a model that runs."""
+    return any(isinstance(check, KlAtMost) for check in checks_of(plan))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tokmigrate.apply.build_upgrade import UpgradeBuilder
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.training import list_trained_events, training_on_record
+from tokmigrate.commands.later_model import open_later_model
 from tokmigrate.commands.library_check import Accepted, Verifications, accept_outcome, outcome_of_plan
-from tokmigrate.commands.plan import BoundPlan, checks_of, plan_or_reuse, preview_upgrade
+from tokmigrate.commands.plan import BoundPlan, checks_of, plan_or_reuse, preview_upgrade, runs_model
 from tokmigrate.commands.records import build_upgrade_outcome
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
@@ -20,6 +22,18 @@ from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import Direction, Outcome
+
+CheckPredictions = Callable[[Plan, Path, OnProgress], None]
+"""Runs a model before and after: given its plan, and the directory with what the upgrade would leave.
+
+Raises VerificationError where a check of its migrations does not hold.
+"""
+
+
+def leave_predictions(plan: Plan, directory: Path, on_progress: OnProgress) -> None:
+    """Say that checks which need a model that runs are not made here."""
+    del directory
+    on_progress(Warned(plan.model, "`kl_at_most` is not checked here: `tokmigrate evaluate` measures it"))
 
 
 @dataclass(frozen=True)
@@ -39,11 +53,13 @@ def accept_upgrade(
     *,
     verifications: Verifications,
     keep_owner: bool = True,
+    check_predictions: CheckPredictions = leave_predictions,
 ) -> Accepted | None:
     """Plan an upgrade and have the libraries load what it leaves, as is done for all of several models first.
 
-    No weights are read, and nothing is written beside the model. `bound` is a plan made before; `keep_owner`
-    refuses a loss of owner, mode or attributes; models of one command have `verifications` in common.
+    No weights are read, and nothing is written beside the model, unless a check asks how far predictions move. `bound`
+    is a plan made before; `keep_owner` refuses a loss of owner, mode or attributes; models of one command have
+    `verifications` in common.
 
     Returns:
         What `upgrade` need not check again; None if there is nothing to do, or if a change is in progress or has to
@@ -57,6 +73,9 @@ def accept_upgrade(
         return None
     outcome, checks = outcome_of_plan(planned), checks_of(planned)
     accepted = accept_outcome(workspace, entry.name, outcome, checks, on_progress, verifications)
+    if runs_model(planned):
+        with open_later_model(workspace, entry, planned) as staged:
+            check_predictions(planned, staged.directory, on_progress)
     return replace(accepted, bytes_to_write=planned.bytes_to_write)
 
 
@@ -75,6 +94,7 @@ def upgrade(
     *,
     keep_owner: bool = True,
     accepted: Accepted | None = None,
+    check_predictions: CheckPredictions = leave_predictions,
 ) -> Upgraded:
     """Bring a model up to a revision, or leave it as it is.
 
@@ -84,6 +104,7 @@ def upgrade(
         announce: Given the plan before anything of it is done, also where nothing is pending.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
         accepted: What the libraries accepted before.
+        check_predictions: Runs the model, where a check of its migrations needs that.
 
     Raises:
         StalePlanError: That plan does not fit any more.
@@ -124,14 +145,21 @@ def upgrade(
             return replace(made, tokens=(*trained, *made.tokens))
 
         run = Run(Direction.UPGRADE, planned.after, [revision for revision, _ in pending], outcome)
-        changes = builder.changes()
+        own, *beside = builder.changes()
+        if runs_model(planned):
+
+            def read(staged: Path, read_weights: Callable[[Path], object] = own.read) -> None:
+                read_weights(staged)
+                check_predictions(planned, staged, on_progress)
+
+            own = replace(own, read=read)
         publish_run(
             workspace,
             entry,
             state,
             model,
             run,
-            changes,
+            (own, *beside),
             on_progress,
             keep_owner=keep_owner,
             checks=checks_of(planned),

@@ -12,6 +12,7 @@ from tokmigrate.audit.ledger_check import UndoData
 from tokmigrate.commands.check import Checked
 from tokmigrate.formatting import format_bytes, format_count, format_list
 from tokmigrate.render.training import training_content, training_lines
+from tokmigrate.revision.migration import KlAtMost
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -131,6 +132,8 @@ def roundtrip_lines(done: RoundTrip) -> Iterator[RenderableType]:
         yield from (Text(f"  {each.file}: other bytes {each.after} than {each.expected}") for each in done.mismatches)
     if done.made_of == "configuration":
         yield Text("  its weights are not here: the dummy model has the shapes that its configuration gives them")
+    if any(isinstance(check, KlAtMost) for migration in done.migrations for check in migration.checks):
+        yield Text("  not part of it: `kl_at_most`, which needs the weights; `upgrade` checks it")
     for adapter in done.adapters_left_out:
         yield Text(f"  not part of it: the adapter {adapter}")
 

@@ -51,7 +51,7 @@ def _next_tokens_content(found: Evaluation, held: NextTokens) -> dict[str, Any]:
         },
         "divergence": {
             "positions": far.positions,
-            "nats": far.mean(far.added + far.removed),
+            "nats": far.nats,
             "of_added_rows": far.mean(far.added),
             "of_added_rows_at_most": far.worst_added,
             "of_removed_rows": far.mean(far.removed),

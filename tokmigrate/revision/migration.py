@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType, ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from tokmigrate.errors import FileProblems, OperationError, Problem, TokmigrateError, suggest
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.worker.corpus_files import Corpus, CorpusFile, read_blocks
 from tokmigrate.operations.operation import Fields, Item, Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.settings import ModelEntry
@@ -91,15 +94,71 @@ class Encodes(_Condition):
         return _tokens_fault(self.text, tokens, self.tokens)
 
 
+class _CorpusCheck(_Condition):
+    corpus: str = Field(
+        min_length=1,
+        description="A file beside the migration: a text in each line, or JSON Lines (`.jsonl`) with a `text` each.",
+    )
+    _data: bytes = PrivateAttr(b"")
+
+    def with_corpus(self, attachments: Mapping[str, bytes]) -> Self:
+        """Return the check with its texts; `attachments` has the bytes of its file."""
+        found = self.model_copy()
+        found._data = attachments[self.corpus]
+        return found
+
+    @contextmanager
+    def open_corpus(self) -> Iterator[Corpus]:
+        """Give the texts as they were when the migration was read."""
+        with tempfile.NamedTemporaryFile(prefix="tokmigrate-", suffix=Path(self.corpus).name) as file:
+            file.write(self._data)
+            file.flush()
+            yield Corpus(self.corpus, (CorpusFile(file.name, self.corpus),))
+
+    def read_texts(self) -> tuple[str, ...]:
+        """Return the texts; raises FileProblems for what is none."""
+        with self.open_corpus() as corpus:
+            return tuple(text for file in corpus.files for block in read_blocks(file) for _, text in block.texts)
+
+
+class TokensPerByteAtMost(_CorpusCheck):
+    """Text has at most so many tokens per byte of UTF-8; those that the tokenizer puts around a text do not count."""
+
+    name = "tokens_per_byte_at_most"
+
+    value: float = Field(gt=0, description="The largest number of tokens per byte.")
+
+    def find_fault(self, tokens: int, text_bytes: int) -> str | None:
+        """Return why it does not hold where the texts have so many tokens, None where it does."""
+        if not text_bytes:
+            return f"{self.corpus} has no text"
+        found = tokens / text_bytes
+        return None if found <= self.value else f"{self.corpus} has {found:.4f} tokens per byte, more than {self.value}"
+
+
+class KlAtMost(_CorpusCheck):
+    """The predictions on text without new tokens stay near those before: the mean KL of the next token is at most this.
+
+    It is the KL of `tokmigrate evaluate`, of added and of removed rows together. `upgrade` runs the model as it is and
+    with all pending migrations, and refuses these where it is more. `test` and `verify` leave it out.
+    """
+
+    name = "kl_at_most"
+
+    nats: float = Field(ge=0, description="The largest mean KL, in nats.")
+
+
 def _tokens_fault(text: str, tokens: tuple[str, ...], wanted: tuple[str, ...]) -> str | None:
     return None if tokens == wanted else f"'{text}' is tokenized as {list(tokens)}, not as {list(wanted)}"
 
 
 Precondition = TokenAbsent | TokenPresent | ModelType
-Check = SingleToken | Encodes
+TextCheck = SingleToken | Encodes
+CorpusCheck = TokensPerByteAtMost | KlAtMost
+Check = TextCheck | CorpusCheck
 
 PRECONDITIONS: Mapping[str, type[Precondition]] = {kind.name: kind for kind in (TokenAbsent, TokenPresent, ModelType)}
-CHECKS: Mapping[str, type[Check]] = {kind.name: kind for kind in (SingleToken, Encodes)}
+CHECKS: Mapping[str, type[Check]] = {kind.name: kind for kind in (SingleToken, Encodes, TokensPerByteAtMost, KlAtMost)}
 
 
 class Replaced(Fields):

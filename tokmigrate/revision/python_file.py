@@ -13,6 +13,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.yaml_file import (
     PythonHeader,
     build_migration,
+    list_corpora,
     python_checksum,
     read_attachments,
     read_contents,
@@ -43,7 +44,8 @@ def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migrati
     problems += _upgrade_problems(module, shown)
     files = header.files if header else ()
     directories = [name for name in files if name.endswith("/")]
-    attachments = read_attachments(path, root, tree, [(name, "files") for name in files], problems, directories)
+    references = [*((name, "files") for name in files), *list_corpora(body)]
+    attachments = read_attachments(path, root, tree, references, problems, directories)
     if header is None or problems:
         raise FileProblems(problems)
     checksum = python_checksum(source, attachments)

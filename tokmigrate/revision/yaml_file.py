@@ -26,6 +26,7 @@ from tokmigrate.revision.migration import (
     CHECKS,
     PRECONDITIONS,
     Check,
+    CorpusCheck,
     Migration,
     PlannedOperation,
     Precondition,
@@ -148,6 +149,7 @@ def _read(data: bytes, path: Path, shown: str, root: Path) -> Migration:
             operations = [replace(each, origin=origin) for each, origin in zip(operations, origins, strict=False)]
             specs = [replaced.init for replaced in header.replaces if replaced.init]
             references += [(name, "replaces") for spec in specs for name in spec.references()]
+    references += list_corpora(body)
     attachments = read_attachments(path, root, tree, references, problems, _list_directories(operations))
     if header is None or problems:
         raise FileProblems(problems)
@@ -177,6 +179,11 @@ def read_contents(kind: type[H], tree: Tree, problems: list[Problem]) -> tuple[H
     return header, Body(init, tuple(item for item, _ in preconditions), tuple(item for item, _ in checks))
 
 
+def list_corpora(body: Body) -> list[tuple[str, str]]:
+    """Return the files that checks read, each with the field that it is in."""
+    return [(each.corpus, "verify") for each in body.checks if isinstance(each, CorpusCheck)]
+
+
 def build_migration(
     header: _Header,
     body: Body,
@@ -195,7 +202,7 @@ def build_migration(
         models=header.models,
         init=body.init,
         preconditions=body.preconditions,
-        checks=body.checks,
+        checks=tuple(each.with_corpus(attachments) if isinstance(each, CorpusCheck) else each for each in body.checks),
         path=path,
         shown=shown,
         number=file_number(path),

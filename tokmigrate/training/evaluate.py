@@ -11,15 +11,18 @@ from pathlib import Path
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.earlier_model import open_earlier_model
 from tokmigrate.commands.later_model import open_later_model
-from tokmigrate.errors import ModelError, UsageError
+from tokmigrate.commands.plan import plan
+from tokmigrate.errors import AlreadyThereError, ModelError, UsageError, VerificationError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.files import has_directory
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
+from tokmigrate.plan.plan import Plan
+from tokmigrate.revision.migration import KlAtMost
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.training.aligned_windows import cut_windows, tokenize
 from tokmigrate.training.embeddings import Embeddings, EncoderMeasure
-from tokmigrate.training.loaded_model import Kind, LoadedModel, load_models
+from tokmigrate.training.loaded_model import Kind, LoadedModel, load_models, silence_libraries
 from tokmigrate.training.next_tokens import DecoderMeasure, NextTokens
 from tokmigrate.training.token_match import TokenMatch, match_tokens
 from tokmigrate.vocabulary.ids import expand
@@ -112,40 +115,77 @@ def evaluate(
     with guard_reading(entry):
         snapshot = take_snapshot(entry)
     with _open_pair(workspace, entry, snapshot, old, to) as pair:
-        loaded = load_models(*dict.fromkeys(pair.directories))
-        before, after = loaded[0], loaded[-1]
-        if before.kind != after.kind:
-            hint = "name a model of the same kind with --old"
-            raise ModelError(f"it is no {after.kind} model", where=str(before.directory), hint=hint)
-        match = match_tokens(before, after, pair.rows)
-        measure = (DecoderMeasure if after.kind == "causal" else EncoderMeasure)(before, after, match)
-        counts = _Counts()
-        with report_activity(on_progress, entry.name, "measuring the model", corpus.size) as count_bytes:
-            for texts, read in _read_texts(corpus, limit):
-                _measure(texts, (before, after), match, measure, counts)
-                count_bytes(read)
-            measure.finish()
-        if not counts.texts:
-            raise UsageError("no line of it has text", where=corpus.name, hint="give a text file, a line for each text")
-        kept = {pair_of_rows[pair.now] for pair_of_rows in match.outputs}
-        return Evaluation(
-            model=entry.name,
-            before=pair.names[0],
-            after=pair.names[1],
-            corpus=corpus.name,
-            kind=after.kind,
-            device=str(after.device),
-            dtype=str(after.dtype).removeprefix("torch."),
-            **vars(counts),
-            new_tokens=len(match.new),
-            added_rows=len(match.added),
-            removed_rows=len(match.removed),
-            population=len(kept.intersection(expand(snapshot.state.population))),
-            same_body=match.same_body,
-            retrained=pair.retrained,
-            next_tokens=measure.found if isinstance(measure.found, NextTokens) else None,
-            embeddings=measure.found if isinstance(measure.found, Embeddings) else None,
-        )
+        return _measure_pair(entry.name, snapshot, pair, corpus, limit, on_progress)
+
+
+def check_predictions(plan: Plan, directory: Path, on_progress: OnProgress) -> None:
+    """Check what `verify:` says about the predictions of a model; `directory` is what its upgrade would leave.
+
+    Raises:
+        VerificationError: A check does not hold, or there is nothing to check it with.
+        ModelError: The model cannot be loaded.
+        LimitError: There is not enough memory for it before and after.
+    """
+    names = (f"{plan.model} at {plan.before or BASE}", f"{plan.model} at {plan.after}")
+    pair = _Pair((plan.snapshot.directory, directory), names, plan.edit.positions(), now=0)
+    for migration, check in ((step.migration, check) for step in plan.steps for check in step.migration.checks):
+        if isinstance(check, KlAtMost):
+            with check.open_corpus() as corpus:
+                found = _measure_pair(plan.model, plan.snapshot, pair, corpus, None, on_progress)
+            fault = _find_fault(check, found)
+            if fault is not None:
+                file = Path(migration.shown).parent / check.corpus
+                command = f"tokmigrate evaluate --model {plan.model} --to {plan.after} --corpus {file}"
+                hint = f"nothing was changed; `{command}` shows more"
+                raise VerificationError(f"a `verify:` case does not hold: {fault}", where=plan.model, hint=hint)
+
+
+def _find_fault(check: KlAtMost, found: Evaluation) -> str | None:
+    if found.next_tokens is None:
+        return "the model embeds texts, and has no predictions that `kl_at_most` could measure"
+    nats = found.next_tokens.divergence.nats
+    if nats is None:
+        return f"{check.corpus} has no text without new tokens to measure `kl_at_most` on"
+    return None if nats <= check.nats else f"the KL on {check.corpus} is {nats:.4g} nats, more than {check.nats:g}"
+
+
+def _measure_pair(
+    model: str, snapshot: Snapshot, pair: _Pair, corpus: Corpus, limit: int | None, on_progress: OnProgress
+) -> Evaluation:
+    loaded = load_models(*dict.fromkeys(pair.directories))
+    before, after = loaded[0], loaded[-1]
+    if before.kind != after.kind:
+        hint = "name a model of the same kind with --old"
+        raise ModelError(f"it is no {after.kind} model", where=str(before.directory), hint=hint)
+    match = match_tokens(before, after, pair.rows)
+    measure = (DecoderMeasure if after.kind == "causal" else EncoderMeasure)(before, after, match)
+    counts = _Counts()
+    with silence_libraries(), report_activity(on_progress, model, "measuring the model", corpus.size) as count_bytes:
+        for texts, read in _read_texts(corpus, limit):
+            _measure(texts, (before, after), match, measure, counts)
+            count_bytes(read)
+        measure.finish()
+    if not counts.texts:
+        raise UsageError("no line of it has text", where=corpus.name, hint="give a text file, a line for each text")
+    kept = {pair_of_rows[pair.now] for pair_of_rows in match.outputs}
+    return Evaluation(
+        model=model,
+        before=pair.names[0],
+        after=pair.names[1],
+        corpus=corpus.name,
+        kind=after.kind,
+        device=str(after.device),
+        dtype=str(after.dtype).removeprefix("torch."),
+        **vars(counts),
+        new_tokens=len(match.new),
+        added_rows=len(match.added),
+        removed_rows=len(match.removed),
+        population=len(kept.intersection(expand(snapshot.state.population))),
+        same_body=match.same_body,
+        retrained=pair.retrained,
+        next_tokens=measure.found if isinstance(measure.found, NextTokens) else None,
+        embeddings=measure.found if isinstance(measure.found, Embeddings) else None,
+    )
 
 
 @dataclass
@@ -202,8 +242,13 @@ def _open_pair(
 ) -> Iterator[_Pair]:
     here = f"{entry.name} at {snapshot.revision or BASE}"
     if to is not None:
-        with open_later_model(workspace, entry, to) as staged:
-            yield _Pair((entry.path, staged.directory), (here, f"{entry.name} at {to}"), staged.rows, now=0)
+        planned = plan(workspace, entry, to)
+        if not planned.steps:
+            message = f"nothing to upgrade: the model is already at '{to}'"
+            raise AlreadyThereError(message, where=entry.name, hint="leave out --to")
+        with open_later_model(workspace, entry, planned) as staged:
+            names = (here, f"{entry.name} at {planned.after}")
+            yield _Pair((entry.path, staged.directory), names, staged.rows, now=0)
         return
     known = workspace.models.get(old or "")
     other = known.path if known else Path(old) if old is not None and has_directory(Path(old)) else None

@@ -71,6 +71,11 @@ class Divergence:
     mass: float = 0.0
     worst_mass: float = 0.0
 
+    @property
+    def nats(self) -> float | None:
+        """The mean of both divergences together, None without a position."""
+        return self.mean(self.added + self.removed)
+
     def mean(self, total: float) -> float | None:
         """Return a sum per position, None where there is none."""
         return total / self.positions if self.positions else None
