@@ -20,6 +20,7 @@ from real_tokenizers import CHATML_TEMPLATE, available, real
 from shared_models import SharedModel, shared_model
 
 from tokmigrate.commands import token_selection
+from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.tokenizer.tokenizer_json import merges_of
@@ -27,6 +28,7 @@ from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.token_choice import Wanted, choose_tokens
 from tokmigrate.operations.token_closure import MergeTrees
 from tokmigrate.state.rows import TokenEventType
+from tokmigrate.vocabulary.ids import is_tombstone
 
 BPE = available("phi-2", "mistral-chat", "phi-3-mini", "minimind")
 OTHER = available("oromo-t5", "t5-small", "all-minilm-l6-v2")
@@ -314,3 +316,29 @@ def test_another_choice_is_made_without_counting_again(
     monkeypatch.setattr(token_selection, "library_versions", lambda: {"tokenizers": "0"})
     choose(4_000)
     assert len(counted) == 4
+
+
+def test_new_tokens_take_the_rows_that_an_earlier_removal_left(tmp_path: Path, corpus: Path) -> None:
+    model = shared_model(tmp_path / "w", "phi-2")
+    before, ids = model.bytes(), model.library().get_vocab()
+    earlier = ["\u0120Liverpool", "\u0120Democrats", "\u0120Senate"]
+    model.migrate(f"- remove_tokens: {{tokens: {json.dumps(earlier)}, ids: tombstone, acknowledge: breaking}}")
+    middle, rows = model.bytes(), model.rows()
+    told = learn(model, "prune", corpus, "--replace", "40")
+    gone = json.loads(Path(told["tokens_file"]).read_text("utf-8"))
+    assert told["replaced"] == len(gone) == 40
+    assert ids.keys() >= {*gone}
+    upgrade(model.workspace, model.entry)
+    made = model.library().get_vocab()
+    free = sorted(ids[token] for token in (*earlier, *gone))
+    new = sorted(number for token, number in made.items() if token not in ids and not is_tombstone(token))
+    assert new == free[:40]
+    assert sorted(number for token, number in made.items() if is_tombstone(token)) == free[40:]
+    kept = sorted(set(range(told["rows"])) - {*new})
+    for key, held in model.rows().items():
+        assert held.shape == rows[key].shape
+        np.testing.assert_array_equal(held[kept], rows[key][kept])
+    downgrade(model.workspace, model.entry, "-1")
+    assert model.bytes() == middle
+    model.down()
+    assert model.bytes() == before
