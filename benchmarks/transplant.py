@@ -3,7 +3,8 @@
     python benchmarks/transplant.py DIRECTORY --body TOKENIZER --donor TOKENIZER [--text FOLDER] [--seconds 120]
 
 It trains two small models on the Python sources below a folder, one with each tokenizer, gives the donor's tokenizer to
-the body with `tokmigrate`, and prints a table in Markdown. Models that were trained before are used again.
+the body with `tokmigrate`, and prints a table in Markdown. Models that were trained before are used again. `focus`
+reads the files that the models were trained on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ HELD_OUT = 40
 CONTEXT, BATCH = 64, 24
 FILES = ("tokenizer.json", "tokenizer_config.json")
 MEAN = "{strategy: mean}"
+CORPUS = "corpus.jsonl"
+METHODS = ["omp 64", "omp 16", "omp 4", "focus 64", "focus 16", "focus 4", "subtokens", "mean"]
 
 
 def read_text(folder: Path, most: int) -> tuple[list[str], list[str]]:
@@ -139,6 +142,7 @@ def rows(directory: Path, held: list[str], methods: list[str]) -> Iterator[tuple
         model = workspace(root, body)
         kind, _, most = method.partition(" ")
         words = ["--method", "subtokens" if kind == "mean" else kind, *(["-k", most] if most else [])]
+        words += ["--corpus", str(directory / CORPUS)] if kind == "focus" else []
         common = ["learn", "transplant", "--donor", str(donor), "--template", "donor", "-m", "m", "--json"]
         told, cpu = run(root, *common, *words)
         learned: dict[str, Any] = json.loads(told)
@@ -167,9 +171,11 @@ def main() -> None:
     parser.add_argument("--donor", type=Path, required=True)
     parser.add_argument("--text", type=Path, default=Path(sysconfig.get_path("stdlib")))
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--method", nargs="*", default=["omp 64", "omp 16", "omp 4", "subtokens", "mean"])
+    parser.add_argument("--method", nargs="*", default=METHODS)
     given = parser.parse_args()
     learnt, held = read_text(given.text, 4 << 20)
+    given.directory.mkdir(parents=True, exist_ok=True)
+    (given.directory / CORPUS).write_text("".join(f"{json.dumps({'text': text})}\n" for text in learnt), "utf-8")
     # Each on one core, at the same time.
     with ProcessPoolExecutor(2) as processes:
         for seed, name in enumerate(("body", "donor")):

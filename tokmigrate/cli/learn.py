@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -217,9 +217,16 @@ def transplant(
     message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
     model: Model = None,
     method: Annotated[
-        Literal["omp", "subtokens"], Option("--method", help="Choose how new rows are made of old ones.")
+        Literal["omp", "focus", "subtokens"], Option("--method", help="Choose how new rows are made of old ones.")
     ] = "omp",
-    most: Annotated[int, Option("-k", help="Use at most so many rows in a sum, with omp.", metavar="K", min=1)] = 64,
+    most: Annotated[
+        int, Option("-k", help="Use at most so many rows in a sum, with omp and focus.", metavar="K", min=1)
+    ] = 64,
+    corpus: Annotated[
+        list[str] | None,
+        Option("--corpus", help="Read the texts of this file or directory, with focus; repeatable.", metavar="CORPUS"),
+    ] = None,
+    field: Field = None,
     template: Annotated[
         Literal["keep", "donor"], Option("--template", help="Keep the chat template, or take the other model's.")
     ] = "keep",
@@ -229,13 +236,28 @@ def transplant(
 
     Tokens that both models have keep their rows. With `omp`, orthogonal matching pursuit (arXiv 2506.06607), the other
     model's row of a new token is written as a sum of its rows of shared tokens, and the same sum of this model's rows
-    is the new one. `subtokens` needs no weights: a new row is the mean of the old tokens that its text is made of. The
-    files of the tokenizer and the coefficients are written beside the migration, and no weights of the other model.
+    is the new one. The other methods need no weights of it. With `focus` (arXiv 2305.14481) a new row is a weighted
+    mean of the tokens that occur in like places of `--corpus`; it needs `pip install "tokmigrate[focus]"`. With
+    `subtokens` it is the mean of the old tokens that its text is made of. The files of the tokenizer and the
+    coefficients are written beside the migration, and no weights of the other model.
     """
-    with _open_for_learning(model, message) as (workspace, side), terminal.progress() as on_progress:
+    with (
+        _open_for_learning(model, message) as (workspace, side),
+        corpus_files.open_corpus(corpus, field) if corpus else nullcontext() as texts,
+        terminal.progress() as on_progress,
+    ):
         (entry,) = workspace.select([model or _only_model(workspace)])
         learned = transplanting.learn_transplant(
-            workspace, side, entry, donor, method, most, message, template=template, on_progress=on_progress
+            workspace,
+            side,
+            entry,
+            donor,
+            method,
+            most,
+            message,
+            corpus=texts,
+            template=template,
+            on_progress=on_progress,
         )
     print_result(
         "learn transplant",

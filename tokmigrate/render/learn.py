@@ -126,6 +126,7 @@ def transplant_content(learned: LearnedTransplant) -> dict[str, Any]:
         "bytes_of_coefficients": learned.size,
         "tokens": {"kept": learned.kept, "copied": learned.copied, "new": learned.new},
         "left_out_as_undertrained": learned.left_out,
+        "too_rare_in_corpus": learned.rare,
         "relative_error": dict(learned.error),
     }
 
@@ -138,6 +139,8 @@ def transplant_text(learned: LearnedTransplant) -> Iterator[str]:
     yield f"{format_count(learned.kept, 'token')} keep their rows{copied}, {learned.new:,} get a sum of rows"
     if learned.left_out is not None:
         yield f"{format_count(learned.left_out, 'shared token')} are in no sum: their rows are under-trained"
+    if learned.rare is not None:
+        yield f"{format_count(learned.rare, 'new token')} too rare in the corpus: a row is the mean of subtokens"
     for side, error in learned.error.items():
         yield f"{side}: the sums leave {error:.1%} of the length of the other model's rows"
 

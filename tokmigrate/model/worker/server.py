@@ -40,6 +40,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "count_tokens": ("tokenizers",),
     "compare_tokens": ("tokenizers",),
     "learn_merges": ("tokenizers",),
+    "embed_tokens": ("tokenizers",),
     "chat_template": ("transformers.utils.chat_template_utils",),
     "vocabulary_axes": _META_MODEL,
 }

@@ -33,6 +33,7 @@ Question = Literal[
     "count_tokens",
     "compare_tokens",
     "learn_merges",
+    "embed_tokens",
     "transformers",
     "chat_template",
     "vocabulary_axes",
