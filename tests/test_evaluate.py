@@ -14,9 +14,14 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 from in_process import Here
-from making import TOKENS, llama, workspace, write_tokenizer
+from making import BOS, EOS, TOKENS, WORDS, llama, tokenizer_json, workspace, write_tokenizer
+from safetensors.torch import load_file, save_file
 from workspaces import contents
+
+from tokmigrate.training.aligned_windows import cut_windows, tokenize
 
 NEW = "<|new|>"
 PLAIN = ["in the end of the day", "the rest of it is there", "to be or not to be", "x"]
@@ -24,6 +29,7 @@ MARKED = [f"{NEW}in the end", f"one {NEW} and {NEW}{NEW}", f"the other{NEW}"]
 ADD = {"add_tokens": {"tokens": [{"content": NEW, "special": True}], "init": {"strategy": "mean"}}}
 PAD = {"resize_vocab": {"multiple_of": 64}}
 REMOVE = {"remove_tokens": {"tokens": ["Ġof", "ing"], "ids": "compact", "acknowledge": "breaking", "shrink": "exact"}}
+TWO = ((BOS, EOS), (BOS, EOS, NEW))
 Found = Mapping[str, Any]
 
 
@@ -43,13 +49,14 @@ def phi(directory: Path) -> Path:
 MAKERS = {"untied": llama, "tied": lambda path: llama(path, head="tied"), "bias": phi}
 
 
-def make(root: Path, kind: str, *operations: Mapping[str, Any]) -> tuple[Here, Path]:
-    """Return a workspace with a model `m` at the head, and the directory of the model before."""
+def make(root: Path, kind: str, *operations: Mapping[str, Any], pending: bool = False) -> tuple[Here, Path]:
+    """Return a workspace with a model `m` at the head, or at base, and the directory of the model before."""
     before = MAKERS[kind](root / "before")
     shutil.copytree(before, root / "m")
     workspace(root, {"m": root / "m"}, [{"operations": [operation]} for operation in operations])
     here = Here(root)
-    here.asked("upgrade")
+    if not pending:
+        here.asked("upgrade")
     return here, before
 
 
@@ -86,8 +93,17 @@ def losses(sides: Sequence[Side], text: str) -> tuple[int, list[float]]:
     return len(text.encode()) - first, nats
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-@pytest.mark.parametrize("operations", [(ADD, PAD), (REMOVE,), (REMOVE, ADD)], ids=["added", "removed", "both"])
+@pytest.mark.parametrize(
+    ("kind", "operations"),
+    [
+        ("untied", (ADD, PAD)),
+        ("tied", (ADD, PAD)),
+        ("untied", (REMOVE,)),
+        ("bias", (REMOVE,)),
+        ("tied", (REMOVE, ADD)),
+        ("bias", (REMOVE, ADD)),
+    ],
+)
 def test_divergence_is_that_of_a_full_softmax(tmp_path: Path, kind: str, operations: Sequence[Found]) -> None:
     here, before = make(tmp_path, kind, *operations)
     found = evaluate(here, [*PLAIN, *MARKED])
@@ -119,7 +135,7 @@ def test_divergence_is_that_of_a_full_softmax(tmp_path: Path, kind: str, operati
         assert max(added) <= far["bound"]
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", ["tied", "bias"])
 def test_nats_per_byte_are_those_of_a_loop(tmp_path: Path, kind: str) -> None:
     here, before = make(tmp_path, kind, ADD, REMOVE)
     found = evaluate(here, [*PLAIN, *MARKED])
@@ -146,6 +162,18 @@ def test_nats_per_byte_are_those_of_a_loop(tmp_path: Path, kind: str) -> None:
     for name, expected_nats in (("on_new_tokens", on_new), ("after_new_tokens", after_new)):
         assert found["loss"][name]["tokens"] == len(expected_nats) > 0
         assert found["loss"][name]["nats"] == pytest.approx(sum(expected_nats) / len(expected_nats), abs=1e-5)
+
+
+def test_pending_migrations_are_measured_before_they_are_applied(tmp_path: Path) -> None:
+    here, before = make(tmp_path, "untied", REMOVE, ADD, pending=True)
+    planned = evaluate(here, [*PLAIN, *MARKED], "--to", "head")
+    assert contents(tmp_path / "m") == contents(before)
+    here.asked("upgrade")
+    applied = evaluate(here, [*PLAIN, *MARKED])
+    for name in ("divergence", "nats_per_byte", "tokens_per_byte", "loss", "texts"):
+        assert planned[name] == applied[name]
+    assert planned["divergence"]["removed_mass"] > 0
+    assert here.run("evaluate", "--corpus", "corpus.jsonl", "--to", "head").returncode == 1
 
 
 def test_a_model_beside_itself_is_equal_to_the_last_digit(tmp_path: Path) -> None:
@@ -212,3 +240,76 @@ def test_the_corpus_of_a_check_is_missing(tmp_path: Path) -> None:
     done = here.run("upgrade")
     assert done.returncode == 2
     assert "sample.txt" in done.stderr
+
+
+@pytest.mark.parametrize("changed", ["body", "a row"])
+def test_models_with_other_weights_are_run_both(tmp_path: Path, changed: str) -> None:
+    here, before = make(tmp_path, "untied", ADD)
+    tensors = load_file(before / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight" if changed == "body" else "lm_head.weight"
+    tensors[name][5] += 0.5
+    save_file(tensors, before / "model.safetensors", metadata={"format": "pt"})
+    found = evaluate(here, PLAIN, "--old", str(before))
+    assert found["same_body"] == (changed == "a row")
+    old, new = Side(before), Side(tmp_path / "m")
+    kls = []
+    for text in PLAIN:
+        (ids, was, _), (_, now, _) = old.read(text), new.read(text)
+        kls += (was.exp() * (was - now[:, :TOKENS])).sum(1)[: len(ids) - 1].tolist()
+    assert found["divergence"]["nats"] == pytest.approx(sum(kls) / len(kls), abs=1e-5)
+    assert found["divergence"]["nats"] > 1e-4
+
+
+def bert(directory: Path, pooling: str | None) -> Path:
+    torch.manual_seed(5)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.BertConfig(vocab_size=TOKENS, max_position_embeddings=64, **sizes)
+    transformers.BertModel(config).save_pretrained(directory)
+    write_tokenizer(directory)
+    if pooling:
+        modules = [{"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+        (directory / "modules.json").write_text(json.dumps(modules), "utf-8")
+        (directory / "1_Pooling").mkdir()
+        modes = {name: name == pooling for name in ("pooling_mode_cls_token", "pooling_mode_mean_tokens")}
+        (directory / "1_Pooling" / "config.json").write_text(json.dumps(modes), "utf-8")
+    return directory
+
+
+@pytest.mark.parametrize("pooling", [None, "pooling_mode_cls_token"])
+def test_embeddings_are_compared_text_by_text(tmp_path: Path, pooling: str | None) -> None:
+    before = bert(tmp_path / "before", pooling)
+    shutil.copytree(before, tmp_path / "m")
+    workspace(tmp_path, {"m": tmp_path / "m"}, [{"operations": [ADD]}])
+    here = Here(tmp_path)
+    here.asked("upgrade")
+    found = evaluate(here, [*PLAIN, *MARKED])
+    embeddings: list[list[torch.Tensor]] = []
+    for directory in (before, tmp_path / "m"):
+        library = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+        model = transformers.AutoModel.from_pretrained(directory).eval()
+        with torch.no_grad():
+            states = [model(torch.tensor([library.encode(text).ids])).last_hidden_state[0] for text in MARKED]
+        embeddings.append([each[0] if pooling else each.mean(0) for each in states])
+    cosines = [float(torch.cosine_similarity(old, new, dim=0)) for old, new in zip(*embeddings, strict=True)]
+    assert found["kind"] == "encoder"
+    assert found["cosine"]["without_new_tokens"] == {"texts": 4, "mean": pytest.approx(1), "min": pytest.approx(1)}
+    with_new = found["cosine"]["with_new_tokens"]
+    assert with_new["texts"] == len(MARKED)
+    assert with_new["mean"] == pytest.approx(sum(cosines) / len(cosines), abs=1e-5)
+    assert with_new["min"] == pytest.approx(min(cosines), abs=1e-5)
+    assert min(cosines) < 0.999
+
+
+@given(texts=st.lists(st.sampled_from([*WORDS, " ", "é", "☃", NEW, "<|o", "<s>"]), max_size=60))
+def test_windows_cover_the_same_bytes_on_both_sides(texts: list[str]) -> None:
+    libraries = [tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(specials))) for specials in TWO]
+    text = "".join(texts)
+    old, new = (tokenize(library, [text])[0] for library in libraries)
+    windows = list(cut_windows(text, (old, new), 16))
+    for side, library in enumerate(libraries):
+        assert [n for window in windows for n in window.ids[side]] == library.encode(text).ids
+        for window in windows:
+            counted = window.ids[side][window.first[side] : window.stop[side]]
+            assert len(library.decode(counted, skip_special_tokens=False).encode()) == window.text_bytes
+            assert len(window.ids[side]) <= 16
+            assert 0 < window.first[side] <= window.stop[side]

@@ -82,6 +82,8 @@ def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
         less = "less" if rows.bytes >= 0 else "more"
         yield f"rows: {rows.rows_before:,}, {rows.rows_after:,} afterwards; {size} {less}"
     yield from _describe_held_out(chosen.held_out, "; all others are tokenized as before")
+    if chosen.saved:
+        yield "`tokmigrate evaluate --to head --corpus FILE` measures the probability that the model gives to what goes"
 
 
 def replacement_content(replaced: ReplacedTokens) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from tokmigrate.commands.resources import free_memory
 from tokmigrate.errors import LimitError, ModelError, in_one_line
 from tokmigrate.formatting import format_bytes, format_list
+from tokmigrate.model.documents.architecture_quirks import POSITION_IDS_FROM_PAD
 from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.weights.weights import read_weights
@@ -88,7 +89,10 @@ def _load(directory: Path, device: Any, dtype: Any) -> LoadedModel:
         )
     with library_errors(lambda cause: ModelError(cause, where=str(directory / FILE))):
         tokenizer = open_tokenizer(directory / FILE)
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    inner = config.get_text_config()
+    longest = getattr(inner, "max_position_embeddings", None)
+    if longest is not None and inner.model_type in POSITION_IDS_FROM_PAD:
+        longest -= (inner.pad_token_id or 0) + 1
     return LoadedModel(directory, model.to(device).eval(), tokenizer, kind, device, dtype, longest)
 
 
