@@ -103,3 +103,21 @@ def test_text_without_removed_tokens_keeps_its_embedding(tmp_path: Path) -> None
     assert all(np.array_equal(one, two) for one, two in zip(embed(model), vectors, strict=True))
     downgrade(made.workspace, made.entry("m"), "base")
     assert image(model) == before
+
+
+def test_mean_rows_of_a_real_head_keep_their_bound(tmp_path: Path) -> None:
+    model, count = word_llama(tmp_path / "model"), 40
+    tokens = [f"<|new_{number}|>" for number in range(count)]
+    made = making.workspace(tmp_path, {"m": model}, [{"operations": [{"add_tokens": {"tokens": tokens}}]}])
+    old = load_file(model / "model.safetensors")["embeddings"].astype(np.float64)
+    upgrade(made.workspace, made.entry("m"))
+    new = load_file(model / "model.safetensors")["embeddings"][len(old) :].astype(np.float64)
+    assert new.shape == (count, 256)
+    bound = np.log1p(count / len(old))
+    # From contexts that say nearly nothing of the next token to those that leave few tokens.
+    for context in (scale * vector for vector in embed(model) for scale in (0.01, 0.1, 1.0)):
+        before = np.logaddexp.reduce(old @ context)
+        likeliest = np.repeat(old[[(old @ context).argmax()]], count, 0)
+        means, copies = (np.logaddexp(before, np.logaddexp.reduce(added @ context)) for added in (new, likeliest))
+        assert 0 <= means - before <= bound * (1 + 1e-3)
+        assert copies - before > bound

@@ -1,0 +1,292 @@
+"""What each way to initialise new rows does to old text, and how good the rows are after so many steps of training.
+
+    python benchmarks/initialisation.py DIRECTORY --model NAME=MODEL=TEXT … [--encoder NAME=MODEL] [--tokens 64]
+        [--steps 0 20 100] [--train ROWS …] [--seeds 1] [--learn-rate 0.02] [--mergekit PYTHON] [--plot FILE.svg]
+
+A decoder learns merges from TEXT with `learn extend`, an encoder gets words of docstrings with `add_words`; tokmigrate
+makes the rows of each strategy. Of a decoder the table has the KL divergence on text without new tokens beside the
+bound of `mean`, and nats per byte of held-out text before and after so many steps that train the new rows alone; of an
+encoder the cosine of sentence embeddings to those before. MODEL is a directory or a GGUF file, TEXT a file or a folder
+with Python sources. What is in DIRECTORY already is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from encoder import measure_encoder
+from new_rows import NewTokens, Rows, open_tokenizer, run_mergekit
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy, softplus
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transplant import encode, read_text
+
+CONTEXT = 64
+OLD_TEXT = Path(__file__).parents[1] / "docs"
+RESIZED = {"transformers, mean_resizing": True, "transformers, mean_resizing=False": False}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What tokens and rows are learned from, what they are measured on, and text of another kind."""
+
+    learnt: list[str]
+    held: list[str]
+    old: list[str]
+
+
+def read_texts(source: Path, size: int) -> Texts:
+    """Return texts of a folder with Python sources, or of a file, whose every eighth paragraph is held out.
+
+    Of what is held out there are `size` letters at most.
+    """
+    old = [path.read_text("utf-8")[:3000] for path in sorted(OLD_TEXT.glob("*.md"))]
+    if source.is_dir():
+        learnt, held = read_text(source, 2 << 20)
+        return Texts(learnt, ["\n".join(held)[:size]], old)
+    paragraphs = source.read_text("utf-8").split("\n\n")
+    held = [paragraph for place, paragraph in enumerate(paragraphs) if place % 8 == 7]
+    return Texts([each for place, each in enumerate(paragraphs) if place % 8 != 7], ["\n\n".join(held)[:size]], old)
+
+
+def convert_gguf(file: Path, directory: Path) -> None:
+    """Write the model of a GGUF file as transformers has it, in float32."""
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    del model.config.quantization_config
+    model.hf_quantizer, model.is_quantized = None, False
+    model.save_pretrained(directory)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(directory)
+
+
+class Decoder:
+    """A language model whose body and old rows are frozen, with new rows beside."""
+
+    def __init__(self, directory: Path, new: Sequence[int]) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+        self.model.requires_grad_(False)
+        self.input = self.model.get_input_embeddings().weight
+        self.output = self.model.get_output_embeddings().weight
+        self.tied = self.output is self.input
+        self.size = len(self.input)
+        # New tokens may have ids of spare rows.
+        self.places = {number: self.size + place for place, number in enumerate(new)}
+        self.is_large = self.model.config.hidden_size >= 512
+        torch.set_num_threads(2 if self.is_large else 1)
+
+    def encode(self, directory: Path, texts: list[str]) -> torch.Tensor:
+        """Return the ids of texts as windows, `(windows, CONTEXT)`; new tokens come behind all rows."""
+        ids = torch.tensor([self.places.get(number, number) for number in encode(directory, texts).tolist()])
+        return ids[: len(ids) // CONTEXT * CONTEXT].reshape(-1, CONTEXT)
+
+    def hidden(self, ids: torch.Tensor, rows: Rows) -> torch.Tensor:
+        place = (ids - self.size).clamp(min=0)
+        embeds = self.input[ids.clamp(max=self.size - 1)]
+        embeds = torch.where((ids >= self.size)[..., None], rows["input"][place], embeds)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.is_large):
+            return self.model.model(inputs_embeds=embeds).last_hidden_state
+
+    def loss(self, ids: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """Return the mean loss in nats per token."""
+        hidden = self.hidden(ids, rows)[:, :-1].flatten(0, 1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.is_large):
+            logits = torch.cat([hidden @ self.output.T, hidden @ rows.get("output", rows["input"]).T], 1)
+        return cross_entropy(logits.float(), ids[:, 1:].flatten())
+
+    @torch.no_grad()
+    def nats_per_byte(self, windows: torch.Tensor, size: int, rows: Rows) -> float:
+        return sum(self.loss(ids, rows).item() * ids.numel() for ids in windows.split(8)) / size
+
+    @torch.no_grad()
+    def read_old(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return hidden states of text without new tokens, and the logarithm of the old partition function of each."""
+        none = {"input": self.input[:1]}
+        hidden = torch.cat([self.hidden(ids, none).float().flatten(0, 1) for ids in windows.split(8)])
+        return hidden, torch.cat([torch.logsumexp(part @ self.output.T, 1) for part in hidden.split(256)])
+
+    @torch.no_grad()
+    def divergence(self, old: tuple[torch.Tensor, torch.Tensor], rows: Rows) -> float:
+        """Return the mean KL divergence in nats: new rows only add to the partition function."""
+        added = torch.logsumexp(old[0] @ rows.get("output", rows["input"]).T, 1)
+        return softplus(added - old[1]).double().mean().item()
+
+    def resize(self, directory: Path, count: int, mean_resizing: bool, seed: int) -> Rows:
+        """Return the rows that `resize_token_embeddings` makes."""
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+        model.resize_token_embeddings(self.size + count, mean_resizing=mean_resizing)
+        layers = {"input": model.get_input_embeddings(), "output": model.get_output_embeddings()}
+        return {side: layers[side].weight[self.size :].detach() for side in (["input"] if self.tied else layers)}
+
+
+def train_rows(
+    model: Decoder, rows: Rows, windows: torch.Tensor, steps: Sequence[int], rate: float, batch: int, seed: int
+) -> Iterator[Rows]:
+    """Train new rows by the loss of the next token, and yield them after so many steps each.
+
+    Another way to learn, such as distillation, is another function with these arguments.
+    """
+    rows = {side: values.clone().requires_grad_() for side, values in rows.items()}
+    # A step of Adam moves each number by about the learning rate.
+    rates = {"input": model.input, "output": model.output}
+    groups = [{"params": [rows[side]], "lr": rate * rates[side].square().mean().sqrt().item()} for side in rows]
+    optimizer = torch.optim.Adam(groups)
+    shuffled = torch.Generator().manual_seed(seed)
+    with_new = windows[(windows >= model.size).any(1)]
+    for step in range(max(steps) + 1):
+        if step in steps:
+            yield {side: values.detach().clone() for side, values in rows.items()}
+        if step < max(steps):
+            loss = model.loss(with_new[torch.randint(len(with_new), (batch,), generator=shuffled)], rows)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def measure_decoder(directory: Path, name: str, source: Path, text: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Measure all ways of one decoder, those that were measured before left out, and return all figures."""
+    file = directory / f"{name}.json"
+    figures: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    texts = read_texts(text, given.held)
+    root = directory / name
+    if not (root / "rows.json").exists():
+        tokens = NewTokens.open(root, source).learn_merges(texts.learnt, given.tokens)
+        tied = bool(json.loads((source / "config.json").read_text("utf-8")).get("tie_word_embeddings"))
+        made = {each: tokens.make_rows(init) for each, init in tokens.list_inits(tied).items()}
+        new = tokens.write_tokenizer()
+        if given.mergekit:
+            made |= run_mergekit(given.mergekit, tokens, made["mean"])
+        for place, rows in enumerate(made.values()):
+            save_file({side: values.contiguous() for side, values in rows.items()}, root / f"{place}.safetensors")
+        (root / "rows.json").write_text(json.dumps({"new": new, "names": [*made]}), "utf-8")
+    listed = json.loads((root / "rows.json").read_text("utf-8"))
+    made = {each: load_file(root / f"{place}.safetensors") for place, each in enumerate(listed["names"])}
+    model = Decoder(source, listed["new"])
+    size = sum(len(each.encode()) for each in texts.held)
+    windows, held = model.encode(root, texts.learnt), model.encode(root, texts.held)
+    old = model.read_old(model.encode(source, texts.old)[:32])
+    none = {"input": model.input[:1], "output": model.output[:0]}
+    tokens, total = open_tokenizer(source).get_vocab_size(), len(listed["new"])
+    figures |= {
+        "before": model.nats_per_byte(model.encode(source, texts.held), size, none),
+        "bound": math.log1p(total / tokens),
+        "new": total,
+        "tokens": tokens,
+        "shorter": len(encode(root, texts.held)) / len(encode(source, texts.held)) - 1,
+    }
+    runs: dict[str, Any] = figures.setdefault("runs", {})
+    rate = given.learn_rate
+    for seed in range(given.seeds):
+        for each in (*made, *RESIZED):
+            key = f"{each}|{seed}"
+            if key in runs:
+                continue
+            rows = made.get(each) or model.resize(source, total, RESIZED[each], seed)
+            steps = given.steps if each in (given.train or (each,)) else given.steps[:1]
+            runs[key] = {}
+            for step, trained in zip(
+                steps, train_rows(model, rows, windows, steps, rate, given.batch, seed), strict=True
+            ):
+                runs[key][str(step)] = model.nats_per_byte(held, size, trained), model.divergence(old, trained)
+            file.write_text(json.dumps(figures, indent=1), "utf-8")
+    return figures
+
+
+def averages(figures: Mapping[str, Any]) -> dict[str, dict[int, tuple[float, float]]]:
+    """Return for each way, by the steps, nats per byte and the divergence, as means over the seeds."""
+    by_way: dict[str, list[dict[str, tuple[float, float]]]] = {}
+    for key, found in figures["runs"].items():
+        by_way.setdefault(key.split("|")[0], []).append(found)
+    return {
+        way: {int(step): (mean(f[step][0] for f in found), mean(f[step][1] for f in found)) for step in found[0]}
+        for way, found in by_way.items()
+    }
+
+
+def table(name: str, figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a table of one decoder in Markdown."""
+    ways = averages(figures)
+    steps = sorted({step for found in ways.values() for step in found})
+    yield f"**{name}**: {figures['new']} new tokens beside {figures['tokens']:,}, {figures['shorter']:+.1%} tokens;"
+    yield f"nats per byte before {figures['before']:.4f}; the bound of `mean` is {figures['bound']:.5f} nats.\n"
+    titles = [f"nats per byte, {step} steps" if step == steps[0] else f"{step}" for step in steps]
+    yield f"| rows | KL on old text | after {steps[-1]} steps | {' | '.join(titles)} |\n|{'---|' * (3 + len(steps))}"
+    for way, found in ways.items():
+        cells = [f"{found[step][1]:.5f}" if step in found else "" for step in (steps[0], steps[-1])]
+        cells += [f"{found[step][0]:.4f}" if step in found else "" for step in steps]
+        yield f"| {way} | {' | '.join(cells)} |"
+
+
+def plot(figures: Mapping[str, Any], shown: Sequence[str]) -> str:
+    """Return an SVG picture of nats per byte over the steps, of some ways."""
+    ways = {way: found for way, found in averages(figures).items() if way in shown and len(found) > 1}
+    steps = sorted(next(iter(ways.values())))
+    values = [found[step][0] for found in ways.values() for step in steps] + [figures["before"]]
+    low, high = min(values), max(values)
+    across = {step: 60 + 150 * place for place, step in enumerate(steps)}
+
+    def down(value: float) -> float:
+        return round(290 - 260 * (value - low) / (high - low), 1)
+
+    lines = [f'<text x="{x}" y="315">{step} steps</text>' for step, x in across.items()]
+    lines += [f'<text x="5" y="{down(value) + 4}">{value:.2f}</text>' for value in (low, (low + high) / 2, high)]
+    right, taken = across[steps[-1]], -99.0
+    for place, (way, found) in enumerate(sorted(ways.items(), key=lambda item: item[1][steps[-1]][0], reverse=True)):
+        color = f"hsl({place * 360 // len(ways)} 70% 38%)"
+        points = " ".join(f"{x},{down(found[step][0])}" for step, x in across.items())
+        taken = max(taken + 14, down(found[steps[-1]][0]) + 4)
+        lines.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
+        lines.append(f'<text x="{right + 8}" y="{taken}" fill="{color}">{way}</text>')
+    y = down(figures["before"])
+    lines.append(f'<line x1="60" y1="{y}" x2="{right}" y2="{y}" stroke="gray" stroke-dasharray="4"/>')
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{right + 210}" height="330" font-size="12"'
+    lines.insert(0, '<rect width="100%" height="100%" fill="white"/>')
+    return "\n".join([f'{head} font-family="sans-serif">', *lines, "</svg>\n"])
+
+
+def main() -> None:
+    """Measure what was not measured yet, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--model", nargs="*", default=[], metavar="NAME=MODEL=TEXT")
+    parser.add_argument("--encoder", nargs="*", default=[], metavar="NAME=MODEL")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--steps", type=int, nargs="*", default=[0, 20, 100])
+    parser.add_argument("--train", nargs="*", metavar="ROWS", help="train these alone")
+    parser.add_argument("--held", type=int, default=40_000, help="the letters that are measured")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--learn-rate", type=float, default=0.02, help="as a share of the size of the old numbers")
+    parser.add_argument("--batch", type=int, default=4, help="windows of 64 tokens in a step")
+    parser.add_argument("--mergekit", help="a Python that has mergekit")
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    given.directory.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Any] = {}
+    for words in given.model:
+        name, source, text = re.split("=", words, maxsplit=2)
+        source = Path(source)
+        if source.suffix == ".gguf":
+            converted = given.directory / f"{name}-model"
+            if not converted.exists():
+                convert_gguf(source, converted)
+            source = converted
+        figures[name] = measure_decoder(given.directory, name, source, Path(text), given)
+        print("\n".join(table(name, figures[name])), end="\n\n", flush=True)
+    for words in given.encoder:
+        name, _, source = words.partition("=")
+        print("\n".join(measure_encoder(given.directory / name, name, Path(source), given.tokens, RESIZED)), flush=True)
+    if given.plot and figures:
+        shown = ("mean", "mean_cov, scale 1", "subtokens", "interpolate 0.5", "zeros", *RESIZED)
+        given.plot.write_text(plot(next(reversed(figures.values())), shown), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
