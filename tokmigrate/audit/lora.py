@@ -15,7 +15,7 @@ from tokmigrate.apply.new_rows import spread
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.audit.training import TokenTraining, Training, training_on_record
 from tokmigrate.errors import ModelError
-from tokmigrate.model.adapter import TRAINED
+from tokmigrate.model.adapter import ids_of_layer, match_tensors
 from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import TensorEntry
@@ -27,7 +27,6 @@ from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.vocabulary.row_edit import Side
 
-_DELTA = "trainable_tokens_delta"
 _WEIGHT = ".weight"
 _TO_TRAIN = (Training.UNTRAINED, Training.MOVED)
 
@@ -195,20 +194,8 @@ def _read_held(
 
 def _deltas(adapter: Snapshot, base: Snapshot) -> Iterator[tuple[Side, list[int], TensorEntry]]:
     """Yield the side of each matrix of which an adapter holds single rows, their ids and the tensor that holds them."""
-    sides = embeddings(base.tensors)
-    matrices = {_last(tensor.name): side for side, tensor in sides.items() if tensor.name.endswith(_WEIGHT)}
+    sides = {tensor.name: side for side, tensor in embeddings(base.tensors).items()}
     config = adapter.state.documents[ADAPTER_CONFIG]
-    listed = next((config[name] for name in TRAINED if config.get(name)), None)
-    # A list without layers is for the input embeddings.
-    if isinstance(listed, list):
-        listed = {_last(sides["input"].name): listed} if "input" in sides else None
-    for layer, ids in (listed or {}).items():
-        last = layer.split(".")[-1]
-        for _, entry in adapter.weights.tensors():
-            path = entry.name.split(".")
-            if last in matrices and _DELTA in path and last in path and len(entry.shape) == 2:
-                yield matrices[last], list(ids), entry
-
-
-def _last(tensor: str) -> str:
-    return tensor.removesuffix(_WEIGHT).split(".")[-1]
+    for held in match_tensors(adapter.weights, base):
+        if held.lists and held.of is not None and held.of.canonical in sides and len(held.entry.shape) == 2:
+            yield sides[held.of.canonical], ids_of_layer(config, held.layer), held.entry

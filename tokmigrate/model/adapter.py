@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -19,16 +19,17 @@ from tokmigrate.errors import (
 )
 from tokmigrate.files import has_directory
 from tokmigrate.model.documents.reading import JSON_FILES, read_documents, writable_names
-from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.documents.state import ADAPTER_CONFIG, CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.formats.safetensors_header import TensorEntry
 from tokmigrate.model.model_files import check_files
 from tokmigrate.model.references.config_references import map_ids
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.model.weights.architectures import architecture_of
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.model.weights.weights import INDEX, Weights, read_adapter_weights
+from tokmigrate.model.weights.weights import INDEX, Shard, Weights, read_adapter_weights
 from tokmigrate.vocabulary.row_edit import WHOLE
 
 
@@ -36,22 +37,25 @@ class _Kept(NamedTuple):
     """What an adapter keeps of a module.
 
     `name` is a regular expression for what follows the module's path, `of` the base model's parameter, `axis` the one
-    that counts the vocabulary; `adds` says that it is a factor which is added to the parameter.
+    that counts the vocabulary; `adds` says that it is a factor which is added to the parameter, `lists` that it holds
+    rows of ids that adapter_config.json lists.
     """
 
     name: str
     of: str
     axis: int = 0
     adds: bool = False
+    lists: bool = False
 
 
-_SAVED = r"(?:base_layer\.|original_module\.|modules_to_save\.(?:\w+\.)?)?"
+_SAVED = r"(?:(?:token_adapter\.)?base_layer\.|original_module\.|modules_to_save\.(?:\w+\.)?)?"
 _KEPT = (
     _Kept(r"lora_embedding_A(?:\.\w+)?", "weight", axis=1, adds=True),
     _Kept(r"lora_B(?:\.\w+)?\.weight", "weight", adds=True),
     _Kept(r"lora_B(?:\.\w+)?\.bias", "weight", adds=True),
     _Kept(rf"{_SAVED}weight", "weight"),
     _Kept(rf"{_SAVED}bias", "bias"),
+    _Kept(r"(?:token_adapter\.)?trainable_tokens_delta(?:\.\w+)?", "weight", lists=True),
 )
 # Of these no axis counts the vocabulary.
 _OTHERS = re.compile(r"(?:lora_embedding_B(?:\.\w+)?|lora_A(?:\.\w+)?\.weight|trainable_tokens_\w+(?:\.\w+)?)$")
@@ -64,24 +68,60 @@ CALLING = "alora_invocation_tokens"
 """The field that gives the ids of the text which calls the adapter."""
 
 
-def _find_tensors(weights: Weights, base: Snapshot) -> Iterator[VocabularyTensor]:
-    """Yield the tensors of an adapter that have a row for each id."""
-    ids = base.state.rows
+@dataclass(frozen=True)
+class AdapterTensor:
+    """A tensor of an adapter.
+
+    Args:
+        layer: The path of its module, without the prefixes that peft puts before it.
+        of: The vocabulary tensor of the base that it replaces, adds to or has rows of; None of another tensor.
+        axis: The one that counts the vocabulary.
+        adds: Whether it is a low-rank factor.
+        lists: Whether its rows are those of `ids_of_layer`.
+    """
+
+    shard: Shard
+    entry: TensorEntry
+    layer: str = ""
+    of: VocabularyTensor | None = None
+    axis: int = 0
+    adds: bool = False
+    lists: bool = False
+
+
+def match_tensors(weights: Weights, base: Snapshot) -> Iterator[AdapterTensor]:
+    """Yield each tensor of an adapter, with the vocabulary tensor of its base that it belongs to, if any.
+
+    Raises:
+        ModelError: The adapter scales rows of the vocabulary (DoRA).
+    """
     for shard, entry in weights.tensors():
-        where = str(weights.path(shard))
         plain = entry.name.removeprefix("base_model.model.")
         scaled = _DORA.fullmatch(plain)
         if scaled and _find_parameter(base, scaled[1], "weight"):
             raise ModelError(
                 f"'{entry.name}' scales rows by norms over the whole vocabulary (DoRA), which another row changes",
-                where=where,
+                where=str(weights.path(shard)),
                 hint="merge the adapter into the model before its vocabulary is migrated",
             )
         matches = ((kept, re.fullmatch(rf"(.+?)\.{kept.name}", plain)) for kept in _KEPT)
-        pairs = ((kept, _find_parameter(base, match[1], kept.of)) for kept, match in matches if match)
-        kept, of = next(((kept, of) for kept, of in pairs if of is not None), (None, None))
-        if kept is None or of is None:
-            if ids in entry.shape and not _OTHERS.search(plain):
+        pairs = ((kept, match[1], _find_parameter(base, match[1], kept.of)) for kept, match in matches if match)
+        for kept, layer, of in pairs:
+            if of is not None:
+                axis = kept.axis if kept.adds else of.axis
+                yield AdapterTensor(shard, entry, layer, of, axis, kept.adds, kept.lists)
+                break
+        else:
+            yield AdapterTensor(shard, entry)
+
+
+def _find_tensors(weights: Weights, base: Snapshot) -> Iterator[VocabularyTensor]:
+    """Yield the tensors of an adapter that have a row for each id."""
+    ids = base.state.rows
+    for held in match_tensors(weights, base):
+        entry, of, where = held.entry, held.of, str(weights.path(held.shard))
+        if of is None:
+            if ids in entry.shape and not _OTHERS.search(entry.name):
                 raise UnexplainedTensorError(
                     f"whether an axis of the tensor '{entry.name}' {list(entry.shape)} counts the vocabulary is not"
                     " known: LoRA saves no such tensor",
@@ -89,8 +129,9 @@ def _find_tensors(weights: Weights, base: Snapshot) -> Iterator[VocabularyTensor
                     hint="merge the adapter into the model first, or take it out of `adapters:`",
                 )
             continue
-        axis = kept.axis if kept.adds else of.axis
-        rows, expected = entry.shape[axis] if axis < len(entry.shape) else 0, of.window.rows(ids)
+        if held.lists:
+            continue
+        rows, expected = entry.shape[held.axis] if held.axis < len(entry.shape) else 0, of.window.rows(ids)
         if rows != expected:
             raise OutOfStepError(
                 f"the tensor '{entry.name}' {list(entry.shape)} of the adapter has not {expected} rows,"
@@ -100,15 +141,15 @@ def _find_tensors(weights: Weights, base: Snapshot) -> Iterator[VocabularyTensor
             )
         yield VocabularyTensor(
             name=entry.name,
-            file=shard.file,
-            axis=axis,
+            file=held.shard.file,
+            axis=held.axis,
             side=of.side,
             dtype=entry.dtype,
             shape=entry.shape,
             canonical=entry.name,
             window=of.window,
             noise=of.canonical,
-            adds=kept.adds,
+            adds=held.adds,
         )
 
 
@@ -155,6 +196,14 @@ def list_trained_ids(config: Json) -> Iterator[int]:
             yield from ids
 
 
+def ids_of_layer(config: Json, layer: str) -> list[int]:
+    """Return the ids whose rows an adapter holds of a layer; a list without layers is for each that it trains."""
+    held = next((config[name] for name in TRAINED if config.get(name)), [])
+    if isinstance(held, dict):
+        return next((list(ids) for name, ids in held.items() if f".{layer}".endswith(f".{name}")), [])
+    return list(held)
+
+
 def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
     """Return the state after a migration in which adapter_config.json gives the new ids; its rows stay as they are.
 
@@ -189,14 +238,34 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
     return after
 
 
-def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
-    """Read an adapter of a model; its state is the model's, with the files that the adapter keeps itself.
+@dataclass(frozen=True)
+class AdapterFiles:
+    """What lies in the directory of an adapter: its small files, as bytes and parsed, its weights and its stamp."""
+
+    directory: Path
+    texts: Mapping[str, bytes] = field(repr=False)
+    documents: Mapping[str, Json] = field(repr=False)
+    weights: Weights = field(repr=False)
+    stamp: Stamp | None = field(repr=False)
+
+    def check_ids_known(self, base: Snapshot) -> None:
+        """Raise OutOfStepError where ids of the base moved, and nothing tells which of them the adapter uses."""
+        have_moved = any(row != piece.start for row, piece in base.state.lineage.copied_rows())
+        if self.stamp is None and have_moved and FILE not in self.documents:
+            raise OutOfStepError(
+                "the ids of the model moved since its baseline, and it is unknown which of them the adapter uses",
+                where=str(self.directory),
+                hint="if it was trained on the model as it is now, save the model's tokenizer.json beside it;"
+                " if before, take the model back, list the adapter, and upgrade both",
+            )
+
+
+def read_adapter(directory: Path, base: Snapshot) -> AdapterFiles:
+    """Read the files of an adapter of a model.
 
     Raises:
-        ModelError: It cannot be worked on, or is not of this model as it is.
+        ModelError: It is no adapter of peft.
         DriftError: It is at another revision than the model.
-        OutOfStepError: It counts in other ids than the model.
-        UnexplainedTensorError: An axis of a tensor is as long as the vocabulary, and nothing explains it.
     """
     _check_place(directory, base)
     stamp = read_stamp(directory)
@@ -212,13 +281,26 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
             where=str(directory),
             hint="list an adapter with the very model that it was migrated with",
         )
+    return AdapterFiles(directory, texts, documents, read_adapter_weights(directory), stamp)
+
+
+def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
+    """Read an adapter of a model; its state is the model's, with the files that the adapter keeps itself.
+
+    Raises:
+        ModelError: It cannot be worked on, or is not of this model as it is.
+        DriftError: It is at another revision than the model.
+        OutOfStepError: It counts in other ids than the model.
+        UnexplainedTensorError: An axis of a tensor is as long as the vocabulary, and nothing explains it.
+    """
+    files = read_adapter(directory, base)
+    documents, weights = files.documents, files.weights
     if FILE in documents and Tokenizer(documents[FILE]).ids != base.state.tokenizer.ids:
         raise OutOfStepError(
             "the adapter's tokenizer gives tokens other ids than its model's",
             where=str(directory / FILE),
             hint="list an adapter with the model that it was trained on, as it is now",
         )
-    weights = read_adapter_weights(directory)
     tensors = tuple(_find_tensors(weights, base))
     trained = list(list_trained_ids(documents[ADAPTER_CONFIG]))
     if trained and max(trained) >= base.state.rows:
@@ -227,17 +309,11 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
             where=str(directory / ADAPTER_CONFIG),
             hint=_hint_for(base, max(trained) + 1),
         )
-    have_moved = any(row != piece.start for row, piece in base.state.lineage.copied_rows())
-    if stamp is None and (tensors or trained) and have_moved and FILE not in documents:
-        raise OutOfStepError(
-            "the ids of the model moved since its baseline, and it is unknown which of them the adapter uses",
-            where=str(directory),
-            hint="if it was trained on the model as it is now, save the model's tokenizer.json beside it;"
-            " if before, take the model back, list the adapter, and upgrade both",
-        )
+    if tensors or trained:
+        files.check_ids_known(base)
     of_model = {name: document for name, document in base.state.documents.items() if name != INDEX}
     state = replace(base.state, documents={**of_model, **documents})
-    return Snapshot(directory, state, texts, weights, tensors, stamp, ())
+    return Snapshot(directory, state, files.texts, weights, tensors, files.stamp, ())
 
 
 def _check_place(directory: Path, base: Snapshot) -> None:
