@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from typer import Option
+from typer import Argument, Option
 
 from tokmigrate.cli.each import Result, print_result
 from tokmigrate.cli.options import AsJson, Field, Models, open_workspace_for_writing, select_models
+from tokmigrate.commands import bake as baking
 from tokmigrate.commands import lock as locking
 from tokmigrate.errors import UsageError
 from tokmigrate.model.worker import corpus_files
+from tokmigrate.render import bake as bake_report
 from tokmigrate.render import terminal
 from tokmigrate.revision import lock_file, new_file
+from tokmigrate.settings import workspace as paths
 from tokmigrate.training import train as training
 
 if TYPE_CHECKING:
@@ -45,6 +49,34 @@ def train(
         )
     lines = [f"wrote {done.path}", *(f"step {step}: {loss:.3f}" for step, loss in done.losses.items())]
     print_result("train", Result({"path": str(done.path)}, lines), as_json)
+
+
+def bake(
+    adapter: Annotated[Path, Argument(help="Use this adapter of peft.", metavar="ADAPTER")],
+    message: Annotated[str | None, Option("--message", "-m", help="Set the message of the migration.")] = None,
+    model: Models = None,
+    output: Annotated[
+        Path | None,
+        Option("--output", "-o", help="Write the plain LoRA there, not to ADAPTER-plain.", metavar="DIR"),
+    ] = None,
+    rows: Annotated[
+        Literal["all", "new"] | None,
+        Option("--rows", help="Choose all rows that differ, or those of new tokens only."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write an adapter's token rows into a migration of its model.
+
+    Servers such as vLLM and llama.cpp load low-rank factors only. The rows of tokens that peft keeps beside them
+    (trainable_token_indices, modules_to_save, matrices that were resized) become a migration of the base, and the
+    factors are written into a new directory. Adapter and model stay as they are.
+    """
+    directory = paths.absolute(Path.cwd(), str(adapter))
+    message = message or f"Bake the rows of {directory.name}"
+    target = paths.absolute(Path.cwd(), str(output or f"{directory}-plain"))
+    with open_for_training(model, message) as (workspace, entry):
+        baked = baking.bake_adapter(workspace, entry, directory, message, target, rows)
+    print_result("bake", Result(bake_report.bake_content(baked), bake_report.bake_lines(baked, entry.name)), as_json)
 
 
 @contextmanager

@@ -108,8 +108,8 @@ def compute_lock_update(
 
 def lock_head(workspace: Workspace, known: Lock | None) -> bool:
     """Lock a new migration at the head, and return whether the lock before, `known`, had all that are before it."""
-    head = History.read(workspace).chain()[-1]
-    lock = (known or Lock()).append_migration(head)
+    chain = History.read(workspace).chain()
+    lock = (known or Lock()).append_migration(chain[-1]) if chain else None
     if lock is None:
         return False
     write_files(workspace, lock_files(workspace, lock))

@@ -198,7 +198,7 @@ def list_trained_ids(config: Json) -> Iterator[int]:
 
 def ids_of_layer(config: Json, layer: str) -> list[int]:
     """Return the ids whose rows an adapter holds of a layer; a list without layers is for each that it trains."""
-    held = next((config[name] for name in TRAINED if config.get(name)), [])
+    held: Json = next((config[name] for name in TRAINED if config.get(name)), [])
     if isinstance(held, dict):
         return next((list(ids) for name, ids in held.items() if f".{layer}".endswith(f".{name}")), [])
     return list(held)

@@ -53,6 +53,8 @@ def format_training(token: TokenTraining) -> str:
 
 def format_provenance(provenance: Mapping[str, Any]) -> str:
     """Return how rows were learned, such as `trained by tokmigrate train: 60 steps on texts.txt`."""
+    if isinstance(provenance.get("adapter"), str):
+        return f"trained in the adapter {escape(provenance['adapter'])}"
     steps, data = provenance.get("steps"), provenance.get("data")
     parts = [f"{steps:,} steps"] if isinstance(steps, int) else []
     parts += [f"on {escape(format_list(list(map(str, data)), 3))}"] if isinstance(data, list) and data else []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from tokmigrate.init.file_strategy import PROVENANCE
 from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.formats.safetensors_header import encode_header
 from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.operations.operation import Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.new_file import file_name, write_yaml_migration
 from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.vocabulary.ids import AddedToken
 from tokmigrate.vocabulary.row_edit import Side
 
 _ALIGNMENT = 8
@@ -33,6 +36,7 @@ def write_learned_rows(
     rows: Mapping[Side, Matrix],
     provenance: Mapping[str, Any],
     remarks: Sequence[str] = (),
+    added: Sequence[AddedToken] = (),
 ) -> Path:
     """Write a migration that gives tokens of a model rows that were learned, and return its path.
 
@@ -42,11 +46,12 @@ def write_learned_rows(
         tokens: Their texts.
         rows: Their rows, `(tokens, hidden)`, by side; the input side alone where the model ties both.
         provenance: How they were learned, such as `{"command": "train", "steps": 60}`.
-        remarks: Lines of comment above the operation.
+        remarks: Lines of comment above the operations.
+        added: Those of the tokens that the model lacks, which the migration adds; its head has no bias then.
     """
     said = {PROVENANCE: json.dumps({"version": __version__, **provenance}, ensure_ascii=False, sort_keys=True)}
     names = {side: file_name(workspace, message, f".{side}.safetensors") for side in rows}
-    attachments = {names[side]: _encode(tokens, matrix, said) for side, matrix in rows.items()}
+    attachments: dict[str, str | bytes] = {names[side]: _encode(tokens, matrix, said) for side, matrix in rows.items()}
     specs = {side: {"strategy": "file", "path": name} for side, name in names.items()}
     biases = _read_biases(entry, tokens)
     if biases is not None:
@@ -54,17 +59,29 @@ def write_learned_rows(
         attachments[name] = _encode(tokens, biases, said)
         specs["output"] = {**specs.get("output", specs["input"]), "bias": name}
     init = specs if len(specs) > 1 else specs["input"]
-    fields = {"tokens": list(tokens), "init": init, "acknowledge": "breaking"}
-    operation, lists = (
-        operation_types()["reinit_tokens"].model_validate(fields).with_files(file_name(workspace, message, ""))
-    )
+    new = {token.content for token in added}
+    fields: dict[str, dict[str, Any]] = {
+        "add_tokens": {"tokens": [asdict(token) for token in added], "init": init},
+        "reinit_tokens": {
+            "tokens": [token for token in tokens if token not in new],
+            "init": init,
+            "acknowledge": "breaking",
+        },
+    }
+    operations: list[Operation] = []
+    for name, held in fields.items():
+        if held["tokens"]:
+            stem = file_name(workspace, message, ".new" if name == "add_tokens" else "")
+            operation, lists = operation_types()[name].model_validate(held).with_files(stem)
+            operations.append(operation)
+            attachments |= lists
     return write_yaml_migration(
         workspace,
         message,
-        (operation,),
+        operations,
         remarks=remarks,
         models=(entry.name,),
-        attachments={**attachments, **lists},
+        attachments=attachments,
     )
 
 
