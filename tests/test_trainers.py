@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,6 +34,15 @@ KEYS = {
     "llamafactory": {"finetuning_type", "additional_target", "freeze_trainable_layers", "freeze_extra_modules"},
 }
 """Fields of LoraConfig in axolotl/utils/schemas/peft.py, and of FinetuningArguments in hparams/finetuning_args.py."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    # Threads that wait for a core take longer than these models.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def recipes() -> list[tuple[str, str]]:
