@@ -76,7 +76,9 @@ def bake(
     target = paths.absolute(Path.cwd(), str(output or f"{directory}-plain"))
     with open_for_training(model, message) as (workspace, entry):
         baked = baking.bake_adapter(workspace, entry, directory, message, target, rows)
-    print_result("bake", Result(bake_report.bake_content(baked), bake_report.bake_lines(baked, entry.name)), as_json)
+    print_result(
+        "bake", Result(bake_report.bake_content(baked), bake_report.bake_lines(baked, workspace, entry.name)), as_json
+    )
 
 
 @contextmanager

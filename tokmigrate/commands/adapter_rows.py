@@ -86,17 +86,29 @@ class AdapterRows:
             ModelError: It has two rows of a token whose embeddings are tied, or one with an infinity or a NaN.
             OutOfStepError: Neither it nor the base has a row.
         """
-        found: dict[Side, Matrix] = {}
-        for side, matrix in embeddings(self.base.tensors).items():
-            # Several are the two sides of tied embeddings.
-            layers = [layer for layer in self.layers if layer.of.canonical == matrix.name]
-            found[side] = np.stack([self._read_row(layers, side, matrix, number) for number in ids])
-        return found
+        matrices = embeddings(self.base.tensors)
+        return {
+            side: np.stack([self._read_row(side, matrix, number) for number in ids])
+            for side, matrix in matrices.items()
+        }
 
-    def _read_row(self, layers: Sequence[_Layer], side: Side, matrix: VocabularyTensor, number: int) -> Matrix:
+    def list_kept(self, ids: Sequence[int]) -> dict[Side, list[str]]:
+        """Return the tokens of ids whose rows on a side are the base's."""
+        return {
+            side: [self.texts[number] for number in ids if not self._find_layers(matrix, number)]
+            for side, matrix in embeddings(self.base.tensors).items()
+        }
+
+    def _find_layers(self, matrix: VocabularyTensor, number: int) -> list[_Layer]:
+        """Return the layers that hold another row for a matrix; two are the sides of tied embeddings."""
+        layers = (layer for layer in self.layers if layer.of.canonical == matrix.name)
+        return [layer for layer in layers if number in layer.changed]
+
+    def _read_row(self, side: Side, matrix: VocabularyTensor, number: int) -> Matrix:
         where = f"{self.files.directory}: {self.texts[number]}"
-        held = [self._read_own(layer, number) for layer in layers if number in layer.changed]
-        if held and (len(held) < len(layers) or not all(np.array_equal(held[0], each) for each in held)):
+        held = [self._read_own(layer, number) for layer in self._find_layers(matrix, number)]
+        count = sum(layer.of.canonical == matrix.name for layer in self.layers)
+        if held and (len(held) < count or not all(np.array_equal(held[0], each) for each in held)):
             said = "it has a row for each side, and the model has one matrix for input and output"
             raise ModelError(said, where=where, hint=MERGE)
         if not held:

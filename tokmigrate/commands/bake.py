@@ -48,6 +48,7 @@ class BakedAdapter:
     """What was written.
 
     Args:
+        adapter: Its path as seen from the workspace, as are those of `others`.
         path: The migration; None where no row of the adapter differs from the model's.
         output: The plain LoRA; None where no factor is left.
         tokens: Those whose rows are baked, in the order of the adapter's ids; `added` are not in the model yet.
@@ -55,14 +56,14 @@ class BakedAdapter:
         is_listed: Whether the workspace lists the adapter; `others` are those that it lists for the model beside it.
     """
 
-    adapter: Path
+    adapter: str
     path: Path | None
     output: Path | None
     tokens: tuple[str, ...]
     added: tuple[str, ...]
     left_out: int
     is_listed: bool
-    others: tuple[Path, ...]
+    others: tuple[str, ...]
 
 
 def bake_adapter(
@@ -117,11 +118,12 @@ def bake_adapter(
                 {"command": COMMAND, "adapter": adapter, "digest": _digest(files)},
                 remarks=[f"The rows of tokens that the adapter {adapter} holds."],
                 added=held.added,
+                kept=held.list_kept(chosen),
             )
-    listed = {each.resolve(): each for each in entry.adapters}
-    is_listed = listed.pop(directory.resolve(), None) is not None
+    others = tuple(format_path(workspace, each) for each in entry.adapters if each.resolve() != directory.resolve())
+    is_listed = len(others) < len(entry.adapters)
     new = tuple(token.content for token in held.added)
-    return BakedAdapter(directory, path, written, tuple(texts), new, left_out, is_listed, tuple(listed.values()))
+    return BakedAdapter(adapter, path, written, tuple(texts), new, left_out, is_listed, others)
 
 
 def _choose_tokens(held: AdapterRows, wanted: Wanted | None, where: str) -> tuple[list[int], int]:

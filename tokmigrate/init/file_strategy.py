@@ -24,6 +24,9 @@ PROVENANCE = "tokmigrate"
 LOSSES = "losses"
 """The key of a provenance with the loss by step."""
 
+KEPT = "kept"
+"""The key of a provenance with the tokens whose rows were not learned, but are those that the model had."""
+
 
 class File(RowStrategy):
     """A row computed elsewhere, from a safetensors file beside the migration.
@@ -69,6 +72,7 @@ class File(RowStrategy):
                 )
         data = attachments[self.path]
         values = _row(data, self.path, name).astype("<f8").tobytes()
+        learned, kept = _summarize_provenance(data, self.path)
         bias = None if self.bias is None else _row(attachments[self.bias], self.bias, name)
         if bias is not None and len(bias) != 1:
             raise OperationError("a bias is one number", where=f"{self.bias}: {name}", hint="store one for each token")
@@ -78,7 +82,7 @@ class File(RowStrategy):
             path=self.path,
             tensor=name,
             bias=None if bias is None else float(bias[0]),
-            provenance=_summary(data, self.path),
+            provenance="" if name in kept else learned,
             norm=self.norm,
         )
 
@@ -151,9 +155,12 @@ def read_provenance(data: bytes, path: str) -> dict[str, Any] | None:
 
 
 @lru_cache(maxsize=4)
-def _summary(data: bytes, path: str) -> str:
-    told = read_provenance(data, path) or {}
-    return json.dumps({name: value for name, value in told.items() if name != LOSSES}) if told else ""
+def _summarize_provenance(data: bytes, path: str) -> tuple[str, frozenset[str]]:
+    """Return what a file says of all its rows, as JSON, and the tokens for whose rows it does not hold."""
+    said = read_provenance(data, path) or {}
+    kept = said.get(KEPT) if isinstance(said.get(KEPT), list) else None
+    whole = {name: value for name, value in said.items() if name not in (LOSSES, KEPT)}
+    return json.dumps(whole) if whole else "", frozenset(map(str, kept or ()))
 
 
 # A migration often takes hundreds of rows from one file of each side.
@@ -163,4 +170,4 @@ def _header(data: bytes, path: str) -> Header:
 
 
 forget_with_all(_header.cache_clear)
-forget_with_all(_summary.cache_clear)
+forget_with_all(_summarize_provenance.cache_clear)

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from tokmigrate.commands.bake import BakedAdapter
+from tokmigrate.commands.models import format_path
 from tokmigrate.formatting import format_count, format_list
 from tokmigrate.render.escape import escape_quoted
+from tokmigrate.settings import Workspace
 
 
 def bake_content(baked: BakedAdapter) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def bake_content(baked: BakedAdapter) -> dict[str, Any]:
     }
 
 
-def bake_lines(baked: BakedAdapter, model: str) -> Iterator[str]:
+def bake_lines(baked: BakedAdapter, workspace: Workspace, model: str) -> Iterator[str]:
     """Yield lines on a baked adapter, and what to do next."""
     if baked.path is None:
         yield "no row of a token differs from the model's: no migration is written"
@@ -38,8 +40,8 @@ def bake_lines(baked: BakedAdapter, model: str) -> Iterator[str]:
         yield f"in tokmigrate.yaml, under `adapters:` of {model}:"
         yield f"  - {baked.adapter}    # take this out"
         if baked.output:
-            yield f"  - {baked.output}    # put this in"
+            yield f"  - {format_path(workspace, baked.output)}    # put this in"
     if baked.path is not None:
         if baked.others:
-            yield f"the rows change for its other adapters too: {format_list([str(path) for path in baked.others])}"
+            yield f"the rows change for its other adapters too: {format_list(baked.others)}"
         yield f"next: tokmigrate upgrade --model {model}"

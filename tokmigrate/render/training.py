@@ -48,7 +48,10 @@ def training_lines(found: Sequence[TokenTraining]) -> Iterator[str]:
 
 def format_training(token: TokenTraining) -> str:
     """Return what the training of a token is called; where a file gave its row, how that was learned."""
-    return format_provenance(token.provenance) if token.provenance else SAID[token.training.value]
+    if token.provenance is None:
+        return SAID[token.training.value]
+    learned = format_provenance(token.provenance)
+    return f"{learned}, on one side only" if token.training.value == "partly" else learned
 
 
 def format_provenance(provenance: Mapping[str, Any]) -> str:

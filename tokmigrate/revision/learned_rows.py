@@ -9,12 +9,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from tokmigrate import __version__
-from tokmigrate.init.file_strategy import PROVENANCE
+from tokmigrate.init.file_strategy import KEPT, PROVENANCE
 from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.formats.safetensors_header import encode_header
 from tokmigrate.model.snapshot import take_snapshot
@@ -23,7 +24,7 @@ from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.new_file import file_name, write_yaml_migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.vocabulary.ids import AddedToken
-from tokmigrate.vocabulary.row_edit import Side
+from tokmigrate.vocabulary.row_edit import SIDES, Side
 
 _ALIGNMENT = 8
 
@@ -37,6 +38,7 @@ def write_learned_rows(
     provenance: Mapping[str, Any],
     remarks: Sequence[str] = (),
     added: Sequence[AddedToken] = (),
+    kept: Mapping[Side, Sequence[str]] = MappingProxyType({}),
 ) -> Path:
     """Write a migration that gives tokens of a model rows that were learned, and return its path.
 
@@ -48,15 +50,18 @@ def write_learned_rows(
         provenance: How they were learned, such as `{"command": "train", "steps": 60}`.
         remarks: Lines of comment above the operations.
         added: Those of the tokens that the model lacks, which the migration adds; its head has no bias then.
+        kept: Those of the tokens whose rows on a side were not learned, but are the model's.
     """
-    said = {PROVENANCE: json.dumps({"version": __version__, **provenance}, ensure_ascii=False, sort_keys=True)}
+    said = {side: {PROVENANCE: _format_provenance(provenance, kept.get(side, ()))} for side in SIDES}
     names = {side: file_name(workspace, message, f".{side}.safetensors") for side in rows}
-    attachments: dict[str, str | bytes] = {names[side]: _encode(tokens, matrix, said) for side, matrix in rows.items()}
+    attachments: dict[str, str | bytes] = {
+        names[side]: _encode(tokens, matrix, said[side]) for side, matrix in rows.items()
+    }
     specs = {side: {"strategy": "file", "path": name} for side, name in names.items()}
     biases = _read_biases(entry, tokens)
     if biases is not None:
         name = file_name(workspace, message, ".bias.safetensors")
-        attachments[name] = _encode(tokens, biases, said)
+        attachments[name] = _encode(tokens, biases, said["output"])
         specs["output"] = {**specs.get("output", specs["input"]), "bias": name}
     init = specs if len(specs) > 1 else specs["input"]
     new = {token.content for token in added}
@@ -94,6 +99,11 @@ def _read_biases(entry: ModelEntry, tokens: Sequence[str]) -> Matrix | None:
     ids = snapshot.state.tokenizer.ids
     with snapshot.weights.open_rows(biases[0].name, biases[0].axis) as rows:
         return np.stack([rows.row(ids[token]) for token in tokens])
+
+
+def _format_provenance(provenance: Mapping[str, Any], kept: Sequence[str]) -> str:
+    said = {"version": __version__, **provenance, **({KEPT: list(kept)} if kept else {})}
+    return json.dumps(said, ensure_ascii=False, sort_keys=True)
 
 
 def _encode(tokens: Sequence[str], rows: Matrix, metadata: Mapping[str, str]) -> bytes:
