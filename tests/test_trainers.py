@@ -79,10 +79,10 @@ def test_each_recipe_of_the_page_trains_the_new_rows(tmp_path: Path) -> None:
     assert [Path(adapter["path"]).name for adapter in found["adapters"]] == ["trainer", "peft", "trl", "trl-rows"]
     for adapter in found["adapters"]:
         assert set(adapter["trained"]) == {START, END}
-        assert [(held["side"], held["is_whole"]) for held in adapter["rows"]] == [
-            ("input", False),
-            ("output", Path(adapter["path"]).name == "trl"),
-        ]
+        assert {held["side"]: held["is_whole"] for held in adapter["rows"]} == {
+            "input": False,
+            "output": Path(adapter["path"]).name == "trl",
+        }
 
 
 def upgraded(root: Path, model: Path) -> Made:
