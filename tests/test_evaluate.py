@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from in_process import Here
 from making import BOS, EOS, TOKENS, WORDS, llama, tokenizer_json, workspace, write_tokenizer
 from safetensors.torch import load_file, save_file
-from workspaces import contents
+from workspaces import REPOSITORY, contents, make_workspace
 
 from tokmigrate.training.aligned_windows import cut_windows, tokenize
 
@@ -313,3 +313,29 @@ def test_windows_cover_the_same_bytes_on_both_sides(texts: list[str]) -> None:
             assert len(library.decode(counted, skip_special_tokens=False).encode()) == window.text_bytes
             assert len(window.ids[side]) <= 16
             assert 0 < window.first[side] <= window.stop[side]
+
+
+def test_the_page_on_training_and_the_report(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path / "w")
+    page = (REPOSITORY / "docs" / "training.md").read_text("utf-8")
+    commands, output = re.findall(r"^```(?:bash)?\n(.*?)^```$", page.partition("## Measure")[2], re.S | re.M)[:2]
+    here = Here(made.root)
+    (texts,) = re.findall(r"<<'END'\n(.*?)^END$", commands, re.S | re.M)
+    (made.root / "texts.jsonl").write_text(texts, "utf-8")
+    typed = [here.run(*line.split()[1:]) for line in commands.splitlines() if line.startswith("tokmigrate")]
+    words = [re.sub(r"[-+0-9.]+", "0", each).split() for each in (output, typed[0].stdout, typed[2].stdout)]
+    assert words[0] == words[1] == words[2]
+    figures = here.asked("evaluate", "--corpus", "texts.jsonl")
+    found = here.asked("report")["models"][0]["evaluation"]
+    assert found["is_current"]
+    assert found["divergence"] == figures["divergence"]
+    html = (made.root / ".tokmigrate/reports/report-demo.html").read_text("utf-8")
+    assert "text with new tokens" in html
+    assert "has changed since" not in html
+    shard = next(made.model.glob("*.safetensors"))
+    tensors = load_file(shard)
+    name = next(name for name in sorted(tensors) if "embed" in name or "mlp" in name)
+    tensors[name][3] += 1
+    save_file(tensors, shard, metadata={"format": "pt"})
+    assert not here.asked("report")["models"][0]["evaluation"]["is_current"]
+    assert "has changed since" in (made.root / ".tokmigrate/reports/report-demo.html").read_text("utf-8")

@@ -99,8 +99,8 @@ VERBS = re.findall(
     r"[\w-]+",
     """
     Adopt Apply Change Check Choose Compare Continue Count Create Delete Derive Exit Finish Give Import Include Install
-    Keep Learn List Make Move Print Record Remove Replace Restore Run Select Set Show Skip Train Undo Update Use Verify
-    Wait Write
+    Keep Learn List Make Measure Move Print Read Record Remove Replace Restore Run Select Set Show Skip Train
+    Undo Update Use Verify Wait Write
     """,
 )
 

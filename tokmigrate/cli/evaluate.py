@@ -8,7 +8,8 @@ from typer import Option
 
 from tokmigrate.cli.each import Result, print_result
 from tokmigrate.cli.options import AsJson, Field, Models, complete_revision, open_workspace, select_models
-from tokmigrate.errors import UsageError
+from tokmigrate.commands import evaluations
+from tokmigrate.errors import StorageError, UsageError
 from tokmigrate.model.worker import corpus_files
 from tokmigrate.render import evaluation as report
 from tokmigrate.render import terminal
@@ -53,7 +54,8 @@ def evaluate(
     model that embeds), which begin and end at the same places of the text on both sides. The first token of a window is
     context and does not count, unless the tokenizer puts a token before the text.
 
-    Nothing of the model is changed. With `--to head` pending migrations are measured before they are applied.
+    Nothing of the model is changed. With `--to head` pending migrations are measured before they are applied; all else
+    is kept for `tokmigrate report`.
     """
     if old is not None and to is not None:
         raise UsageError("--old and --to both say what to compare with", hint="give one of them")
@@ -63,4 +65,10 @@ def evaluate(
         raise UsageError("one model is measured at a time", hint="--model NAME")
     with corpus_files.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
         found = measuring.evaluate(workspace, entries[0], texts, old=old, to=to, limit=limit, on_progress=on_progress)
-    print_result("evaluate", Result(report.evaluation_content(found), report.evaluation_text(found)), as_json)
+    content, notes = report.evaluation_content(found), []
+    if to is None:
+        try:
+            evaluations.keep_evaluation(workspace, entries[0].name, found.contents, content)
+        except StorageError as error:
+            notes.append(f"note: it is not kept for `tokmigrate report`: {error}")
+    print_result("evaluate", Result(content, report.evaluation_text(content), notes), as_json)

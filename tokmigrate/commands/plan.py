@@ -105,17 +105,18 @@ def bind_plan(workspace: Workspace, plan: Plan) -> BoundPlan:
         migrations=[[step.migration.revision, step.migration.checksum] for step in plan.steps],
         ids={each.token: each.id for each in plan.tokens if each.token is not None and each.id != each.old_id},
         adapters={
-            format_path(workspace, each.snapshot.directory): _Contents(**_read_contents(each.snapshot))
+            format_path(workspace, each.snapshot.directory): _Contents(**read_contents(each.snapshot))
             for each in plan.adapters
         },
         last_run=last[0].id if last else None,
         seed=workspace.seed,
         isolate_vocab=workspace.weights.isolate_vocab,
-        **_read_contents(plan.snapshot),
+        **read_contents(plan.snapshot),
     )
 
 
-def _read_contents(snapshot: Snapshot) -> dict[str, Any]:
+def read_contents(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the generation that a model's stamp names, digests of its files, and of samples of its shards."""
     weights = snapshot.weights
     return {
         "generation": snapshot.generation,

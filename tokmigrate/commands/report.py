@@ -13,6 +13,7 @@ from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.run_status import find_lock_holder
 from tokmigrate.audit.token_history import TokenHistory, read_init_records, read_token_histories
 from tokmigrate.audit.training import OnRecord, TokenTraining, Training, training_of, undo_digests
+from tokmigrate.commands.evaluations import read_evaluation
 from tokmigrate.commands.models import format_path
 from tokmigrate.commands.plan import plan_or_reuse
 from tokmigrate.commands.records import list_events_in_force
@@ -122,6 +123,7 @@ def collect_report(workspace: Workspace, entry: ModelEntry, on_progress: OnProgr
         "untrained": untrained,
         "listed": tokens,
         "not_compared": max(0, len(new) - COMPARED_AT_MOST),
+        "evaluation": read_evaluation(workspace, entry.name, snapshot),
     }
     # A byte-level vocabulary writes most texts in unreadable characters.
     readable = {

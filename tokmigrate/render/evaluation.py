@@ -1,20 +1,32 @@
-"""What a model makes of text before and after its migrations, as text and as JSON."""
+"""What a model makes of text before and after its migrations, as text and as JSON; the report's page has the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.console import RenderableType
 from rich.table import Column
 
 from tokmigrate.formatting import format_bytes, format_count, format_list
 from tokmigrate.render.terminal import plain_table
 
 if TYPE_CHECKING:
-    from tokmigrate.training.embeddings import Cosines, Embeddings
+    from rich.console import RenderableType
+
+    from tokmigrate.training.embeddings import Cosines
     from tokmigrate.training.evaluate import Evaluation
     from tokmigrate.training.next_tokens import Losses, NextTokens, TokenLoss
+
+Content = Mapping[str, Any]
+"""A measurement as JSON."""
+
+_ROWS = {
+    "all": "nats per byte",
+    "without_new_tokens": "  text without new tokens",
+    "with_new_tokens": "  text with new tokens",
+}
+_KINDS = {"without_new_tokens": "without new tokens", "with_new_tokens": "with new tokens"}
+_LOSSES = {"on_new_tokens": "on new tokens", "after_new_tokens": "on the token after one"}
 
 
 def evaluation_content(found: Evaluation) -> dict[str, Any]:
@@ -78,62 +90,67 @@ def _cosine_content(held: Cosines) -> dict[str, Any]:
     return {"texts": held.texts, "mean": held.mean, "min": held.least if held.texts else None}
 
 
-def evaluation_text(found: Evaluation) -> Iterator[RenderableType]:
-    """Yield a measurement as lines and tables."""
-    yield f"before: {found.before}; after: {found.after}"
-    texts = f"{format_count(found.texts, 'text')} of {found.corpus}, {format_bytes(found.text_bytes)}"
-    yield f"{texts}; {found.texts - found.same:,} with new tokens or tokenized differently"
-    yield f"run in {found.dtype} on {found.device}"
-    if found.retrained:
-        files = format_list(found.retrained)
-        yield f"note: trained or saved again since it was migrated: {files}"
-        yield "before are these weights with the earlier tokens; --old DIR compares with another model"
-    elif not found.same_body:
-        yield "note: other weights than the rows of tokens differ too"
-    yield ""
+def evaluation_text(content: Content) -> Iterator[RenderableType]:
+    """Yield a measurement as lines and a table."""
+    yield f"before: {content['before']}; after: {content['after']}"
+    yield from describe_texts(content)
     columns = [Column(name, justify="right", no_wrap=True) for name in ("before", "after", "")]
     table = plain_table(Column(), *columns)
-    before, after = found.tokens_before / found.text_bytes, found.tokens_after / found.text_bytes
-    table.add_row("tokens per byte", f"{before:.4f}", f"{after:.4f}", _growth(before, after))
-    if found.next_tokens is not None:
-        held = found.next_tokens
-        for name, losses in (("all", held.whole), ("without new tokens", held.same), ("with them", held.other)):
-            old, new = losses.per_byte(losses.before), losses.per_byte(losses.after)
-            if old is not None and new is not None:
-                table.add_row(f"nats per byte, {name}", f"{old:.4f}", f"{new:.4f}", _growth(old, new))
+    for row in list_figures(content):
+        table.add_row(*row)
+    yield ""
     yield table
-    if found.next_tokens is not None:
-        yield from _next_tokens_text(found, found.next_tokens)
-    if found.embeddings is not None:
-        yield from _embeddings_text(found.embeddings)
-
-
-def _growth(before: float, after: float) -> str:
-    return f"{after / before - 1:+.2%}" if before and after != before else ""
-
-
-def _next_tokens_text(found: Evaluation, held: NextTokens) -> Iterator[str]:
-    far = held.divergence
     yield ""
-    if not far.positions:
+    yield from describe_figures(content)
+
+
+def describe_texts(content: Content) -> Iterator[str]:
+    """Yield what was read, and what a reader has to know of the two models."""
+    texts = content["texts"]
+    read = f"{format_count(texts['all'], 'text')} of {content['corpus']}, {format_bytes(texts['bytes'])}"
+    other = texts["all"] - texts["without_new_tokens"]
+    yield f"{read}; {other:,} with new tokens or tokenized differently"
+    yield f"run in {content['dtype']} on {content['device']}"
+    if content["retrained"]:
+        yield f"note: trained or saved again since it was migrated: {format_list(content['retrained'])}"
+        yield "before are these weights with the earlier tokens; --old DIR compares with another model"
+    elif not content["same_body"]:
+        yield "note: other weights than the rows of tokens differ too"
+
+
+def list_figures(content: Content) -> Iterator[tuple[str, str, str, str]]:
+    """Yield what has a figure before and one after: its name, both, and the growth."""
+    figures = {"tokens per byte": content["tokens_per_byte"]}
+    figures |= {_ROWS[name]: held for name, held in content.get("nats_per_byte", {}).items()}
+    for name, held in figures.items():
+        before, after = held["before"], held["after"]
+        if before is not None and after is not None:
+            growth = f"{after / before - 1:+.2%}" if before and after != before else ""
+            yield name, f"{before:.4f}", f"{after:.4f}", growth
+
+
+def describe_figures(content: Content) -> Iterator[str]:
+    """Yield all other figures as sentences."""
+    if "divergence" in content:
+        yield from _describe_divergence(content["divergence"])
+    for name, held in content.get("loss", {}).items():
+        if held["tokens"]:
+            yield f"loss {_LOSSES[name]}: {held['nats']:.3f} nats, over {held['tokens']:,}"
+    for name, held in content.get("cosine", {}).items():
+        if held["texts"]:
+            figures = f"mean {held['mean']:.4f}, least {held['min']:.4f}"
+            yield f"cosine of embeddings, {format_count(held['texts'], 'text')} {_KINDS[name]}: {figures}"
+
+
+def _describe_divergence(far: Content) -> Iterator[str]:
+    if not far["positions"]:
         yield "KL on text without new tokens: there is no such text"
-    else:
-        worst = f"{far.worst_added:.3g} at most, over {format_count(far.positions, 'prediction')}"
-        yield f"KL on text without new tokens: {far.mean(far.added):.3g} nats, {worst}"
-        if found.added_rows:
-            rows = f"log(1 + {found.added_rows:,}/{found.population:,})"
-            yield f"the bound that new rows of `mean` keep: {rows} = {found.bound:.3g} nats"
-        if found.removed_rows:
-            mass = f"{far.mean(far.mass):.3g} of the probability, {far.worst_mass:.3g} at most"
-            yield f"{format_count(found.removed_rows, 'removed row')} had {mass}: {far.mean(far.removed):.3g} nats"
-    for what, loss in (("on new tokens", held.on_new), ("on the token after one", held.after_new)):
-        if loss.mean is not None:
-            yield f"loss {what}: {loss.mean:.3f} nats, over {loss.tokens:,}"
-
-
-def _embeddings_text(held: Embeddings) -> Iterator[str]:
-    yield ""
-    for name, kind in (("without new tokens", held.same), ("with new tokens", held.other)):
-        if kind.mean is not None:
-            figures = f"mean {kind.mean:.4f}, least {kind.least:.4f}"
-            yield f"cosine of embeddings, {format_count(kind.texts, 'text')} {name}: {figures}"
+        return
+    worst = f"{far['of_added_rows_at_most']:.3g} at most, over {format_count(far['positions'], 'prediction')}"
+    yield f"KL on text without new tokens: {far['of_added_rows']:.3g} nats, {worst}"
+    if far["added_rows"]:
+        rows = f"log(1 + {far['added_rows']:,}/{far['population']:,})"
+        yield f"the bound that new rows of `mean` keep: {rows} = {far['bound']:.3g} nats"
+    if far["removed_rows"]:
+        mass = f"{far['removed_mass']:.3g} of the probability, {far['removed_mass_at_most']:.3g} at most"
+        yield f"{format_count(far['removed_rows'], 'removed row')} had {mass}: {far['of_removed_rows']:.3g} nats"

@@ -20,6 +20,7 @@ from tokmigrate.commands.report import Report
 from tokmigrate.errors import UsageError
 from tokmigrate.files import storage_errors
 from tokmigrate.render.escape import Part, escape, escape_parts, escape_prose_parts
+from tokmigrate.render.evaluation import describe_figures, describe_texts, list_figures
 from tokmigrate.render.impact import share
 from tokmigrate.render.training import format_figures, format_init
 from tokmigrate.settings import ModelEntry, Workspace
@@ -127,4 +128,5 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters |= {"parts": escape_parts, "prose": escape_prose_parts, "plain": escape}
 # An attribute cannot hold every character of a token as it is; JSON can.
 _ENVIRONMENT.filters |= {"quoted": json.dumps, "number": _number, "init": format_init, "figures": format_figures}
+_ENVIRONMENT.filters |= {"texts": describe_texts, "measures": list_figures, "sentences": describe_figures}
 _ENVIRONMENT.globals["share"] = share

@@ -109,7 +109,7 @@ class EncoderMeasure:
         if not self._waiting:
             return
         with self._torch.inference_mode():
-            old, new = (self._embed(side) for side in (0, 1))
+            old, new = (self._compute_embeddings(side) for side in (0, 1))
             cosines = self._torch.nn.functional.cosine_similarity(old.double(), new.double()).tolist()
         for window, cosine in zip(self._waiting, cosines, strict=True):
             kind = self.found.same if self._match.is_same(*window.ids) else self.found.other
@@ -118,7 +118,7 @@ class EncoderMeasure:
             kind.least = min(kind.least, cosine)
         self._waiting.clear()
 
-    def _embed(self, side: int) -> Any:
+    def _compute_embeddings(self, side: int) -> Any:
         loaded = self._sides[side]
         ids, mask = stack_ids([window.ids[side] for window in self._waiting], loaded.device)
         states = loaded.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.earlier_model import open_earlier_model
+from tokmigrate.commands.evaluations import digest_contents
 from tokmigrate.commands.later_model import open_later_model
 from tokmigrate.commands.plan import plan
 from tokmigrate.errors import AlreadyThereError, ModelError, UsageError, VerificationError
@@ -48,6 +49,7 @@ class Evaluation:
         population: The baseline's rows that are still there, over which `mean` takes the mean.
         same_body: Whether all weights but those of the rows are equal.
         retrained: The files that were trained or rewritten since, of which the model before has what is there now.
+        contents: What the model was when it was measured, as `digest_contents` has it.
     """
 
     model: str
@@ -70,6 +72,7 @@ class Evaluation:
     retrained: tuple[str, ...]
     next_tokens: NextTokens | None
     embeddings: Embeddings | None
+    contents: str
 
     @property
     def bound(self) -> float:
@@ -185,6 +188,7 @@ def _measure_pair(
         retrained=pair.retrained,
         next_tokens=measure.found if isinstance(measure.found, NextTokens) else None,
         embeddings=measure.found if isinstance(measure.found, Embeddings) else None,
+        contents=digest_contents(snapshot),
     )
 
 
