@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
+from tokmigrate import files
 from tokmigrate.cli.each import Result, print_result
 from tokmigrate.cli.options import AsJson, Field, Models, open_workspace_for_writing, select_models
 from tokmigrate.commands import bake as baking
 from tokmigrate.commands import lock as locking
+from tokmigrate.commands import models
 from tokmigrate.errors import UsageError
 from tokmigrate.model.worker import corpus_files
+from tokmigrate.operations import token_lists
 from tokmigrate.render import bake as bake_report
 from tokmigrate.render import terminal
-from tokmigrate.revision import lock_file, new_file
+from tokmigrate.render import train as train_report
+from tokmigrate.revision import history, lock_file, new_file
 from tokmigrate.settings import workspace as paths
+from tokmigrate.training import adapter as adapters
+from tokmigrate.training import new_rows
 from tokmigrate.training import train as training
 
 if TYPE_CHECKING:
@@ -27,28 +33,82 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[list[str], Option("--data", help="Train on these texts; repeatable.", metavar="FILE|DIR")],
-    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+    data: Annotated[list[str], Option("--data", help="Train on these texts or chats; repeatable.", metavar="FILE|DIR")],
+    message: Annotated[
+        str, Option("--message", "-m", help="Set the message of the migration.")
+    ] = "Train the rows of new tokens",
     model: Models = None,
     field: Field = None,
     tokens: Annotated[
-        str, Option("--tokens", help="Train these: untrained, new, or a file with a token in each line.")
-    ] = "untrained",
-    steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = 100,
-    learning_rate: Annotated[float, Option("--lr", help="Set the learning rate.", metavar="RATE", min=0.0)] = 1e-2,
+        str,
+        Option("--tokens", help="Train these: untrained, new, or a file with one in each line.", metavar="WHICH"),
+    ] = new_rows.UNTRAINED,
+    token: Annotated[list[str] | None, Option("--token", help="Train this token; repeatable.", metavar="TOKEN")] = None,
+    steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = training.STEPS,
+    rate: Annotated[
+        float,
+        Option("--lr", help="Set the learning rate, relative to the size of the rows.", metavar="RATE", min=0.0),
+    ] = training.LEARNING_RATE,
+    batch_size: Annotated[
+        int, Option("--batch-size", help="Use so many texts in a step.", metavar="N", min=1)
+    ] = training.BATCH_SIZE,
+    max_length: Annotated[
+        int | None,
+        Option(
+            "--max-length",
+            help="Set the most tokens of a text; longer ones are divided.",
+            metavar="N",
+            min=2,
+            show_default="what the model takes, at most 512",
+        ),
+    ] = None,
+    seed: Annotated[int, Option("--seed", help="Set the order of the texts.", metavar="N", min=0)] = 0,
+    with_lora: Annotated[
+        Path | None,
+        Option("--with-lora", help="Train a LoRA too, with these fields in JSON.", metavar="CONFIG"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        Option("--output", help="Write the adapter there, with --with-lora.", metavar="DIR", show_default="MODEL-lora"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the rows of new tokens; write a migration with them."""
+    """Train the rows of new tokens; write a migration with them.
+
+    All other weights stay. The texts are lines, JSON Lines or Parquet; records with `messages` are chats, which the
+    model's chat template turns into text. A token that does not occur in them keeps its row. The migration gives the
+    tokens the rows that were learned (reinit_tokens with files beside it), and `tokmigrate upgrade` applies it.
+
+    The learning rate is a share of the root mean square of the embeddings' numbers: 0.1 changes a number by 10 % of
+    that in a step. An interrupted run continues where the same command is given again.
+
+    With `--with-lora` the rows and a LoRA are trained together. CONFIG holds fields of peft's LoraConfig, and the
+    LoRA's own `learning_rate`. The result is an adapter; the command prints the lines that list it in tokmigrate.yaml.
+    """
+    if with_lora is None and output is not None:
+        raise UsageError("--output is for an adapter", hint="give --with-lora CONFIG, or leave out --output")
+    lora = None if with_lora is None else adapters.read_lora(with_lora)
+    chosen = training.TrainSettings(
+        _choose_tokens(tokens, token or []), steps, rate, batch_size, max_length, seed, lora
+    )
     with (
         open_for_training(model, message) as (workspace, entry),
         corpus_files.open_corpus(data, field) as texts,
         terminal.progress() as on_progress,
     ):
-        done = training.train_rows(
-            workspace, entry, texts, message, tokens, steps, learning_rate, on_progress=on_progress
-        )
-    lines = [f"wrote {done.path}", *(f"step {step}: {loss:.3f}" for step, loss in done.losses.items())]
-    print_result("train", Result({"path": str(done.path)}, lines), as_json)
+        if lora is not None and output is None:
+            output = entry.path.with_name(f"{entry.path.name}-lora")
+        done = training.train_rows(workspace, entry, texts, message, chosen, output, on_progress)
+    path = models.format_path(workspace, Path.cwd() / done.path)
+    text = train_report.train_text(entry, done, path, is_adapter=lora is not None)
+    print_result("train", Result(train_report.train_content(entry, done, path), text), as_json)
+
+
+def _choose_tokens(tokens: str, named: list[str]) -> str | list[str]:
+    """Return what `choose_rows` takes: a word, or the tokens of a file and those that are named."""
+    if tokens not in (new_rows.UNTRAINED, new_rows.NEW):
+        return list(dict.fromkeys([*token_lists.read_tokens(tokens, files.read_file(Path(tokens))), *named]))
+    return named or tokens
 
 
 def bake(
@@ -91,5 +151,5 @@ def open_for_training(model: list[str] | None, message: str) -> Iterator[tuple[W
         raise UsageError("one model is trained at a time", hint="name it: --model NAME")
     known = lock_file.read_lock(workspace)
     yield workspace, entries[0]
-    if locking.lock_head(workspace, known):
+    if history.History.read(workspace).chain() and locking.lock_head(workspace, known):
         locking.update_lock(workspace, entries, lock_file.read_lock(workspace))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ import numpy as np
 from tokmigrate.audit.lora import name_layer
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.audit.training import Training, training_on_record
-from tokmigrate.errors import OperationError, UsageError, suggest
+from tokmigrate.errors import OperationError, UsageError, in_one_line, suggest
+from tokmigrate.formatting import format_list
 from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.weights.movement import embeddings
+from tokmigrate.plan.progress import check_progress
+from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -45,6 +49,10 @@ class NewRows:
     def ids(self) -> list[int]:
         return sorted(self.tokens)
 
+    def only(self, ids: Iterable[int]) -> NewRows:
+        """Return some of them."""
+        return NewRows({number: self.tokens[number] for number in ids}, self.layers)
+
 
 def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[str] = UNTRAINED) -> NewRows:
     """Return the rows of a model that are to learn.
@@ -54,12 +62,17 @@ def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[
             migrations initialised; or tokens by their texts, which may be of the baseline.
 
     Raises:
-        UsageError: There are none.
+        UsageError: There are none, or the model has pending migrations, which would come before the rows.
         OperationError: A token is not in the vocabulary.
         ModelError: The model cannot be read, or peft cannot train single rows of it.
     """
     with guard_reading(entry):
         snapshot = take_snapshot(entry)
+    pending = check_progress(snapshot, History.read(workspace).chain_for(entry)).pending
+    if pending:
+        names = format_list([migration.revision for migration in pending])
+        hint = "`tokmigrate upgrade` applies it: rows that are learned come after it"
+        raise UsageError(f"migrations are pending: {names}", where=entry.name, hint=hint)
     layers = {side: name_layer(snapshot, tensor) for side, tensor in embeddings(snapshot.tensors).items()}
     if isinstance(wanted, str):
         state = open_state_if_present(workspace.state, workspace.root)
@@ -77,21 +90,69 @@ def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[
     return NewRows({ids[token]: token for token in wanted}, layers)
 
 
-def add_trainable_rows(loaded: LoadedModel, rows: NewRows) -> Any:
+def add_trainable_rows(loaded: LoadedModel, rows: NewRows, lora: Mapping[str, Any] | None = None) -> Any:
     """Return the PeftModel in which the rows of `rows`, on all its sides, are the only parameters that learn.
 
+    Args:
+        lora: Fields of a LoraConfig, whose adapter learns too.
+
     Raises:
-        UsageError: peft is not installed.
+        UsageError: peft is not installed, or refuses the fields.
     """
-    try:
-        from peft import TrainableTokensConfig, get_peft_model  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        hint = 'pip install "tokmigrate[train]"'
-        raise UsageError(f"{error.name} is needed to train rows", hint=hint) from error
+    check_installed()
+    from peft import LoraConfig, TrainableTokensConfig, get_peft_model  # noqa: PLC0415 - an extra
+
     # An encoder has no output side, and a tied one follows.
     layers = [name for side, name in rows.layers.items() if side == "input" or loaded.output_rows is not None]
     with silence_libraries():
-        return get_peft_model(loaded.model, TrainableTokensConfig(target_modules=layers, token_indices=rows.ids))
+        if lora is None:
+            config: Any = TrainableTokensConfig(target_modules=layers, token_indices=rows.ids)
+            model = get_peft_model(loaded.model, config)
+        else:
+            try:
+                indices = dict.fromkeys(layers, rows.ids)
+                config = LoraConfig(task_type="CAUSAL_LM", trainable_token_indices=indices, **lora)
+                model = get_peft_model(loaded.model, config)
+            except (ValueError, TypeError, KeyError) as error:
+                hint = "give fields of peft's LoraConfig"
+                raise UsageError(f"peft refuses the LoRA: {in_one_line(str(error))}", hint=hint) from error
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            # In a narrow dtype small steps would be rounded away.
+            parameter.data = parameter.data.float()
+    return model
+
+
+def check_installed() -> None:
+    """Raise UsageError where a library that training needs is missing."""
+    missing = [name for name in ("torch", "transformers", "accelerate", "peft") if find_spec(name) is None]
+    if missing:
+        hint = 'pip install "tokmigrate[train]"'
+        raise UsageError(f"training needs {format_list(missing)}", hint=hint)
+
+
+def build_optimizer(model: Any, learning_rate: float, lora_rate: float = 0.0) -> Any:
+    """Return AdamW for the parameters that learn.
+
+    Args:
+        model: What `add_trainable_rows` returns.
+        learning_rate: That of rows, as a share of the root mean square of their matrix: 0.01 changes a number by
+            about 1 % of that in a step. So one value suits matrices of any size.
+        lora_rate: That of all other parameters.
+    """
+    import torch  # noqa: PLC0415
+
+    groups: list[dict[str, Any]] = []
+    for module in model.modules():
+        deltas = getattr(module, "trainable_tokens_delta", None)
+        if deltas is not None and module.tied_adapter is None:
+            matrix = module.get_base_layer().weight
+            size = float(torch.linalg.vector_norm(matrix, dtype=torch.float32)) / matrix.numel() ** 0.5
+            groups.append({"params": list(deltas.values()), "lr": learning_rate * (size or 1.0)})
+    rows = {id(parameter) for group in groups for parameter in group["params"]}
+    others = [each for each in model.parameters() if each.requires_grad and id(each) not in rows]
+    groups += [{"params": others, "lr": lora_rate}] if others else []
+    return torch.optim.AdamW(groups, weight_decay=0.0)
 
 
 def read_rows(model: Any, ids: Iterable[int]) -> dict[Side, Matrix]:

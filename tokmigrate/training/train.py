@@ -1,25 +1,75 @@
-"""Trains the rows of new tokens, and nothing else, on text; the result is a migration."""
+"""Trains the rows of new tokens on texts and chats; the result is a migration, or with a LoRA an adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from tokmigrate.errors import UsageError
-from tokmigrate.events import OnProgress, no_progress
-from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
+from tokmigrate import __version__
+from tokmigrate.commands.resources import free_memory
+from tokmigrate.errors import LimitError, ModelError, StoppedError, UsageError
+from tokmigrate.events import OnProgress, no_progress, report_activity
+from tokmigrate.files import exists, open_for_reading
+from tokmigrate.init.file_strategy import LOSSES, read_provenance
+from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.revision.history import History
 from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.training.adapter import read_adapter_provenance, save_adapter
+from tokmigrate.training.examples import IGNORED, Example, Examples, collect_examples
 from tokmigrate.training.loaded_model import LoadedModel, load_model
-from tokmigrate.training.new_rows import NewRows, add_trainable_rows, choose_rows, read_rows
-from tokmigrate.training.trainer import pad_ids, run_trainer
+from tokmigrate.training.new_rows import (
+    UNTRAINED,
+    NewRows,
+    add_trainable_rows,
+    build_optimizer,
+    check_installed,
+    choose_rows,
+    read_rows,
+)
+from tokmigrate.training.trainer import find_checkpoint, pad_ids, run_trainer
 
-_LONGEST = 512
-"""The tokens of a text that is trained on; longer ones are cut into several."""
+STEPS, LEARNING_RATE, BATCH_SIZE, LORA_RATE = 100, 0.1, 8, 2e-4
+RATE = "learning_rate"
+"""The key beside the fields of a LoraConfig that says how fast its adapter learns."""
+
+_LIBRARIES = ("torch", "transformers", "peft")
+_NAMED = 20
+"""How many files of the data the provenance names; its digest is of all."""
+
+_KEPT_PER_LAYER = 48
+"""How many numbers a layer keeps for the backward pass, by token and number of the hidden state."""
+
+_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How rows are trained.
+
+    Args:
+        tokens: Which ones, as `choose_rows` takes them.
+        learning_rate: As a share of the size of the embeddings' numbers, see `build_optimizer`.
+        batch_size: The texts of a step.
+        max_length: The most tokens of a text, None for what the model takes, at most 512.
+        lora: Fields of a LoraConfig, and `learning_rate`, its own; None to train rows alone.
+    """
+
+    tokens: str | Sequence[str] = UNTRAINED
+    steps: int = STEPS
+    learning_rate: float = LEARNING_RATE
+    batch_size: int = BATCH_SIZE
+    max_length: int | None = None
+    seed: int = 0
+    lora: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -27,16 +77,23 @@ class TrainedRows:
     """What training did.
 
     Args:
-        path: The migration that holds the rows.
-        occurrences: How often the tokens occur in the data.
+        path: The migration that holds the rows, or the directory of the adapter.
+        tokens: The tokens whose rows were trained.
+        absent: Those that do not occur in the data, and keep their rows.
+        texts: How many texts the data has; `used` are those, or parts of them, with a token to train.
         losses: The loss by step, in nats per token.
+        resumed: The step from which an interrupted run went on, 0 for none.
+        was_done: Whether the same run was done before; `texts` and `used` are 0 then.
     """
 
     path: Path
     tokens: tuple[str, ...]
-    steps: int
-    occurrences: int
-    losses: Mapping[int, float]
+    absent: tuple[str, ...]
+    texts: int
+    used: int
+    losses: Mapping[int, float] = field(repr=False)
+    resumed: int = 0
+    was_done: bool = False
 
 
 def train_rows(
@@ -44,86 +101,166 @@ def train_rows(
     entry: ModelEntry,
     data: Corpus,
     message: str,
-    tokens: str | Sequence[str],
-    steps: int,
-    learning_rate: float,
-    *,
-    batch_size: int = 8,
-    seed: int = 0,
-    on_progress: OnProgress = no_progress,  # noqa: ARG001
+    settings: TrainSettings,
+    output: Path | None = None,
+    on_progress: OnProgress = no_progress,
 ) -> TrainedRows:
-    """Train the rows of new tokens on text, and write a migration that gives the model these rows.
+    """Train the rows of new tokens, and write a migration that gives the model these rows, or an adapter with them.
+
+    A run that was interrupted goes on from its last checkpoint; the migration or the adapter is written at the end.
+
+    Args:
+        message: That of the migration.
+        output: The directory of the adapter, where there is a LoRA.
 
     Raises:
-        UsageError: There are no such tokens, or none occurs in the data.
-        ModelError: The model cannot be loaded.
+        UsageError: There are no such tokens, none occurs in the data, or a library is missing.
+        FileProblems: The data cannot be read.
+        ModelError: The model cannot be loaded, or predicts no text.
         LimitError: There is not enough memory for it.
     """
-    rows = choose_rows(workspace, entry, tokens)
-    loaded = load_model(entry.path)
-    digest = blake3()
-    examples = list(_tokenize(loaded, _read_texts(data, digest)))
-    occurrences = sum(number in rows.tokens for example in examples for number in example)
-    if not occurrences:
-        hint = "train on text with the new tokens; chat messages have them from the template"
-        raise UsageError("none of the tokens to train occurs in the data", where=data.name, hint=hint)
-    losses = _run(loaded, rows, examples, steps, learning_rate, batch_size, seed)
-    learned = read_rows(loaded.model, rows.ids)
-    names = [rows.tokens[number] for number in rows.ids]
+    check_installed()
     provenance = {
         "command": "train",
-        "data": digest.hexdigest(),
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "seed": seed,
+        "data": [Path(file.name).name for file in data.files[:_NAMED]],
+        "data_digest": _digest_data(data),
+        **{name: value for name, value in asdict(settings).items() if name != "tokens"},
+        "libraries": {name: version(name) for name in _LIBRARIES},
     }
-    path = write_learned_rows(workspace, entry, message, names, learned, provenance)
-    return TrainedRows(path, tuple(names), steps, occurrences, losses)
+    run = _name_run(entry, {**provenance, "tokens": settings.tokens, "version": __version__})
+    provenance["run"] = run
+    done = _find_done(workspace, entry, run, output)
+    if done is not None:
+        return done
+    if output is not None and exists(output):
+        raise UsageError("it exists already", where=str(output), hint="name another directory with --output")
+    rows = choose_rows(workspace, entry, settings.tokens)
+    loaded = load_model(entry.path)
+    if loaded.kind != "causal":
+        hint = "`tokmigrate distil` trains the rows of a model that embeds texts"
+        raise ModelError("it predicts no text", where=str(entry.path), hint=hint)
+    examples = collect_examples(loaded, data, rows.ids, settings.max_length)
+    if not examples.items:
+        hint = "give texts with them; chats get those of the chat template"
+        raise UsageError("none of the tokens to train occurs in the data", where=data.name, hint=hint)
+    absent = tuple(rows.tokens[number] for number, count in examples.occurrences.items() if not count)
+    rows = rows.only(number for number, count in examples.occurrences.items() if count)
+    names = tuple(rows.tokens[number] for number in rows.ids)
+    checkpoints = workspace.root / ".tokmigrate" / "training" / run
+    saved = find_checkpoint(checkpoints)
+    model = _add_parameters(loaded, rows, settings)
+    losses = _run(loaded, model, examples, settings, checkpoints, entry.name, on_progress)
+    provenance[LOSSES] = losses
+    if output is not None:
+        save_adapter(model, output, {**provenance, "version": __version__, "tokens": names})
+        path = output
+    else:
+        model.merge_and_unload()
+        path = write_learned_rows(workspace, entry, message, names, read_rows(loaded.model, rows.ids), provenance)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    resumed = int(saved.name.rpartition("-")[2]) if saved else 0
+    return TrainedRows(path, names, absent, examples.texts, len(examples.items), losses, resumed)
 
 
-def _read_texts(data: Corpus, digest: Any) -> Iterator[str]:
-    for file in data.files:
-        for block in read_blocks(file):
-            for _, text in block.texts:
-                digest.update(text.encode() + b"\0")
-                yield text
+def _add_parameters(loaded: LoadedModel, rows: NewRows, settings: TrainSettings) -> Any:
+    """Return the model with the parameters that learn; those of a LoRA begin with random numbers."""
+    import torch  # noqa: PLC0415 - seconds
 
-
-def _tokenize(loaded: LoadedModel, texts: Iterator[str]) -> Iterator[list[int]]:
-    longest = min(loaded.longest or _LONGEST, _LONGEST)
-    for text in texts:
-        ids = loaded.tokenizer.encode(text).ids
-        yield from (ids[start : start + longest] for start in range(0, len(ids), longest))
+    torch.manual_seed(settings.seed)
+    lora = None if settings.lora is None else {key: value for key, value in settings.lora.items() if key != RATE}
+    return add_trainable_rows(loaded, rows, lora)
 
 
 def _run(
     loaded: LoadedModel,
-    rows: NewRows,
-    examples: Sequence[list[int]],
-    steps: int,
-    learning_rate: float,
-    batch_size: int,
-    seed: int,
+    model: Any,
+    examples: Examples,
+    settings: TrainSettings,
+    checkpoints: Path,
+    name: str,
+    on_progress: OnProgress,
 ) -> dict[int, float]:
-    """Train the rows in place, and return the loss by step."""
+    """Train the parameters in place, and return the loss by step."""
     import torch  # noqa: PLC0415
 
-    def join(batch: Sequence[list[int]]) -> dict[str, Any]:
-        ids, mask = pad_ids(batch)
-        return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+    def join(batch: Sequence[Example]) -> dict[str, Any]:
+        ids, mask = pad_ids([each.ids for each in batch])
+        labels, _ = pad_ids([each.labels for each in batch], IGNORED)
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
-    torch.manual_seed(seed)
-    model = add_trainable_rows(loaded, rows)
-    losses = run_trainer(
-        model,
-        examples,
-        join,
-        device=loaded.device,
-        steps=steps,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        seed=seed,
-    )
-    model.merge_and_unload()
-    return losses
+    lora_rate = float((settings.lora or {}).get(RATE, LORA_RATE))
+    longest = max(len(example.ids) for example in examples.items)
+    try:
+        with report_activity(on_progress, name, "training", settings.steps, "steps") as count_steps:
+            return run_trainer(
+                model,
+                examples.items,
+                join,
+                device=loaded.device,
+                steps=settings.steps,
+                learning_rate=settings.learning_rate,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                optimizer=build_optimizer(model, settings.learning_rate, lora_rate),
+                parts=_divide_batch(loaded, longest, settings.batch_size),
+                checkpoints=checkpoints,
+                count_steps=count_steps,
+            )
+    except KeyboardInterrupt as error:
+        hint = "nothing was written; the same command continues from the last checkpoint"
+        raise StoppedError("stopped", hint=hint if find_checkpoint(checkpoints) else None) from error
+    except torch.OutOfMemoryError as error:
+        hint = "lower --max-length or --batch-size"
+        raise LimitError("the memory of the GPU does not suffice", where=name, hint=hint) from error
+
+
+def _divide_batch(loaded: LoadedModel, longest: int, batch_size: int) -> int:
+    """Return into how many passes a batch is divided so that about half of the free memory suffices for one."""
+    import torch  # noqa: PLC0415
+
+    free = torch.cuda.mem_get_info()[0] if loaded.device.type == "cuda" else free_memory()
+    config = loaded.model.config.get_text_config()
+    # Logits with their gradient, and what each layer keeps for the backward pass, in float32.
+    a_token = 4 * (4 * config.vocab_size + _KEPT_PER_LAYER * config.hidden_size * config.num_hidden_layers)
+    fit = batch_size if free is None else max(1, free // 2 // (a_token * longest))
+    return next(parts for parts in range(1, batch_size + 1) if batch_size % parts == 0 and batch_size // parts <= fit)
+
+
+def _digest_data(data: Corpus) -> str:
+    digest = blake3()
+    for file in data.files:
+        with open_for_reading(Path(file.path)) as held:
+            while block := held.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _name_run(entry: ModelEntry, settings: Mapping[str, Any]) -> str:
+    """Return a name for a run by all that its result depends on; weights are the same as long as the files are."""
+    directory = entry.here()
+    stamp = read_stamp(directory)
+    files = [(path.name, path.stat()) for path in sorted(directory.glob("*.safetensors"))]
+    what = {
+        **settings,
+        "generation": stamp.generation if stamp else None,
+        "weights": [(name, status.st_size, status.st_mtime_ns) for name, status in files],
+    }
+    return blake3(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _find_done(workspace: Workspace, entry: ModelEntry, run: str, output: Path | None) -> TrainedRows | None:
+    """Return what a run made when it was done before, where that is the head, or the adapter; None else."""
+    if output is not None:
+        told, path = read_adapter_provenance(output), output
+        tokens = told.get("tokens", ()) if told else ()
+    else:
+        chain = History.read(workspace).chain_for(entry)
+        head = chain[-1] if chain else None
+        files = head.attachments.items() if head else ()
+        told = next(filter(None, (read_provenance(data, name) for name, data in files if name.endswith(_SUFFIX))), None)
+        path = head.path if head else Path()
+        changes = head.operations[0].operation.token_changes() if head and told else None
+        tokens = changes.reinitialised if changes else ()
+    if not told or told.get("run") != run:
+        return None
+    return TrainedRows(path, tuple(tokens), (), 0, 0, {int(step): loss for step, loss in told[LOSSES].items()}, 0, True)

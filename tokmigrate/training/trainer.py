@@ -1,12 +1,19 @@
-"""The training loop that commands share: transformers' Trainer, quiet and without checkpoints."""
+"""The training loop that commands share: transformers' Trainer, quiet, and resumed where it was interrupted."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from tokmigrate.training.loaded_model import silence_libraries
+
+_CHECKPOINTS = 10
+"""How many times a run is saved."""
 
 
 def run_trainer(
@@ -19,23 +26,43 @@ def run_trainer(
     learning_rate: float,
     batch_size: int,
     seed: int,
+    optimizer: Any = None,
+    parts: int = 1,
+    checkpoints: Path | None = None,
+    count_steps: Callable[[int], None] = lambda _: None,
 ) -> dict[int, float]:
     """Train the parameters of a module that learn, in place, and return the loss by step.
 
     Args:
         model: A module whose `forward` takes what `join` makes of examples, and returns `loss`.
         join: Makes a batch of examples.
+        optimizer: What updates the parameters, AdamW with `learning_rate` by default.
+        parts: How many passes a batch is divided into; they divide `batch_size`.
+        checkpoints: Where the run is saved from time to time, and resumed; nowhere by default.
+        count_steps: Called with how many more steps are done.
     """
-    from transformers import PrinterCallback, Trainer, TrainingArguments  # noqa: PLC0415 - seconds
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments  # noqa: PLC0415 - seconds
 
-    with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder, silence_libraries():
+    class Progress(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            count_steps(state.global_step)
+
+        def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+            count_steps(1)
+
+    with ExitStack() as stack:
+        stack.enter_context(silence_libraries())
+        folder = checkpoints or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tokmigrate-")))
         arguments = TrainingArguments(
-            output_dir=folder,
+            output_dir=str(folder),
             max_steps=steps,
             learning_rate=learning_rate,
-            per_device_train_batch_size=batch_size,
+            per_device_train_batch_size=batch_size // parts,
+            gradient_accumulation_steps=parts,
             logging_steps=1,
-            save_strategy="no",
+            save_strategy="steps" if checkpoints else "no",
+            save_steps=max(1, steps // _CHECKPOINTS),
+            save_total_limit=2,
             report_to=[],
             seed=seed,
             disable_tqdm=True,
@@ -43,10 +70,31 @@ def run_trainer(
             remove_unused_columns=False,
             dataloader_pin_memory=False,
         )
-        trainer = Trainer(model=model, args=arguments, train_dataset=examples, data_collator=join)
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=examples,
+            data_collator=join,
+            optimizers=(optimizer, None),
+            callbacks=[Progress()],
+        )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        saved = find_checkpoint(checkpoints) if checkpoints else None
+        trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     return {each["step"]: each["loss"] for each in trainer.state.log_history if "loss" in each}
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return the last checkpoint that is complete, and remove those that are not; None where there is none."""
+    found: dict[int, Path] = {}
+    for path in folder.glob("checkpoint-*"):
+        try:
+            # It is written last.
+            state = json.loads((path / "trainer_state.json").read_bytes())
+            found[int(state["global_step"])] = path
+        except (OSError, ValueError, KeyError, TypeError):
+            shutil.rmtree(path, ignore_errors=True)
+    return found[max(found)] if found else None
 
 
 def pad_ids(sequences: Sequence[Sequence[int]], pad: int = 0) -> tuple[Any, Any]:

@@ -40,6 +40,9 @@ LONGEST_LINE = 2**23
 FIELD = "text"
 """The field of a record that has the text where no other is given."""
 
+MESSAGES = "messages"
+"""The field of a record that has the messages of a chat where no other is given."""
+
 STDIN = "-"
 """What stands for standard input in a list of files."""
 
@@ -53,12 +56,21 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class CorpusFile:
-    """A file of a corpus; `name` is what a user calls it, and each text of it counts `weight` times."""
+    """A file of a corpus; `name` is what a user calls it, and each text of it counts `weight` times.
+
+    With `chats` a record may have the messages of a chat, a list, in place of a text.
+    """
 
     path: str
     name: str
     field: str = FIELD
     weight: float = 1
+    chats: bool = False
+
+    def choose_field(self, fields: Sequence[str]) -> str:
+        """Return the field of a record that is read; the messages of a chat where there is no text."""
+        has_chat = self.chats and self.field == FIELD and FIELD not in fields and MESSAGES in fields
+        return MESSAGES if has_chat else self.field
 
     @cached_property
     def size(self) -> int:
@@ -185,6 +197,20 @@ class Block:
     read: int
 
 
+def read_examples(file: CorpusFile) -> Iterator[tuple[int, str | list[Any]]]:
+    """Yield the number of each record with its text, or the messages of its chat; empty ones are passed over.
+
+    Raises as `read_blocks`.
+    """
+    with open_for_reading(Path(file.path)) as raw:
+        read = _read_table if file.path.endswith(_TABLES) else _read_lines
+        for number, value, _ in read(replace(file, chats=True), raw):
+            if isinstance(value, str):
+                _measure(file, number, value)
+            if value:
+                yield number, value
+
+
 def read_blocks(file: CorpusFile) -> Iterator[Block]:
     """Yield the texts of a file in blocks; raises FileProblems for what is no text, or longer than `LONGEST_LINE`."""
     texts: list[tuple[int, str]] = []
@@ -221,8 +247,8 @@ def _measure(file: CorpusFile, number: int, text: str) -> int:
     return size
 
 
-_Texts = Iterator[tuple[int, str, int]]
-"""The number of a text, the text, and how far the file is read."""
+_Texts = Iterator[tuple[int, Any, int]]
+"""The number of a text, the text or the messages of a chat, and how far the file is read."""
 
 
 def _read_lines(file: CorpusFile, raw: BinaryIO) -> _Texts:
@@ -264,7 +290,7 @@ def _decode(file: CorpusFile, number: int, line: bytes) -> str:
         raise _problem(file, number, column, what, "convert the file to UTF-8") from error
 
 
-def _text_of_record(file: CorpusFile, number: int, line: str) -> str:
+def _text_of_record(file: CorpusFile, number: int, line: str) -> Any:
     try:
         # Python refuses to read an integer of many digits.
         record = json.loads(line, parse_int=float)
@@ -274,9 +300,10 @@ def _text_of_record(file: CorpusFile, number: int, line: str) -> str:
         raise _problem(file, number, 1, "the JSON is nested too deeply") from error
     if not isinstance(record, dict):
         raise _problem(file, number, 1, "the line is not a JSON object", _JSON_LINES)
-    if file.field not in record:
+    field = file.choose_field(list(record))
+    if field not in record:
         raise _missing_field(file, number, list(record))
-    return _as_text(file, number, record[file.field])
+    return _as_text(file, number, record[field])
 
 
 def _missing_field(file: CorpusFile, number: int, fields: Sequence[str]) -> FileProblems:
@@ -284,9 +311,11 @@ def _missing_field(file: CorpusFile, number: int, fields: Sequence[str]) -> File
     return _problem(file, number, 1, f"there is no field '{file.field}'", hint)
 
 
-def _as_text(file: CorpusFile, number: int, value: Any) -> str:
+def _as_text(file: CorpusFile, number: int, value: Any) -> Any:
     if value is None:
         return ""
+    if file.chats and isinstance(value, list):
+        return value
     if not isinstance(value, str):
         what = f"the field '{file.field}' is not a text"
         raise _problem(file, number, 1, what, "name another with --field")
@@ -314,7 +343,9 @@ def _read_parquet(file: CorpusFile, raw: BinaryIO) -> Iterator[tuple[Any, int]]:
     table = parquet.ParquetFile(raw, pre_buffer=False, buffer_size=BLOCK)
     _find_column(file, table.schema_arrow)
     done = 0
-    for batch in table.iter_batches(batch_size=_ROWS, columns=[file.field], use_threads=False):
+    for batch in table.iter_batches(
+        batch_size=_ROWS, columns=[file.choose_field(table.schema_arrow.names)], use_threads=False
+    ):
         done += batch.num_rows
         yield batch.column(0), file.size * done // table.metadata.num_rows
 
@@ -331,6 +362,7 @@ def _read_arrow(file: CorpusFile, raw: BinaryIO) -> Iterator[tuple[Any, int]]:
 
 
 def _find_column(file: CorpusFile, schema: Any) -> int:
-    if file.field not in schema.names:
+    field = file.choose_field(schema.names)
+    if field not in schema.names:
         raise _missing_field(file, 1, schema.names)
-    return int(schema.get_field_index(file.field))
+    return int(schema.get_field_index(field))

@@ -1,0 +1,294 @@
+"""`train`: only the rows of tokens in the data learn, and the migration gives the model that was trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from in_process import Here
+from making import TOKENS, llama, tensors_of, workspace, write_tokenizer
+from peft import PeftModel
+from safetensors import safe_open
+from workspaces import REPOSITORY, command_line, contents, environment, make_workspace, on_terminal
+
+from tokmigrate.model.worker.corpus_files import open_corpus
+from tokmigrate.render.train import loss_curve
+from tokmigrate.training import new_rows
+from tokmigrate.training import train as training
+from tokmigrate.training.examples import IGNORED, collect_examples
+from tokmigrate.training.loaded_model import load_model
+
+NEW = ["<x>", "<y>", "<z>"]
+TEXT = "the <x> in the end\n<y>the <x>of\nthe end\n"
+IDS = torch.tensor([[1, 2, TOKENS, 5, TOKENS + 1, TOKENS + 2, 7]])
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Several threads wait for each other where tests run side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def phi(directory: Path) -> Path:
+    """Make a Phi, whose head has a bias."""
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.PhiConfig(vocab_size=TOKENS, tie_word_embeddings=False, max_position_embeddings=64, **sizes)
+    model = transformers.PhiForCausalLM(config)
+    torch.nn.init.normal_(model.lm_head.bias)
+    model.save_pretrained(directory)
+    write_tokenizer(directory)
+    return directory
+
+
+MAKERS = {
+    "untied": llama,
+    "tied": lambda path: llama(path, head="tied"),
+    "stored twice": lambda path: llama(path, head="stored twice"),
+    "bfloat16": lambda path: llama(path, dtype="bfloat16"),
+    "bias": phi,
+}
+
+
+def make(root: Path, kind: str = "untied") -> Here:
+    """Return a workspace with a model `m` that has new tokens, and texts with two of them."""
+    MAKERS[kind](root / "m")
+    init = {"strategy": "copy", "token": "the"}
+    workspace(root, {"m": root / "m"}, [{"operations": [{"add_tokens": {"tokens": NEW, "init": init}}]}])
+    (root / "texts.txt").write_text(TEXT, "utf-8")
+    here = Here(root)
+    here.asked("upgrade")
+    return here
+
+
+def train(here: Here, *words: str) -> dict[str, Any]:
+    return here.asked("train", "--data", "texts.txt", "-m", "Learn", "--steps", "4", *words)
+
+
+def states(here: Here) -> dict[str, str]:
+    (model,) = here.asked("status")["models"]
+    return {token["token"]: token["training"] for token in model["training"]}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_model_after_the_upgrade_is_the_one_that_was_trained(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = make(tmp_path, kind)
+    before, files = tensors_of(tmp_path / "m"), contents(tmp_path / "m")
+    trained: list[torch.Tensor] = []
+
+    def read_rows(model: Any, ids: Any) -> Any:
+        with torch.no_grad():
+            trained.append(model(IDS).logits.float())
+        return new_rows.read_rows(model, ids)
+
+    monkeypatch.setattr(training, "read_rows", read_rows)
+    done = train(here)
+    assert (done["tokens"], done["absent"], done["texts"], done["used"]) == (["<x>", "<y>"], ["<z>"], 3, 2)
+    assert list(done["losses"]) == ["1", "2", "3", "4"]
+    assert done["losses"]["4"] < done["losses"]["1"]
+    assert contents(tmp_path / "m") == files
+    assert not list((tmp_path / ".tokmigrate" / "training").iterdir())
+    here.asked("upgrade")
+    after = tensors_of(tmp_path / "m")
+    sides = {"untied": 2, "bfloat16": 2, "bias": 2, "tied": 1, "stored twice": 2}[kind]
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert len(changed) == sides
+    for name in changed:
+        rows = [row for row in range(TOKENS + 3) if not torch.equal(after[name][row], before[name][row])]
+        assert rows == [TOKENS, TOKENS + 1]
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32)
+    close = {"rtol": 2**-6, "atol": 2**-6} if kind == "bfloat16" else {"rtol": 1e-5, "atol": 1e-5}
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(IDS).logits, trained[0], **close)
+    assert states(here) == {"<x>": "trained", "<y>": "trained", "<z>": "untrained"}
+    here.asked("downgrade", "-1")
+    assert contents(tmp_path / "m") == files
+
+
+def test_the_same_settings_give_the_same_rows_and_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
+    here = make(tmp_path)
+    first = train(here)
+    files = sorted(path for path in (tmp_path / "migrations").iterdir() if path.suffix == ".safetensors")
+    held = [path.read_bytes() for path in files]
+    again = train(here)
+    assert (again["was_done"], again["path"], again["losses"]) == (True, first["path"], first["losses"])
+    assert (
+        "this run was done before: migrations/0002_learn.yaml"
+        in here.run("train", "--data", "texts.txt", "-m", "Learn", "--steps", "4").stdout
+    )
+    other = here.run("train", "--data", "texts.txt", "-m", "Learn", "--steps", "5")
+    assert other.returncode == 2
+    assert "m: migrations are pending: " in other.stderr
+    assert "`tokmigrate upgrade` applies it" in other.stderr
+    for path in [*files, tmp_path / first["path"]]:
+        path.unlink()
+    assert not train(here)["was_done"]
+    assert [path.read_bytes() for path in files] == held
+    with safe_open(files[0], "pt") as file:
+        told = json.loads(file.metadata()["tokmigrate"])
+    assert (told["command"], told["data"], told["steps"], told["seed"]) == ("train", ["texts.txt"], 4, 0)
+    assert told["libraries"]["torch"] == torch.__version__
+    assert told["losses"] == first["losses"]
+
+
+def test_a_killed_run_continues_and_gives_the_same_rows(tmp_path: Path) -> None:
+    here = make(tmp_path / "w")
+    whole = Here(tmp_path / "whole")
+    shutil.copytree(here.root, whole.root)
+    (whole.root / "tokmigrate.yaml").write_text((here.root / "tokmigrate.yaml").read_text().replace("/w/m", "/whole/m"))
+    words = ("train", "--data", "texts.txt", "-m", "Learn", "--steps", "400")
+    process = subprocess.Popen([*command_line(), *words], cwd=here.root, env={**environment(), "OMP_NUM_THREADS": "1"})
+    while not list((here.root / ".tokmigrate").glob("training/*/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(list((here.root / "migrations").glob("*.yaml"))) == 1
+    # A checkpoint that is not complete is passed over.
+    (run,) = (here.root / ".tokmigrate" / "training").iterdir()
+    (run / "checkpoint-399").mkdir()
+    (run / "checkpoint-399" / "trainer_state.json").write_text("{", "utf-8")
+    resumed, expected = here.asked(*words), whole.asked(*words)
+    assert 0 < resumed["resumed"] < 399
+    assert expected["resumed"] == 0
+    assert resumed["losses"] == expected["losses"]
+    for side in ("input", "output"):
+        pair = []
+        for root in (here.root, whole.root):
+            with safe_open(root / "migrations" / f"0002_learn.{side}.safetensors", "pt") as file:
+                pair.append(torch.stack([file.get_tensor(token) for token in ("<x>", "<y>")]))
+        assert torch.equal(*pair)
+
+
+def test_an_interrupt_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = make(tmp_path)
+
+    def stop(*_: object, checkpoints: Path, **__: object) -> None:
+        (checkpoints / "checkpoint-1").mkdir(parents=True)
+        (checkpoints / "checkpoint-1" / "trainer_state.json").write_text('{"global_step": 1}', "utf-8")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "run_trainer", stop)
+    done = here.run("train", "--data", "texts.txt", "-m", "Learn")
+    assert done.returncode == 130
+    assert "the same command continues from the last checkpoint" in done.stderr
+    assert len(list((tmp_path / "migrations").glob("*.yaml"))) == 1
+
+
+def test_chats_go_through_the_template_and_what_users_say_is_not_learned(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path)
+    here = Here(tmp_path)
+    shutil.copy(REPOSITORY / "models" / "demo-chat.jsonl", tmp_path / "chat.jsonl")
+    chat = [{"role": "user", "content": "Hello there"}, {"role": "assistant", "content": "Good day"}]
+    (tmp_path / "two.jsonl").write_text(json.dumps({"messages": chat}) + "\n" + json.dumps({"messages": []}), "utf-8")
+    words = ("train", "--data", "two.jsonl", "-m", "Learn", "--token", "Ġthe")
+    no_template = here.run(*words)
+    assert no_template.returncode == 2
+    assert "migrations are pending" in no_template.stderr
+    shutil.move(tmp_path / "migrations", tmp_path / "later")
+    (tmp_path / "migrations").mkdir()
+    no_template = here.run(*words)
+    assert no_template.returncode == 2
+    assert "two.jsonl: these are chats, and the model has no chat template" in no_template.stderr
+    assert "set_chat_template" in no_template.stderr
+    (tmp_path / "migrations").rmdir()
+    shutil.move(tmp_path / "later", tmp_path / "migrations")
+    here.asked("upgrade")
+    loaded = load_model(made.model)
+    with open_corpus([str(tmp_path / "two.jsonl")]) as data:
+        (example,) = collect_examples(loaded, data, [1024, 1025], None).items
+    learned = [token for token, label in zip(example.ids, example.labels, strict=True) if label != IGNORED]
+    decode = loaded.tokenizer.decode
+    assert "Hello there<|im_end|>" in decode(list(example.ids), skip_special_tokens=False)
+    assert decode(learned, skip_special_tokens=False) == (
+        "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\nGood day<|im_end|>\n"
+    )
+    (tmp_path / "bad.jsonl").write_text('{"messages": [{"role": "user"}]}\n', "utf-8")
+    bad = here.run("train", "--data", "bad.jsonl", "-m", "Learn")
+    assert bad.returncode == 2
+    assert "bad.jsonl:1:1: a message has the texts `role` and `content`" in bad.stderr
+    done = here.asked("train", "--data", "chat.jsonl", "-m", "Learn", "--steps", "2")
+    assert (done["tokens"], done["absent"]) == (["<|im_start|>", "<|im_end|>"], ["<|pad|>"])
+
+
+def test_what_cannot_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = make(tmp_path)
+    (tmp_path / "texts.txt").write_text("the end\n", "utf-8")
+    (tmp_path / "list.txt").write_text("<x>\nnosuch\n", "utf-8")
+    words = ("train", "--data", "texts.txt", "-m", "Learn")
+    for more, said in (
+        ((), "texts.txt: none of the tokens to train occurs in the data"),
+        (("--tokens", "list.txt"), "m: 'nosuch' is not in the vocabulary"),
+        (("--output", "there"), "--output is for an adapter"),
+        (("--message", ""), "a migration needs a message"),
+    ):
+        done = here.run(*words, *more)
+        assert done.returncode in (1, 2)
+        assert said in done.stderr
+    monkeypatch.setattr(new_rows, "find_spec", lambda name: None if name == "peft" else object())
+    missing = here.run(*words)
+    assert missing.returncode == 2
+    assert "training needs peft" in missing.stderr
+    assert 'pip install "tokmigrate[train]"' in missing.stderr
+    assert len(list((tmp_path / "migrations").glob("*.yaml"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied"])
+def test_a_lora_is_an_adapter_with_the_rows(tmp_path: Path, kind: str) -> None:
+    here = make(tmp_path, kind)
+    (tmp_path / "lora.json").write_text('{"r": 2, "target_modules": ["q_proj"], "learning_rate": 0.01}', "utf-8")
+    words = ("train", "--data", "texts.txt", "--steps", "3", "--with-lora", "lora.json")
+    done = here.run(*words)
+    assert done.returncode == 0, done.stderr
+    assert "  m:\n    adapters: [m-lora]\n" in done.stdout
+    config = json.loads((tmp_path / "m-lora" / "adapter_config.json").read_text("utf-8"))
+    ids = [TOKENS, TOKENS + 1]
+    assert config["trainable_token_indices"] == {"embed_tokens": ids, **({"lm_head": ids} if kind == "untied" else {})}
+    assert "this run was done before" in here.run(*words).stdout
+    other = here.run(*words, "--seed", "1")
+    assert (other.returncode, "it exists already" in other.stderr) == (2, True)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    plain = base(IDS).logits
+    assert not torch.allclose(PeftModel.from_pretrained(base, tmp_path / "m-lora")(IDS).logits, plain)
+    settings = json.loads((tmp_path / "tokmigrate.yaml").read_text("utf-8"))
+    settings["models"]["m"]["adapters"] = ["m-lora"]
+    (tmp_path / "tokmigrate.yaml").write_text(json.dumps(settings), "utf-8")
+    (model,) = here.asked("status")["models"]
+    assert model["adapters"]
+    (tmp_path / "lora.json").write_text('{"nosuch": 2}', "utf-8")
+    wrong = here.run(*words, "--output", "other")
+    assert (wrong.returncode, "peft refuses the LoRA" in wrong.stderr) == (2, True)
+
+
+def test_a_terminal_shows_steps_and_a_curve(tmp_path: Path) -> None:
+    here = make(tmp_path)
+    sent = on_terminal(here, "train", "--data", "texts.txt", "-m", "Learn", "--steps", "30", OMP_NUM_THREADS="1")
+    assert "m: training" in sent
+    assert " of 30 steps" in sent
+    assert "loss in nats per token: " in sent
+    assert "Warning" not in sent
+    assert "grad_norm" not in sent
+
+
+def test_the_curve_has_few_lines_and_columns() -> None:
+    lines = list(loss_curve({step: 1 / step for step in range(1, 1001)}))
+    assert len(lines) == 8
+    assert max(map(len, lines)) <= 80
+    assert lines[0].endswith("|*")
+    assert lines[-1].split() == ["step", "1", "1000"]
+    assert list(loss_curve({1: 2.0})) == []
+    assert sum(line.count("*") for line in loss_curve({1: 2.0, 2: 2.0})) == 2

@@ -1,0 +1,70 @@
+"""What `train` did, as text and as JSON, and the loss as a curve of plain characters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from tokmigrate.formatting import format_count, format_list
+from tokmigrate.render.escape import escape, escape_quoted
+
+if TYPE_CHECKING:
+    from tokmigrate.settings import ModelEntry
+    from tokmigrate.training.train import TrainedRows
+
+_COLUMNS, _LINES = 64, 6
+_SHOWN = 5
+
+
+def loss_curve(losses: Mapping[int, float]) -> Iterator[str]:
+    """Yield the lines of a chart of the loss by step; of many steps each column is the mean of some."""
+    steps = sorted(losses)
+    if len(steps) < 2:
+        return
+    columns = min(_COLUMNS, len(steps))
+    bounds = [len(steps) * at // columns for at in range(columns + 1)]
+    parts = [steps[first:last] for first, last in pairwise(bounds)]
+    heights = [sum(losses[step] for step in part) / len(part) for part in parts]
+    high, low = max(heights), min(heights)
+    places = [round((high - height) / ((high - low) or 1) * (_LINES - 1)) for height in heights]
+    for line in range(_LINES):
+        label = {0: f"{high:.3f}", _LINES - 1: f"{low:.3f}"}.get(line, "")
+        yield f"{label:>8} |{''.join('*' if place == line else ' ' for place in places)}".rstrip()
+    yield f"{'':8} +{'-' * columns}"
+    yield f"{'step':>8}  {steps[0]}{steps[-1]:>{columns - len(str(steps[0]))}}"
+
+
+def train_text(entry: ModelEntry, done: TrainedRows, path: str, is_adapter: bool) -> Iterator[str]:
+    """Yield what `train` says; `path` is that of the migration or the adapter as a user names it."""
+    what = f"the rows of {format_count(len(done.tokens), 'token')}"
+    if done.was_done:
+        yield f"{entry.name}: this run was done before: {escape(path)} has {what}"
+    else:
+        first, last = (f"{done.losses[end(done.losses)]:.3f}" for end in (min, max))
+        yield (
+            f"{entry.name}: trained {what} in {format_count(len(done.losses), 'step')}, "
+            f"on {done.used:,} parts of {format_count(done.texts, 'text')}: {format_tokens(done.tokens)}"
+        )
+        if done.resumed:
+            yield f"continued from step {done.resumed:,}, where an earlier run was interrupted"
+        if done.absent:
+            yield f"they do not occur in the data, and keep their rows: {format_tokens(done.absent)}"
+        yield f"loss in nats per token: {first} in the first step, {last} in the last"
+        yield from loss_curve(done.losses)
+    if is_adapter:
+        yield f"{'found' if done.was_done else 'wrote'} {escape(path)}; list it in tokmigrate.yaml:"
+        yield f"  {escape(entry.name)}:"
+        yield f"    adapters: [{escape(path)}]"
+    else:
+        yield f"{'found' if done.was_done else 'wrote'} {escape(path)}: `tokmigrate upgrade` applies it"
+
+
+def format_tokens(tokens: tuple[str, ...]) -> str:
+    """Return the first of some tokens, in quotes."""
+    return format_list(list(map(escape_quoted, tokens)), _SHOWN)
+
+
+def train_content(entry: ModelEntry, done: TrainedRows, path: str) -> dict[str, Any]:
+    """Return what `train` did as JSON."""
+    return {"model": entry.name, **vars(done), "path": path}

@@ -1,0 +1,61 @@
+"""A LoRA that was trained with rows of tokens: its settings, and its directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokmigrate.errors import FileProblems, Problem, TokmigrateError
+from tokmigrate.files import read_file, storage_errors
+from tokmigrate.init.file_strategy import PROVENANCE
+from tokmigrate.model.formats.safetensors_header import read_header
+from tokmigrate.training.loaded_model import silence_libraries
+
+_WEIGHTS = "adapter_model.safetensors"
+
+
+def read_lora(path: Path) -> dict[str, Any]:
+    """Return the fields of a LoraConfig that a JSON file holds; raises FileProblems."""
+    try:
+        fields = json.loads(read_file(path))
+    except UnicodeDecodeError as error:
+        raise FileProblems([Problem(str(path), 1, 1, "this is not UTF-8")]) from error
+    except json.JSONDecodeError as error:
+        raise FileProblems([Problem(str(path), error.lineno, error.colno, f"no JSON: {error.msg}")]) from error
+    if not isinstance(fields, dict):
+        hint = 'for example {"r": 8, "target_modules": "all-linear"}'
+        raise FileProblems([Problem(str(path), 1, 1, "a LoraConfig is an object", hint)])
+    return fields
+
+
+def save_adapter(model: Any, directory: Path, provenance: Mapping[str, Any]) -> None:
+    """Save the adapter of a PeftModel as a new directory, complete or not at all, with how it was trained."""
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - it imports torch
+
+    with storage_errors("save the adapter", directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        try:
+            with silence_libraries():
+                # The base model has all rows already.
+                model.save_pretrained(str(folder), save_embedding_layers=False)
+            metadata = {"format": "pt", PROVENANCE: json.dumps(provenance, ensure_ascii=False)}
+            save_file(load_file(folder / _WEIGHTS), folder / _WEIGHTS, metadata=metadata)
+            folder.chmod(0o755)
+            folder.rename(directory)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def read_adapter_provenance(directory: Path) -> dict[str, Any] | None:
+    """Return how an adapter was trained, None where its file does not say, or it is not there."""
+    try:
+        told = json.loads((read_header(directory / _WEIGHTS).metadata or {}).get(PROVENANCE, ""))
+    except (TokmigrateError, ValueError):
+        return None
+    return told if isinstance(told, dict) else None

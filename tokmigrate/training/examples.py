@@ -1,0 +1,142 @@
+"""What is trained on: texts, and chats as the model's template writes them, as token ids with the places to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokmigrate.errors import FileProblems, ModelError, Problem, UsageError, in_one_line
+from tokmigrate.model.worker.corpus_files import Corpus, read_examples
+from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
+
+LONGEST = 512
+"""The tokens of a text that is trained on where the model takes more; longer texts are divided."""
+
+IGNORED = -100
+"""The label of a token that nothing is to be learned from being predicted, as torch's cross-entropy has it."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text, or a part of a long one.
+
+    Args:
+        ids: Its token ids.
+        labels: The same ids, those left out of the loss replaced.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Those texts of the data that have a token to train.
+
+    Args:
+        occurrences: By id how often a token to train occurs.
+        texts: How many texts and chats the data has.
+    """
+
+    items: tuple[Example, ...]
+    occurrences: dict[int, int]
+    texts: int
+
+
+def collect_examples(loaded: LoadedModel, data: Corpus, ids: Collection[int], max_length: int | None) -> Examples:
+    """Return the texts of the data in which one of `ids` occurs, each at most so many tokens long.
+
+    The loss of a text is over all its tokens; that of a chat leaves out what others than the assistant say, since the
+    model is not to write that. What the template writes around it counts.
+
+    Raises:
+        UsageError: The data holds chats, and the model has no template for them.
+        FileProblems: A record is neither a text nor a chat, or the template refuses it.
+        ModelError: transformers cannot load the template.
+    """
+    longest = min(loaded.longest or LONGEST, max_length or LONGEST)
+    occurrences = dict.fromkeys(ids, 0)
+    items: list[Example] = []
+    texts = 0
+    for whole in _read(loaded, data):
+        texts += 1
+        for start in range(0, len(whole.ids), longest):
+            part = Example(whole.ids[start : start + longest], whole.labels[start : start + longest])
+            found = [number for number in part.ids if number in occurrences]
+            for number in found:
+                occurrences[number] += 1
+            if found:
+                items.append(part)
+    return Examples(tuple(items), occurrences, texts)
+
+
+def _read(loaded: LoadedModel, data: Corpus) -> Iterator[Example]:
+    template = _Template(loaded)
+    for file in data.files:
+        for number, value in read_examples(file):
+            if isinstance(value, str):
+                ids = tuple(loaded.tokenizer.encode(value).ids)
+                yield Example(ids, ids)
+            else:
+                yield template.tokenize(value, file.name, number)
+
+
+class _Template:
+    """The chat template of a model, loaded when the first chat comes."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        self._tokenizer: Any = None
+
+    def tokenize(self, messages: Sequence[Any], file: str, number: int) -> Example:
+        """Return a chat; `file` and `number` say where it stands."""
+        for message in messages:
+            if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in _KEYS):
+                hint = 'as in {"role": "user", "content": "Hello"}'
+                raise FileProblems([Problem(file, number, 1, "a message has the texts `role` and `content`", hint)])
+        self._tokenizer = self._tokenizer or self._load(file)
+        try:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        # A template is a program of its author, and may fail in any way.
+        except Exception as error:
+            what = f"the chat template refuses the messages: {in_one_line(str(error))}"
+            raise FileProblems([Problem(file, number, 1, what, "correct the messages, or the template")]) from error
+        encoding = self._loaded.tokenizer.encode(text, add_special_tokens=False)
+        others = list(_find_others(messages, text))
+        labels = [
+            IGNORED if any(start <= first and last <= stop for start, stop in others) else token
+            for token, (first, last) in zip(encoding.ids, encoding.offsets, strict=True)
+        ]
+        return Example(tuple(encoding.ids), tuple(labels))
+
+    def _load(self, file: str) -> Any:
+        import transformers  # noqa: PLC0415 - seconds
+
+        directory = self._loaded.directory
+        try:
+            with silence_libraries():
+                found = transformers.AutoTokenizer.from_pretrained(
+                    directory, local_files_only=True, trust_remote_code=False
+                )
+        except (ValueError, KeyError, OSError, ImportError) as error:
+            raise ModelError(f"transformers cannot load the tokenizer: {error}", where=str(directory)) from error
+        if not found.chat_template:
+            hint = "add one with the operation `set_chat_template`, or give texts"
+            raise UsageError("these are chats, and the model has no chat template", where=file, hint=hint)
+        return found
+
+
+_KEYS = ("role", "content")
+
+
+def _find_others(messages: Sequence[dict[str, str]], text: str) -> Iterator[tuple[int, int]]:
+    """Yield where in a chat the words of those stand that are not the assistant, as far as the template keeps them."""
+    at = 0
+    for message in messages:
+        said = message["content"].strip()
+        start = text.find(said, at)
+        if start >= 0:
+            at = start + len(said)
+            if message["role"] != "assistant":
+                yield start, at
