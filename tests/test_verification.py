@@ -26,6 +26,7 @@ from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.settings import ModelEntry
+from tokmigrate.vocabulary.row_edit import RowEdit
 
 ADD = {"operations": [{"add_tokens": {"tokens": ["<new>"]}}]}
 FLORENCE = DATA / "cases" / "wild" / "bart-alias-florence2"
@@ -65,7 +66,9 @@ def refused(snapshot: Snapshot, documents: Documents) -> VerificationError:
 def after(snapshot: Snapshot, **parts: Any) -> Documents:
     """Return the files of a model whose tokenizer.json has other parts."""
     document = snapshot.state.documents["tokenizer.json"] | parts
-    return Documents({"tokenizer.json": json.dumps(document).encode()}, snapshot.state.rows, Tokenizer(document))
+    return Documents(
+        {"tokenizer.json": json.dumps(document).encode()}, RowEdit.identity(snapshot.state.rows), Tokenizer(document)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -318,7 +318,7 @@ def restore_documents(snapshot: Snapshot, records: Sequence[str], objects: Objec
     """Return the small files that `build_downgrade` would give, for which no weights are read; errors are the same."""
     undone, edit = _read_undone(snapshot, records, objects)
     files, _ = documents_before(snapshot, undone, edit)
-    return Documents(files, edit.new_rows, _tokenizer(snapshot, files))
+    return Documents(files, edit, _tokenizer(snapshot, files))
 
 
 def _read_undone(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> tuple[list[Undo], RowEdit]:

@@ -84,23 +84,28 @@ class Documents:
 
     Args:
         files: The bytes of changed files, None for removed ones; without the stamp, which no library reads.
+        edit: Its rows in terms of those on disk.
         tokenizer: What tokenizer.json says, None where an adapter has none.
     """
 
     files: Mapping[str, bytes | None] = field(repr=False)
-    rows: int
+    edit: RowEdit = field(repr=False)
     tokenizer: Tokenizer | None = field(repr=False)
 
     @classmethod
     def of_plan(cls, plan: Plan) -> Documents:
         """Return what an upgrade leaves; no weights are needed for it."""
         files = {name: plan.render_document(plan.final, name) for name in sorted(plan.touched)}
-        return cls(files, plan.edit.new_rows, plan.final.tokenizer)
+        return cls(files, plan.edit, plan.final.tokenizer)
 
     @classmethod
     def of_candidate(cls, candidate: Candidate) -> Documents:
         """Return what a change leaves."""
-        return cls(candidate.files, candidate.edit.new_rows, candidate.tokenizer)
+        return cls(candidate.files, candidate.edit, candidate.tokenizer)
+
+    @property
+    def rows(self) -> int:
+        return self.edit.new_rows
 
     @property
     def ids(self) -> Mapping[str, int]:

@@ -1,0 +1,51 @@
+"""The tokenizer that a model had before its new tokens, and where the rows of that tokenizer's ids are now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from tokmigrate.apply.build_downgrade import restore_documents
+from tokmigrate.audit.run_status import guard_reading
+from tokmigrate.commands.records import find_undo_records
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class EarlierTokenizer:
+    """A tokenizer that a model had.
+
+    Args:
+        revision: The revision that it is of, None for `base`.
+        rows: The row of the model as it is now that each id of then has, where it still has one.
+    """
+
+    revision: str | None
+    tokenizer: Tokenizer
+    rows: Mapping[int, int]
+
+
+def find_earlier_tokenizer(workspace: Workspace, entry: ModelEntry, tokens: Collection[str]) -> EarlierTokenizer | None:
+    """Return the latest tokenizer that a model had with as few of the tokens as any; None where all had all of them.
+
+    Raises:
+        UndoError: The undo data is missing here.
+    """
+    with guard_reading(entry):
+        snapshot = take_snapshot(entry)
+    objects, records = ObjectStore(workspace.objects), list[str]()
+    found: EarlierTokenizer | None = None
+    left = len(tokens)
+    revisions = [None, *snapshot.revisions]
+    while left and len(revisions) > 1:
+        records += find_undo_records(workspace, entry, snapshot, (str(revisions.pop()),))
+        documents = restore_documents(snapshot, records, objects)
+        there = sum(token in documents.ids for token in tokens)
+        if documents.tokenizer and there < left:
+            origins = ((number, documents.edit.row(number)) for number in documents.ids.values())
+            rows = {number: row for number, row in origins if isinstance(row, int)}
+            found, left = EarlierTokenizer(revisions[-1], documents.tokenizer, rows), there
+    return found
