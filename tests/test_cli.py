@@ -113,6 +113,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("test",),
     ("report",),
     ("restore", "3"),
+    ("distil", "--corpus", "roles.txt", "--steps", "1", "-m", "Distil the roles"),
     ("train", "--data", "roles.txt", "--steps", "1", "-m", "Train the roles"),
     ("downgrade", "-1"),
     ("downgrade", BASE),
