@@ -6,17 +6,15 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 from tokmigrate import __version__
-from tokmigrate.commands.resources import free_memory
 from tokmigrate.errors import LimitError, ModelError, StoppedError, UsageError
 from tokmigrate.events import OnProgress, no_progress, report_activity
-from tokmigrate.files import exists, open_for_reading
+from tokmigrate.files import exists
 from tokmigrate.init.file_strategy import LOSSES, read_provenance
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.worker.corpus_files import Corpus
@@ -35,18 +33,12 @@ from tokmigrate.training.new_rows import (
     choose_rows,
     read_rows,
 )
-from tokmigrate.training.trainer import find_checkpoint, pad_ids, run_trainer
+from tokmigrate.training.provenance import build_provenance
+from tokmigrate.training.trainer import divide_batch, find_checkpoint, pad_ids, run_trainer
 
 STEPS, LEARNING_RATE, BATCH_SIZE, LORA_RATE = 100, 0.1, 8, 2e-4
 RATE = "learning_rate"
 """The key beside the fields of a LoraConfig that says how fast its adapter learns."""
-
-_LIBRARIES = ("torch", "transformers", "peft")
-_NAMED = 20
-"""How many files of the data the provenance names; its digest is of all."""
-
-_KEPT_PER_LAYER = 48
-"""How many numbers a layer keeps for the backward pass, by token and number of the hidden state."""
 
 _SUFFIX = ".safetensors"
 
@@ -120,13 +112,7 @@ def train_rows(
         LimitError: There is not enough memory for it.
     """
     check_installed()
-    provenance = {
-        "command": "train",
-        "data": [Path(file.name).name for file in data.files[:_NAMED]],
-        "data_digest": _digest_data(data),
-        **{name: value for name, value in asdict(settings).items() if name != "tokens"},
-        "libraries": {name: version(name) for name in _LIBRARIES},
-    }
+    provenance = build_provenance("train", data, asdict(settings))
     run = _name_run(entry, {**provenance, "tokens": settings.tokens, "version": __version__})
     provenance["run"] = run
     done = _find_done(workspace, entry, run, output)
@@ -202,7 +188,7 @@ def _run(
                 batch_size=settings.batch_size,
                 seed=settings.seed,
                 optimizer=build_optimizer(model, settings.learning_rate, lora_rate),
-                parts=_divide_batch(loaded, longest, settings.batch_size),
+                parts=divide_batch(loaded, longest, settings.batch_size),
                 checkpoints=checkpoints,
                 count_steps=count_steps,
             )
@@ -212,27 +198,6 @@ def _run(
     except torch.OutOfMemoryError as error:
         hint = "lower --max-length or --batch-size"
         raise LimitError("the memory of the GPU does not suffice", where=name, hint=hint) from error
-
-
-def _divide_batch(loaded: LoadedModel, longest: int, batch_size: int) -> int:
-    """Return into how many passes a batch is divided so that about half of the free memory suffices for one."""
-    import torch  # noqa: PLC0415
-
-    free = torch.cuda.mem_get_info()[0] if loaded.device.type == "cuda" else free_memory()
-    config = loaded.model.config.get_text_config()
-    # Logits with their gradient, and what each layer keeps for the backward pass, in float32.
-    a_token = 4 * (4 * config.vocab_size + _KEPT_PER_LAYER * config.hidden_size * config.num_hidden_layers)
-    fit = batch_size if free is None else max(1, free // 2 // (a_token * longest))
-    return next(parts for parts in range(1, batch_size + 1) if batch_size % parts == 0 and batch_size // parts <= fit)
-
-
-def _digest_data(data: Corpus) -> str:
-    digest = blake3()
-    for file in data.files:
-        with open_for_reading(Path(file.path)) as held:
-            while block := held.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _name_run(entry: ModelEntry, settings: Mapping[str, Any]) -> str:

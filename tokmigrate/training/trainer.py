@@ -10,10 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.training.loaded_model import silence_libraries
+from tokmigrate.commands.resources import free_memory
+from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
 
 _CHECKPOINTS = 10
 """How many times a run is saved."""
+
+_KEPT_PER_LAYER = 48
+"""How many numbers a layer keeps for the backward pass, by token and number of the hidden state."""
 
 
 def run_trainer(
@@ -106,3 +110,15 @@ def pad_ids(sequences: Sequence[Sequence[int]], pad: int = 0) -> tuple[Any, Any]
     for line, each in enumerate(sequences):
         ids[line, : len(each)], mask[line, : len(each)] = torch.tensor(each), 1
     return ids, mask
+
+
+def divide_batch(loaded: LoadedModel, longest: int, batch_size: int) -> int:
+    """Return into how many passes a batch is divided so that about half of the free memory suffices for one."""
+    import torch  # noqa: PLC0415
+
+    free = torch.cuda.mem_get_info()[0] if loaded.device.type == "cuda" else free_memory()
+    config = loaded.model.config.get_text_config()
+    # Logits with their gradient, and what each layer keeps for the backward pass, in float32.
+    a_token = 4 * (4 * config.vocab_size + _KEPT_PER_LAYER * config.hidden_size * config.num_hidden_layers)
+    fit = batch_size if free is None else max(1, free // 2 // (a_token * longest))
+    return next(parts for parts in range(1, batch_size + 1) if batch_size % parts == 0 and batch_size // parts <= fit)
