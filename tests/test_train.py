@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,6 @@ from tokmigrate.training.loaded_model import load_model
 NEW = ["<x>", "<y>", "<z>"]
 TEXT = "the <x> in the end\n<y>the <x>of\nthe end\n"
 IDS = torch.tensor([[1, 2, TOKENS, 5, TOKENS + 1, TOKENS + 2, 7]])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Several threads wait for each other where tests run side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def phi(directory: Path) -> Path:
@@ -82,6 +72,16 @@ def states(here: Here) -> dict[str, str]:
     return {token["token"]: token["training"] for token in model["training"]}
 
 
+def mean_loss(model: Path) -> float:
+    """Return the mean loss of the two texts that have new tokens, which are in each batch."""
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    lines = [torch.tensor([tokenizer(line)["input_ids"]]) for line in TEXT.splitlines()[:2]]
+    with torch.no_grad():
+        losses = [(float(loaded(ids, labels=ids).loss), ids.shape[1] - 1) for ids in lines]
+    return sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
+
+
 @pytest.mark.parametrize("kind", MAKERS)
 def test_the_model_after_the_upgrade_is_the_one_that_was_trained(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -96,7 +96,9 @@ def test_the_model_after_the_upgrade_is_the_one_that_was_trained(
         return new_rows.read_rows(model, ids)
 
     monkeypatch.setattr(training, "read_rows", read_rows)
+    loss = mean_loss(tmp_path / "m")
     done = train(here)
+    assert done["losses"]["1"] == pytest.approx(loss, rel=1e-3)
     assert (done["tokens"], done["absent"], done["texts"], done["used"]) == (["<x>", "<y>"], ["<z>"], 3, 2)
     assert list(done["losses"]) == ["1", "2", "3", "4"]
     assert done["losses"]["4"] < done["losses"]["1"]
@@ -151,7 +153,7 @@ def test_a_killed_run_continues_and_gives_the_same_rows(tmp_path: Path) -> None:
     shutil.copytree(here.root, whole.root)
     (whole.root / "tokmigrate.yaml").write_text((here.root / "tokmigrate.yaml").read_text().replace("/w/m", "/whole/m"))
     words = ("train", "--data", "texts.txt", "-m", "Learn", "--steps", "400")
-    process = subprocess.Popen([*command_line(), *words], cwd=here.root, env={**environment(), "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen([*command_line(), *words], cwd=here.root, env=environment())
     while not list((here.root / ".tokmigrate").glob("training/*/checkpoint-*/trainer_state.json")):
         assert process.poll() is None
         time.sleep(0.02)
@@ -269,6 +271,8 @@ def test_a_lora_is_an_adapter_with_the_rows(tmp_path: Path, kind: str) -> None:
     (tmp_path / "tokmigrate.yaml").write_text(json.dumps(settings), "utf-8")
     (model,) = here.asked("status")["models"]
     assert model["adapters"]
+    biased = make(tmp_path / "biased", "bias").run(*words[:-1], str(tmp_path / "lora.json"))
+    assert "peft leaves out the bias of an output layer" in biased.stderr
     (tmp_path / "lora.json").write_text('{"nosuch": 2}', "utf-8")
     wrong = here.run(*words, "--output", "other")
     assert (wrong.returncode, "peft refuses the LoRA" in wrong.stderr) == (2, True)
@@ -276,7 +280,7 @@ def test_a_lora_is_an_adapter_with_the_rows(tmp_path: Path, kind: str) -> None:
 
 def test_a_terminal_shows_steps_and_a_curve(tmp_path: Path) -> None:
     here = make(tmp_path)
-    sent = on_terminal(here, "train", "--data", "texts.txt", "-m", "Learn", "--steps", "30", OMP_NUM_THREADS="1")
+    sent = on_terminal(here, "train", "--data", "texts.txt", "-m", "Learn", "--steps", "30")
     assert "m: training" in sent
     assert " of 30 steps" in sent
     assert "loss in nats per token: " in sent

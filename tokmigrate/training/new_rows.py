@@ -6,7 +6,7 @@ that ties its embeddings the head follows the input side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -120,7 +120,31 @@ def add_trainable_rows(loaded: LoadedModel, rows: NewRows, lora: Mapping[str, An
         if parameter.requires_grad:
             # In a narrow dtype small steps would be rounded away.
             parameter.data = parameter.data.float()
+    for layer in _find_layers(model):
+        if _loses_bias(layer):
+            if lora is not None:
+                hint = "leave out --with-lora, or train the whole layer: `tokmigrate peft-config --for transformers`"
+                raise UsageError("peft leaves out the bias of an output layer with rows that learn", hint=hint)
+            layer.register_forward_hook(lambda layer, _, logits: logits + layer.get_base_layer().bias)
     return model
+
+
+def _find_layers(model: Any) -> Iterator[Any]:
+    """Yield peft's layers with rows that learn; a tied one has none of its own."""
+    for module in model.modules():
+        if hasattr(module, "trainable_tokens_delta") and module.tied_adapter is None:
+            yield module
+
+
+def _loses_bias(layer: Any) -> bool:
+    """Return whether peft's layer leaves out the bias of the one that it stands for, as peft 0.21 does."""
+    import torch  # noqa: PLC0415
+
+    base = layer.get_base_layer()
+    if getattr(base, "bias", None) is None or not bool(base.bias.any()):
+        return False
+    with torch.no_grad():
+        return not bool(layer(base.weight.new_zeros(1, base.in_features)).any())
 
 
 def check_installed() -> None:
@@ -143,12 +167,11 @@ def build_optimizer(model: Any, learning_rate: float, lora_rate: float = 0.0) ->
     import torch  # noqa: PLC0415
 
     groups: list[dict[str, Any]] = []
-    for module in model.modules():
-        deltas = getattr(module, "trainable_tokens_delta", None)
-        if deltas is not None and module.tied_adapter is None:
-            matrix = module.get_base_layer().weight
-            size = float(torch.linalg.vector_norm(matrix, dtype=torch.float32)) / matrix.numel() ** 0.5
-            groups.append({"params": list(deltas.values()), "lr": learning_rate * (size or 1.0)})
+    for layer in _find_layers(model):
+        matrix = layer.get_base_layer().weight
+        size = float(torch.linalg.vector_norm(matrix, dtype=torch.float32)) / matrix.numel() ** 0.5
+        deltas = list(layer.trainable_tokens_delta.values())
+        groups.append({"params": deltas, "lr": learning_rate * (size or 1.0)})
     rows = {id(parameter) for group in groups for parameter in group["params"]}
     others = [each for each in model.parameters() if each.requires_grad and id(each) not in rows]
     groups += [{"params": others, "lr": lora_rate}] if others else []
