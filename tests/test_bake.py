@@ -189,7 +189,7 @@ def test_what_is_said_and_what_takes_the_place_of_the_adapter(tmp_path: Path, mo
     assert shown.returncode == 0, shown.stderr
     plain = f"{both.adapter}-plain"
     assert 'the rows of 2 tokens, "Ġthe", "<plan>"' in shown.stdout
-    assert "- loras/adapter    # take this out\n  - loras/adapter-plain    # put this in" in shown.stdout
+    assert "- loras/adapter          # take this out\n  - loras/adapter-plain    # put this in" in shown.stdout
     # As it is, the adapter trains a row that would be initialised again.
     assert run_here(tmp_path, "upgrade").returncode == 1
     settings = tmp_path / "tokmigrate.yaml"

@@ -16,7 +16,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from workspaces import (
     BASE,
     DEMO,
@@ -113,8 +115,11 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("test",),
     ("report",),
     ("restore", "3"),
+    ("bake", "rows"),
+    ("upgrade",),
     ("distil", "--corpus", "roles.txt", "--steps", "1", "-m", "Distil the roles"),
-    ("train", "--data", "roles.txt", "--steps", "1", "-m", "Train the roles"),
+    ("upgrade",),
+    ("train", "--data", "roles.txt", "--tokens", "new", "--steps", "1", "-m", "Train the roles"),
     ("downgrade", "-1"),
     ("downgrade", BASE),
     ("recover",),
@@ -147,6 +152,11 @@ def test_every_command_prints_one_document(place: Workspace, call: Call) -> None
     )
     another.fail(run.id, "no space")
     (place.root / "roles.txt").write_text("<|im_start|>user<|im_end|>\n", "utf-8")
+    (place.root / "rows").mkdir()
+    config = {"peft_type": "TRAINABLE_TOKENS", "token_indices": [1024]}
+    (place.root / "rows" / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    rows = {"base_model.model.model.embed_tokens.trainable_tokens_delta": np.ones((1, 128), np.float32)}
+    save_file(rows, place.root / "rows" / "adapter_model.safetensors")
     for sentence in SENTENCES:
         said = call(place.root, *sentence, "--json")
         assert said.code == 0, (sentence, said)

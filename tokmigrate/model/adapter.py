@@ -219,7 +219,7 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
             raise OperationError(
                 f"the adapter uses '{token}', {why}",
                 where=ADAPTER_CONFIG,
-                hint="merge the adapter into the model first, or take it out of `adapters:`",
+                hint="bake its rows into the model first (`tokmigrate bake`), or take it out of `adapters:`",
             )
         return found
 

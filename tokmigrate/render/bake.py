@@ -38,9 +38,11 @@ def bake_lines(baked: BakedAdapter, workspace: Workspace, model: str) -> Iterato
     yield f"wrote {baked.output}: LoRA factors only" if baked.output else "no LoRA factor is left: the model is all"
     if baked.is_listed:
         yield f"in tokmigrate.yaml, under `adapters:` of {model}:"
-        yield f"  - {baked.adapter}    # take this out"
-        if baked.output:
-            yield f"  - {format_path(workspace, baked.output)}    # put this in"
+        output = format_path(workspace, baked.output) if baked.output else ""
+        width = max(len(baked.adapter), len(output))
+        yield f"  - {baked.adapter:<{width}}    # take this out"
+        if output:
+            yield f"  - {output:<{width}}    # put this in"
     if baked.path is not None:
         if baked.others:
             yield f"the rows change for its other adapters too: {format_list(baked.others)}"
