@@ -19,7 +19,6 @@ from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.audit.training import list_initialised_tokens
 from tokmigrate.commands.adapter_rows import MERGE, AdapterRows, read_adapter_rows
 from tokmigrate.commands.models import format_path
-from tokmigrate.commands.targets import progress_to
 from tokmigrate.errors import ModelError, OperationError, UsageError
 from tokmigrate.files import exists, open_for_reading, storage_errors
 from tokmigrate.formatting import format_count, format_quoted
@@ -32,6 +31,7 @@ from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.weights.movement import embeddings
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, digest_range
 from tokmigrate.model.weights.weights import ADAPTER
+from tokmigrate.plan.progress import check_progress
 from tokmigrate.revision.history import History
 from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.revision.migration import Migration
@@ -93,9 +93,8 @@ def bake_adapter(
         raise UsageError("it exists already", where=str(output), hint="name another directory: --output DIR")
     with guard_reading(entry):
         base = take_snapshot(entry)
-    history = History.read(workspace)
-    if progress_to(workspace, history, entry, base, "head").pending:
-        raise UsageError("migrations are pending", where=entry.name, hint=f"tokmigrate upgrade --model {entry.name}")
+    migrations = History.read(workspace).chain_for(entry)
+    check_progress(base, migrations).refuse_pending(entry.name)
     files = read_adapter(directory, base)
     held, adapter = read_adapter_rows(files, base), format_path(workspace, directory)
     if not held.layers:
@@ -104,7 +103,7 @@ def bake_adapter(
     texts = [held.texts[number] for number in chosen]
     if chosen:
         _check_can_bake(held, adapter)
-        _check_not_given(history.chain_for(entry), adapter, texts)
+        _check_not_given(migrations, adapter, texts)
     rows = held.read(chosen) if chosen else {}
     with _write_plain_lora(files, held.factors, output) as written:
         path = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tokmigrate.errors import DriftError, suggest
+from tokmigrate.errors import DriftError, UsageError, suggest
+from tokmigrate.formatting import format_list
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.revision.migration import Migration
 
@@ -39,6 +40,13 @@ class Progress:
                     where=migration.shown,
                     hint="put it after the head: change its down_revision",
                 )
+
+    def refuse_pending(self, model: str) -> None:
+        """Raise UsageError where a model whose rows are to be learned as it is lacks migrations."""
+        if self.pending:
+            names = format_list([migration.revision for migration in self.pending])
+            hint = "`tokmigrate upgrade` applies it: rows that are learned come after it"
+            raise UsageError(f"migrations are pending: {names}", where=model, hint=hint)
 
 
 def compute_progress(snapshot: Snapshot, chain: Sequence[Migration]) -> Progress:

@@ -68,11 +68,7 @@ def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[
     """
     with guard_reading(entry):
         snapshot = take_snapshot(entry)
-    pending = check_progress(snapshot, History.read(workspace).chain_for(entry)).pending
-    if pending:
-        names = format_list([migration.revision for migration in pending])
-        hint = "`tokmigrate upgrade` applies it: rows that are learned come after it"
-        raise UsageError(f"migrations are pending: {names}", where=entry.name, hint=hint)
+    check_progress(snapshot, History.read(workspace).chain_for(entry)).refuse_pending(entry.name)
     layers = {side: name_layer(snapshot, tensor) for side, tensor in embeddings(snapshot.tensors).items()}
     if isinstance(wanted, str):
         state = open_state_if_present(workspace.state, workspace.root)
