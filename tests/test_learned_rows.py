@@ -64,6 +64,10 @@ def test_the_table_of_trained_given_moved_and_unknown(tmp_path: Path) -> None:
     history = " ".join(run_here(made.root, "blame", "<learned>").stdout.split())
     assert f'"<learned>", id {ids["<learned>"]}, {learned}' in history
     assert f"tensor <learned>), {learned}" in history
+    assert run_here(made.root, "report").returncode == 0
+    page = (made.root / ".tokmigrate" / "reports" / "report-m.html").read_text("utf-8")
+    assert learned in page
+    assert '<path class="new" d="M0.0 15.0L480.0 165.0"/>' in page
     # A row that was trained elsewhere is not found trained.
     upgraded = run_here(made.root, "downgrade", "-1", "--accept-drift")
     assert upgraded.returncode == 0, upgraded.stderr

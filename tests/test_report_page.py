@@ -178,7 +178,7 @@ def test_the_page_is_labelled_for_readers_of_every_kind(small: Report) -> None:
     text = format_page(small)
     assert '<html lang="en">' in text
     assert text.count("<h1>") == 1
-    assert [int(level) for level in re.findall(r"<h(\d)", text)] == [1] + [2] * 6
+    assert [int(level) for level in re.findall(r"<h(\d)", text)] == [1] + [2] * 8
     labels = set(re.findall(r'aria-labelledby="([^"]*)"', text))
     assert labels <= set(Parsed.of(text).ids)
     assert all("aria-label" in opening for opening in re.findall(r"<(?:section|nav|form|table class)[^>]*>", text))

@@ -20,6 +20,7 @@ from tokmigrate.commands.records import list_events_in_force
 from tokmigrate.commands.row_survey import COMPARED_AT_MOST, embedding_matrices, survey_matrices
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.events import OnProgress, no_progress, report_activity
+from tokmigrate.init.file_strategy import find_provenance
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.references.references import unknown_references
@@ -29,6 +30,7 @@ from tokmigrate.operations.operation import RiskLevel
 from tokmigrate.plan.plan import Plan
 from tokmigrate.plan.progress import Progress, check_progress
 from tokmigrate.revision.history import History
+from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -124,6 +126,7 @@ def collect_report(workspace: Workspace, entry: ModelEntry, on_progress: OnProgr
         "listed": tokens,
         "not_compared": max(0, len(new) - COMPARED_AT_MOST),
         "evaluation": read_evaluation(workspace, entry.name, snapshot),
+        "trainings": list(_read_trainings(progress.applied)),
     }
     # A byte-level vocabulary writes most texts in unreadable characters.
     readable = {
@@ -189,6 +192,14 @@ def _timeline(progress: Progress, ledger: _Ledger, plan: Plan | TokmigrateError 
                 for effect in effects.get(revision, ())
             ],
         }
+
+
+def _read_trainings(applied: Iterable[Migration]) -> Iterator[dict[str, Any]]:
+    """Yield how the rows of each migration were learned whose files say so."""
+    for migration in applied:
+        told = find_provenance(migration.attachments)
+        if told is not None:
+            yield {"revision": migration.revision, "message": migration.message, **told}
 
 
 def _concerns(

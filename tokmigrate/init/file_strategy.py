@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from tokmigrate.errors import OperationError, suggest
+from tokmigrate.errors import OperationError, WeightsError, suggest
 from tokmigrate.init.row_strategy import Request, RowStrategy
 from tokmigrate.init.statistics import RowStatistics
 from tokmigrate.memo import forget_with_all
@@ -149,9 +149,15 @@ def read_provenance(data: bytes, path: str) -> dict[str, Any] | None:
     """Return what a file of rows says of how they were learned, None where it says nothing."""
     try:
         told = json.loads((_header(data, path).metadata or {}).get(PROVENANCE, ""))
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, WeightsError):
         return None
     return told if isinstance(told, dict) and isinstance(told.get("command"), str) else None
+
+
+def find_provenance(attachments: Mapping[str, bytes]) -> dict[str, Any] | None:
+    """Return what the first file of rows beside a migration says of how they were learned; None where none does."""
+    files = ((name, data) for name, data in attachments.items() if name.endswith(".safetensors"))
+    return next(filter(None, (read_provenance(data, name) for name, data in files)), None)
 
 
 @lru_cache(maxsize=4)

@@ -19,10 +19,11 @@ from tokmigrate import __version__
 from tokmigrate.commands.report import Report
 from tokmigrate.errors import UsageError
 from tokmigrate.files import storage_errors
+from tokmigrate.init.file_strategy import LOSSES
 from tokmigrate.render.escape import Part, escape, escape_parts, escape_prose_parts
 from tokmigrate.render.evaluation import describe_figures, describe_texts, list_figures
 from tokmigrate.render.impact import share
-from tokmigrate.render.training import format_figures, format_init
+from tokmigrate.render.training import format_figures, format_init, format_provenance
 from tokmigrate.settings import ModelEntry, Workspace
 
 LISTED_AT_MOST = 2000
@@ -44,6 +45,7 @@ def format_page(report: Report) -> str:
         version=__version__,
         listed=listed,
         map=vocabulary_map(document["runs"]),
+        curves=[(each, _curve(each.get(LOSSES))) for each in document["trainings"]],
         charts=[(norms, _chart(norms)) for norms in document["norms"]],
         input_rows={row["id"]: (row, norms) for norms in document["norms"][:1] for row in norms["rows"]},
         vocabulary=pack_vocabulary(report, listed),
@@ -96,6 +98,20 @@ def _chart(norms: Mapping[str, Any]) -> dict[str, Any]:
     return {"top": top, "bars": bars, "lines": sorted(lines)}
 
 
+def _curve(losses: object) -> dict[str, Any] | None:
+    """Return the line of the loss by step in a chart of 480 by 150 units; None without two figures."""
+    known = losses.items() if isinstance(losses, Mapping) else ()
+    found = {int(step): loss for step, loss in known if step.isdecimal() and isinstance(loss, int | float)}
+    if len(found) < 2:
+        return None
+    steps = sorted(found)
+    high, low = max(found.values()), min(found.values())
+    width, height = steps[-1] - steps[0], (high - low) or 1
+    places = [((step - steps[0]) / width, (high - found[step]) / height) for step in steps]
+    path = "M" + "L".join(f"{480 * x:.1f} {15 + 150 * y:.1f}" for x, y in places)
+    return {"path": path, "high": high, "low": low, "first": steps[0], "last": steps[-1]}
+
+
 def page_paths(workspace: Workspace, entries: Sequence[ModelEntry], output: Path | None) -> dict[str, Path]:
     """Return the file of the page on each model by its name: in a directory, or for one model a file that is given."""
     if output is not None and output.suffix == ".html" and not output.is_dir():
@@ -129,4 +145,5 @@ _ENVIRONMENT.filters |= {"parts": escape_parts, "prose": escape_prose_parts, "pl
 # An attribute cannot hold every character of a token as it is; JSON can.
 _ENVIRONMENT.filters |= {"quoted": json.dumps, "number": _number, "init": format_init, "figures": format_figures}
 _ENVIRONMENT.filters |= {"texts": describe_texts, "measures": list_figures, "sentences": describe_figures}
+_ENVIRONMENT.filters |= {"provenance": format_provenance}
 _ENVIRONMENT.globals["share"] = share

@@ -15,7 +15,7 @@ from tokmigrate import __version__
 from tokmigrate.errors import LimitError, ModelError, StoppedError, UsageError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.files import exists
-from tokmigrate.init.file_strategy import LOSSES, read_provenance
+from tokmigrate.init.file_strategy import LOSSES, find_provenance
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.revision.history import History
@@ -40,7 +40,8 @@ STEPS, LEARNING_RATE, BATCH_SIZE, LORA_RATE = 100, 0.1, 8, 2e-4
 RATE = "learning_rate"
 """The key beside the fields of a LoraConfig that says how fast its adapter learns."""
 
-_SUFFIX = ".safetensors"
+_RECORDED = 200
+"""Of about how many steps the provenance has the loss."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def train_rows(
     saved = find_checkpoint(checkpoints)
     model = _add_parameters(loaded, rows, settings)
     losses = _run(loaded, model, examples, settings, checkpoints, entry.name, on_progress)
-    provenance[LOSSES] = losses
+    every = -(-len(losses) // _RECORDED)
+    provenance[LOSSES] = {step: round(loss, 4) for step, loss in losses.items() if step % every == 0 or step == 1}
     if output is not None:
         save_adapter(model, output, {**provenance, "version": __version__, "tokens": names})
         path = output
@@ -221,8 +223,7 @@ def _find_done(workspace: Workspace, entry: ModelEntry, run: str, output: Path |
     else:
         chain = History.read(workspace).chain_for(entry)
         head = chain[-1] if chain else None
-        files = head.attachments.items() if head else ()
-        told = next(filter(None, (read_provenance(data, name) for name, data in files if name.endswith(_SUFFIX))), None)
+        told = find_provenance(head.attachments) if head else None
         path = head.path if head else Path()
         changes = head.operations[0].operation.token_changes() if head and told else None
         tokens = changes.reinitialised if changes else ()
