@@ -17,6 +17,7 @@ from shared_models import SharedModel, shared_model
 
 from tokmigrate.errors import FileProblems, OperationError
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
+from tokmigrate.operations.rename_tokens import RenameTokens
 from tokmigrate.operations.token_closure import MergeTrees
 from tokmigrate.operations.token_lists import read_tokens
 
@@ -106,6 +107,50 @@ def test_each_operation_on_a_list_reads_a_file(tmp_path: Path, operations: str) 
     assert model.bytes() == before
 
 
+@pytest.mark.parametrize("operation", ["rename_tokens", "move_tokens"])
+def test_a_mapping_in_a_file_is_one_in_the_migration(tmp_path: Path, operation: str) -> None:
+    listed, filed = (shared_model(tmp_path / kind, "gpt2-chatml") for kind in ("list", "json"))
+    first, before = listed.library().get_vocab_size(), filed.bytes()
+    held, more = (
+        ({"<|a|>": first + 1, "# b": first}, ", acknowledge: breaking")
+        if operation == "move_tokens"
+        else ({"<|a|>": "<|c|>", "# b": "two\nlines"}, "")
+    )
+    (filed.root / "migrations" / "map.json").write_text(json.dumps(held), "utf-8")
+    for model, field in ((listed, f"tokens: {json.dumps(held)}"), (filed, "tokens_file: map.json")):
+        model.migrate(f'- add_tokens: ["<|a|>", "# b"]\n- {operation}: {{{field}{more}}}')
+    assert listed.library().to_str() == filed.library().to_str()
+    wanted = held if operation == "move_tokens" else dict(zip(held.values(), (first, first + 1), strict=True))
+    assert listed.library().get_vocab().items() >= wanted.items()
+    filed.down()
+    assert filed.bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ('{"a": "b", "a": "c"}', 2, "'a' is in line 1 already"),
+        ('{"a": "b", "": "c"}', 2, "the line is empty"),
+        ('{"a": "b", "c": ""}', 2, "at least 1"),
+        ('{"a": "b", "c": {"d": 1}}', 2, "text"),
+        ("{}", 1, "lists nothing"),
+        ('["a", "b"]', 1, "mapping"),
+        ('{"a" "b"}', 1, "no JSON"),
+    ],
+)
+def test_a_fault_in_a_mapping_names_its_place(text: str, line: int, message: str) -> None:
+    with pytest.raises(FileProblems, match=message) as caught:
+        RenameTokens(tokens_file="map.json").with_listed({"map.json": text.encode()})
+    assert str(caught.value).startswith(f"map.json:{line}:")
+
+
+def test_a_long_mapping_moves_into_a_file() -> None:
+    operation = RenameTokens(tokens={f"<{n}>": f"<<{n}>>" for n in range(60)})
+    named, files = operation.with_files("0007_names")
+    assert (named.tokens_file, named.tokens) == ("0007_names.tokens.json", operation.tokens)
+    assert json.loads(files["0007_names.tokens.json"]) == operation.tokens
+
+
 def test_a_changed_file_is_a_changed_migration(tmp_path: Path) -> None:
     model = shared_model(tmp_path, REAL[0])
     file = tmp_path / "migrations" / "new.txt"
@@ -139,6 +184,7 @@ def test_a_fault_in_a_list_names_file_and_line(tmp_path: Path, data: bytes, line
         "- remove_tokens: {ids: compact, acknowledge: breaking}",
         "- remove_tokens: {tokens: [a], keep_tokens: [b], ids: compact, acknowledge: breaking}",
         "- reinit_tokens: {tokens: [a], tokens_file: new.txt}",
+        "- rename_tokens: {in_template: true}",
     ],
 )
 def test_exactly_one_list_is_given(tmp_path: Path, operation: str) -> None:

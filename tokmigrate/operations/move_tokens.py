@@ -10,14 +10,15 @@ from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_renumbered
-from tokmigrate.operations.operation import ALL_IDS, Context, Footprint, Operation, Risk, TokenChanges
+from tokmigrate.operations.operation import ALL_IDS, Context, Footprint, Risk, TokenChanges
 from tokmigrate.operations.row_changes import check_ids_may_change
 from tokmigrate.operations.token_checks import id_of
+from tokmigrate.operations.token_lists import MAP_DESCRIPTION, TokenMapOperation
 from tokmigrate.vocabulary.ids import Renumbering
 from tokmigrate.vocabulary.row_edit import RowEdit
 
 
-class MoveTokens(Operation):
+class MoveTokens(TokenMapOperation):
     """Give tokens other ids; their rows, and every file that names their ids, go with them.
 
     A token goes to a row without token, or to one whose token is moved as well: two tokens swap by naming both.
@@ -27,8 +28,9 @@ class MoveTokens(Operation):
     name: ClassVar[str] = "move_tokens"
 
     tokens: dict[str, Annotated[int, Field(ge=0)]] = Field(
-        min_length=1, description="The new id of each token, by its text."
+        default={}, min_length=1, description="The new id of each token, by its text."
     )
+    tokens_file: str | None = Field(default=None, min_length=1, description=MAP_DESCRIPTION)
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
         renumbering = Renumbering.swap(self._moves(state))

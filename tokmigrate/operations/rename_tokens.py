@@ -15,12 +15,13 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import with_renamed_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Merge, continuing_prefix, merges_of, product
-from tokmigrate.operations.operation import CHAT_TEMPLATE, Context, Footprint, Operation, Risk, TokenChanges
+from tokmigrate.operations.operation import CHAT_TEMPLATE, Context, Footprint, Risk, TokenChanges
 from tokmigrate.operations.row_operations import with_reinitialised_rows
 from tokmigrate.operations.token_checks import id_of
+from tokmigrate.operations.token_lists import MAP_DESCRIPTION, TokenMapOperation
 
 
-class RenameTokens(Operation):
+class RenameTokens(TokenMapOperation):
     """Give tokens another text, in every file that names them; ids stay, and rows too unless `init` is given.
 
     This is how a reserved slot gets a use. A token of the tokenizer's model that is no added token can be found in
@@ -31,8 +32,11 @@ class RenameTokens(Operation):
     name: ClassVar[str] = "rename_tokens"
 
     tokens: dict[str, Annotated[str, Field(min_length=1)]] = Field(
-        min_length=1, description="The new text of each token, as `{old: new}`; no new one may be a token yet."
+        default={},
+        min_length=1,
+        description="The new text of each token, as `{old: new}`; no new one may be a token yet.",
     )
+    tokens_file: str | None = Field(default=None, min_length=1, description=MAP_DESCRIPTION)
     init: InitSpec | None = Field(default=None, description="How the rows are initialised again; by default they stay.")
     in_template: bool = Field(
         default=False, description="Also replace the texts in the chat templates and the response template."

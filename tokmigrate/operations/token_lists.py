@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -14,9 +14,11 @@ from tokmigrate.formatting import format_list
 from tokmigrate.operations.operation import Operation
 from tokmigrate.strict_yaml.validation import describe_fault
 
+T = TypeVar("T")
+
 _SPELLING = "a line is a token as tokenizer.json spells it; a `.json` file with a list of texts can hold any token"
 FILE_DESCRIPTION = "A file with one token a line, or a `.json` file with a list of texts, relative to the migration."
-
+MAP_DESCRIPTION = "A `.json` file with such an object, relative to the migration."
 
 LONG = 50
 """A list with more items belongs into a file beside the migration."""
@@ -55,7 +57,7 @@ class TokenListOperation(Operation):
         for tokens, name in self.lists.items():
             items = self.format_items(getattr(self, tokens)) if getattr(self, name) is None else ()
             if items is not None and len(items) > LONG:
-                is_plain = all(map(_is_line, items))
+                is_plain = not isinstance(items, Mapping) and all(map(_is_line, items))
                 file = f"{stem}.{name.removesuffix('_file')}.{'txt' if is_plain else 'json'}"
                 text = "\n".join(items) if is_plain else json.dumps(items, indent=0, ensure_ascii=False)
                 fields = self.model_dump(by_alias=True, exclude_unset=True, exclude={tokens})
@@ -64,14 +66,25 @@ class TokenListOperation(Operation):
         return self, {}
 
     @classmethod
-    def read_items(cls, file: str, data: bytes) -> tuple[Any, ...]:
+    def read_items(cls, file: str, data: bytes) -> tuple[Any, ...] | dict[str, Any]:
         """Return the items of a list in a file; raises FileProblems."""
         return read_tokens(file, data)
 
     @classmethod
-    def format_items(cls, items: Sequence[Any]) -> Sequence[Any] | None:
+    def format_items(cls, items: Any) -> Sequence[Any] | Mapping[str, Any] | None:
         """Return the items of a list as `read_items` reads them of a JSON file; None where no file can hold them."""
-        return items
+        found: Sequence[Any] | Mapping[str, Any] = items
+        return found
+
+
+class TokenMapOperation(TokenListOperation):
+    """An operation on tokens that gives each something: `tokens` maps them to it, and so does the object of a file."""
+
+    @classmethod
+    def read_items(cls, file: str, data: bytes) -> dict[str, Any]:
+        kind: Any = cls.model_fields["tokens"].annotation
+        found: dict[str, Any] = read_list(file, data, TypeAdapter(kind))
+        return found
 
 
 def read_tokens(file: str, data: bytes) -> tuple[str, ...]:
@@ -79,8 +92,8 @@ def read_tokens(file: str, data: bytes) -> tuple[str, ...]:
     return tuple(read_list(file, data, TypeAdapter(list[str])))
 
 
-def read_list(file: str, data: bytes, kind: TypeAdapter[list[Any]]) -> list[Any]:
-    """Return the list of a `.json` file, or the lines of another one, each validated as an item of `kind`.
+def read_list(file: str, data: bytes, kind: TypeAdapter[T]) -> T:
+    """Return the list or object of a `.json` file, or the lines of another one, validated as `kind`.
 
     Raises:
         FileProblems: It is not UTF-8, lists nothing, an empty item, one twice, or one that is not of that kind.
@@ -91,19 +104,26 @@ def read_list(file: str, data: bytes, kind: TypeAdapter[list[Any]]) -> list[Any]
         line = data.count(b"\n", 0, error.start) + 1
         raise FileProblems([Problem(file, line, 1, "this is not UTF-8", _SPELLING)]) from error
     try:
-        items = json.loads(text) if file.endswith(".json") else _read_lines(text)
+        held = json.loads(text, object_pairs_hook=_Pairs) if file.endswith(".json") else _read_lines(text)
+        items = [key for key, _ in held] if isinstance(held, _Pairs) else held
         problems = list(_find_faults(file, items)) if isinstance(items, list) else []
         if problems:
             raise FileProblems(problems)
-        return kind.validate_python(items)
+        return kind.validate_python(dict(held) if isinstance(held, _Pairs) else held)
     except json.JSONDecodeError as error:
         raise FileProblems([Problem(file, error.lineno, error.colno, f"no JSON: {error.msg}")]) from error
     except ValidationError as error:
-        raise FileProblems([_fault_of_item(file, detail) for detail in error.errors(include_url=False)]) from error
+        faults = [_fault_of_item(file, detail, items) for detail in error.errors(include_url=False)]
+        raise FileProblems(faults) from error
 
 
-def _fault_of_item(file: str, detail: ErrorDetails) -> Problem:
-    place = next((step for step in detail["loc"] if isinstance(step, int)), 0)
+class _Pairs(list[tuple[str, Any]]):
+    """The keys of a JSON object with their values: a key may be there twice."""
+
+
+def _fault_of_item(file: str, detail: ErrorDetails, items: Sequence[Any]) -> Problem:
+    first = next(iter(detail["loc"]), 0)
+    place = first if isinstance(first, int) else items.index(first)
     message, hint = describe_fault(detail)
     return Problem(file, place + 1, 1, message, hint)
 
