@@ -136,9 +136,10 @@ def train_rows(
     checkpoints = workspace.root / ".tokmigrate" / "training" / run
     saved = find_checkpoint(checkpoints)
     model = _add_parameters(loaded, rows, settings)
-    losses = _run(loaded, model, examples, settings, checkpoints, entry.name, on_progress)
+    exact = _run(loaded, model, examples, settings, checkpoints, entry.name, on_progress)
+    losses = {step: round(loss, 4) for step, loss in exact.items()}
     every = -(-len(losses) // _RECORDED)
-    provenance[LOSSES] = {step: round(loss, 4) for step, loss in losses.items() if step % every == 0 or step == 1}
+    provenance[LOSSES] = {step: loss for step, loss in losses.items() if step % every == 0 or step == 1}
     if output is not None:
         save_adapter(model, output, {**provenance, "version": __version__, "tokens": names})
         path = output
