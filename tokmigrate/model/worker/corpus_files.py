@@ -20,10 +20,10 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import count
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -204,39 +204,41 @@ def read_examples(file: CorpusFile) -> Iterator[tuple[int, str | list[Any]]]:
     """
     with open_for_reading(Path(file.path)) as raw:
         read = _read_table if file.path.endswith(_TABLES) else _read_lines
-        for number, value, _ in read(replace(file, chats=True), raw):
+        values = chain.from_iterable(values for values, _ in read(replace(file, chats=True), raw))
+        for number, value in enumerate(values, 1):
             if isinstance(value, str):
-                _measure(file, number, value)
+                _measure_text(file, number, value)
             if value:
                 yield number, value
 
 
 def read_blocks(file: CorpusFile) -> Iterator[Block]:
     """Yield the texts of a file in blocks; raises FileProblems for what is no text, or longer than `LONGEST_LINE`."""
-    texts: list[tuple[int, str]] = []
-    empty = text_bytes = start = place = 0
+    first, start = 1, 0
     with open_for_reading(Path(file.path)) as raw:
         read = _read_table if file.path.endswith(_TABLES) else _read_lines
-        for number, text, place in read(file, raw):
-            if text:
-                texts.append((number, text))
-                text_bytes += _measure(file, number, text)
-            else:
-                empty += 1
-            if max(text_bytes, place - start) >= BLOCK:
-                yield Block(tuple(texts), empty, text_bytes, place - start)
-                texts, empty, text_bytes, start = [], 0, 0, place
-        place = file.size
-    if texts or empty or place > start:
-        yield Block(tuple(texts), empty, text_bytes, place - start)
+        for texts, place in read(file, raw):
+            held = tuple((number, text) for number, text in enumerate(texts, first) if text)
+            yield Block(held, len(texts) - len(held), _measure(file, first, texts), place - start)
+            first, start = first + len(texts), place
+    if file.size > start:
+        yield Block((), 0, 0, file.size - start)
 
 
 def _problem(file: CorpusFile, number: int, column: int, what: str, hint: str | None = None) -> FileProblems:
     return FileProblems([Problem(file.name, number, column, what, hint)])
 
 
-def _measure(file: CorpusFile, number: int, text: str) -> int:
-    """Return the bytes of a text."""
+def _measure(file: CorpusFile, first: int, texts: Sequence[str]) -> int:
+    """Return the bytes of texts, of which the first has that number."""
+    with suppress(UnicodeEncodeError):
+        size = len("".join(texts).encode())
+        if size <= LONGEST_LINE:
+            return size
+    return sum(_measure_text(file, number, text) for number, text in enumerate(texts, first))
+
+
+def _measure_text(file: CorpusFile, number: int, text: str) -> int:
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
@@ -247,25 +249,30 @@ def _measure(file: CorpusFile, number: int, text: str) -> int:
     return size
 
 
-_Texts = Iterator[tuple[int, Any, int]]
-"""The number of a text, the text or the messages of a chat, and how far the file is read."""
+_Texts = Iterator[tuple[Sequence[Any], int]]
+"""Texts, or the messages of chats, that follow each other, about `BLOCK` bytes, and how far the file is read."""
 
 
 def _read_lines(file: CorpusFile, raw: BinaryIO) -> _Texts:
     is_json = file.path.removesuffix(".gz").removesuffix(".zst").endswith(_JSON)
-    lines = _decompress(file, raw)
-    for number in count(1):
-        try:
-            line = lines.readline(LONGEST_LINE + len(b"\r\n"))
-        # Each library has errors of its own for damaged data.
-        except (OSError, EOFError, zlib.error) as error:
-            raise _problem(file, number, 1, f"the file cannot be decompressed: {error}") from error
-        if not line:
-            return
-        held = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-        held = held.removesuffix(b"\n").removesuffix(b"\r") if held.endswith(b"\n") else held
-        text = _decode(file, number, held)
-        yield number, _text_of_record(file, number, text) if is_json and text.strip() else text, raw.tell()
+    lines, first = _decompress(file, raw), 1
+    while data := _read_whole_lines(file, first, lines):
+        texts = _decode(file, first, data.removeprefix(codecs.BOM_UTF8) if first == 1 else data)
+        if is_json:
+            records = enumerate(texts, first)
+            texts = [_text_of_record(file, number, text) if text.strip() else text for number, text in records]
+        yield texts, raw.tell()
+        first += len(texts)
+
+
+def _read_whole_lines(file: CorpusFile, first: int, lines: BinaryIO) -> bytes:
+    """Return the next lines, of which the first has that number; the last is cut off where it is too long."""
+    try:
+        data = lines.read(BLOCK)
+        return data if data[-1:] in b"\n" else data + lines.readline(LONGEST_LINE + len(b"\r\n"))
+    # Each library has errors of its own for damaged data.
+    except (OSError, EOFError, zlib.error) as error:
+        raise _problem(file, first, 1, f"the file cannot be decompressed: {error}") from error
 
 
 def _decompress(file: CorpusFile, raw: BinaryIO) -> BinaryIO:
@@ -278,7 +285,25 @@ def _decompress(file: CorpusFile, raw: BinaryIO) -> BinaryIO:
     return raw
 
 
-def _decode(file: CorpusFile, number: int, line: bytes) -> str:
+def _decode(file: CorpusFile, first: int, data: bytes) -> list[str]:
+    """Return lines as texts; the first has that number."""
+    if len(data) <= LONGEST_LINE:
+        with suppress(UnicodeDecodeError):
+            return _split(data.decode())
+    # What is no text stays as it is until its line is known.
+    lines = (line.encode("utf-8", "surrogateescape") for line in _split(data.decode("utf-8", "surrogateescape")))
+    return [_decode_line(file, number, line) for number, line in enumerate(lines, first)]
+
+
+def _split(text: str) -> list[str]:
+    """Return lines without their ends; the last one may have none."""
+    *lines, last = text.split("\n")
+    if "\r" in text:
+        lines = [line.removesuffix("\r") for line in lines]
+    return [*lines, last] if last or not text else lines
+
+
+def _decode_line(file: CorpusFile, number: int, line: bytes) -> str:
     if len(line) > LONGEST_LINE:
         what = f"the line is longer than {LONGEST_LINE:,} bytes"
         raise _problem(file, number, 1, what, "break the text into lines")
@@ -325,15 +350,23 @@ def _as_text(file: CorpusFile, number: int, value: Any) -> Any:
 def _read_table(file: CorpusFile, raw: BinaryIO) -> _Texts:
     import pyarrow  # noqa: PLC0415 - an extra
 
-    number = 0
+    texts: list[Any] = []
+    number = size = start = place = 0
     try:
         for values, place in (_read_parquet if file.path.endswith(_PARQUET) else _read_arrow)(file, raw):
             for value in values.to_pylist():
                 number += 1
-                yield number, _as_text(file, number, value), place
+                text = _as_text(file, number, value)
+                texts.append(text)
+                size += len(text.encode()) if isinstance(text, str) else 0
+                if max(size, place - start) >= BLOCK:
+                    yield texts, place
+                    texts, size, start = [], 0, place
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         what = f"the file is not {'Parquet' if file.path.endswith(_PARQUET) else 'Arrow'}: {error}"
         raise _problem(file, number + 1, 1, what) from error
+    if texts:
+        yield texts, place
 
 
 def _read_parquet(file: CorpusFile, raw: BinaryIO) -> Iterator[tuple[Any, int]]:
