@@ -42,3 +42,16 @@ def outcome(document: dict[str, Any], texts: list[str], one_by_one: bool) -> Any
 def test_together_as_one_by_one(document: dict[str, Any], texts: list[str]) -> None:
     new = [text for text in texts if text not in Tokenizer(document).added]
     assert outcome(document, new, one_by_one=False) == outcome(document, new, one_by_one=True)
+
+
+@given(st.permutations(range(12)), st.integers(0, 11), st.data())
+def test_each_is_listed_before_the_first_with_a_higher_id(order: list[int], size: int, data: st.DataObject) -> None:
+    entries = [{"id": number, "content": TEXTS[number], "special": False} for number in order[:size]]
+    vocabulary = {text: number for number, text in enumerate(TEXTS)}
+    document = {"model": {"type": "BPE", "vocab": vocabulary, "merges": []}, "added_tokens": entries}
+    new = data.draw(st.lists(st.sampled_from(order[size:]), unique=True))
+    made = Tokenizer(document).with_tokens([AddedToken(TEXTS[number]) for number in new]).document
+    wanted = list(order[:size])
+    for number in new:
+        wanted.insert(next((place for place, other in enumerate(wanted) if other > number), len(wanted)), number)
+    assert [entry["id"] for entry in made["added_tokens"]] == wanted

@@ -105,11 +105,12 @@ class RemoveTokens(TokenListOperation):
         gone = [token for token in before.tokenizer.ids if token not in after.tokenizer.ids]
         # Without `with` it removes what is listed and nothing else.
         named = self.tokens or (self.list_removed(before) if self.with_ else gone)
+        listed = frozenset(named)
         if self.ids == "compact":
             reason = "higher ids move down; tokenized data will refer to other tokens"
         else:
             reason = f"text with {format_quoted(named)} is tokenized differently"
-        lost = [token for token in gone if token not in {*named}] if self.with_ else []
+        lost = [token for token in gone if token not in listed] if self.with_ else []
         if lost:
             reason += f"; also removes {len(lost)} that no text produces without them: {format_quoted(lost)}"
         return Risk.breaking(reason)

@@ -92,6 +92,8 @@ ID_FIELDS: tuple[tuple[str, Shape], ...] = (
 The names are those of transformers' configurations, generation settings and processors.
 """
 
+_ID_FIELD = re.compile("|".join(f"({names})" for names, _ in ID_FIELDS))
+
 OTHER_IDS = re.compile(
     r"(?:codebook|codec|tts_codec|t2u|char|entity|ngram|type|tag|subs|speaker|lang|task|layer)_\w*"
     r"|(?:num|max|min|n|use|default|out|backbone_out|local|insert|moe|mtp|ple|attn|head|merge|decode|target)_\w*"
@@ -118,13 +120,16 @@ _ENDINGS = ("_token_id", "_token_ids", "_token_index", "_index", "_id")
 
 def shape_of(name: str) -> Shape | None:
     """Return how the field `name` holds ids, None if it is not known to hold any."""
-    return next((shape for names, shape in ID_FIELDS if re.fullmatch(names, name)), None)
+    found = _ID_FIELD.fullmatch(name)
+    return ID_FIELDS[found.lastindex - 1][1] if found and found.lastindex else None
 
 
 def shape_at(place: Path, declared: Declared) -> Shape | Literal["ignore"] | None:
     """Return how the field at a place holds ids, None if that is not known; what the workspace says goes before."""
     name = str(place[-1])
-    return declared.get(format_place(place)) or declared.get(name) or shape_of(name)
+    # Most workspaces say nothing, and a file may have 100,000 fields.
+    stated = declared.get(format_place(place)) or declared.get(name) if declared else None
+    return stated or shape_of(name)
 
 
 def may_hold_ids(name: str) -> bool:

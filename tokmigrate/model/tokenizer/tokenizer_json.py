@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import operator
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 from blake3 import blake3
@@ -296,14 +297,12 @@ class Tokenizer:
     def _with_entries(self, new: Iterable[Mapping[str, Any]]) -> Tokenizer:
         """Return a view of the file with further entries of `added_tokens`, each before the first higher id."""
         entries = [*(self.document.get("added_tokens") or [])]
-        highest = max((entry["id"] for entry in entries), default=-1)
+        # A file may list them in any order: what counts is the highest id so far.
+        highest = [*accumulate((entry["id"] for entry in entries), max)]
         for entry in new:
-            if entry["id"] > highest:
-                highest = entry["id"]
-                entries.append(entry)
-            else:
-                place = next((place for place, other in enumerate(entries) if other["id"] > entry["id"]), len(entries))
-                entries.insert(place, entry)
+            place = bisect_right(highest, entry["id"])
+            entries.insert(place, entry)
+            highest.insert(place, entry["id"])
         return Tokenizer(replace_at(self.document, ("added_tokens",), entries))
 
     def pieces(self, text: str) -> tuple[int, ...]:
