@@ -114,7 +114,7 @@ class AdapterRows:
         if not held:
             # That of a new token was spare in the model that the adapter was trained on.
             place = self.base.state.tokenizer.ids.get(self.texts[number], number)
-            if place >= self.base.state.rows:
+            if place >= matrix.geometry.rows:
                 raise OutOfStepError(f"neither it nor the model has its {side} row", where=where, hint=MERGE)
             with self.base.weights.open_rows(matrix.name) as rows:
                 held = [rows.row(place)]
@@ -236,7 +236,9 @@ def _compare(
             numbers = lines if ids is None else [ids[line] for line in lines]
             # An id without a token is compared with the row of the same id.
             places = [known.get(texts[number]) if number in texts else number for number in numbers]
-            there = [(at, place) for at, place in enumerate(places) if place is not None and place < base.state.rows]
+            there = [
+                (at, place) for at, place in enumerate(places) if place is not None and place < theirs.geometry.rows
+            ]
             differs = np.ones(len(lines), bool)
             differs[[at for at, _ in there]] = _differ(
                 own.read_run(lines.start, lines.stop)[[at for at, _ in there]],
