@@ -72,6 +72,7 @@ def _next_tokens_content(found: Evaluation, held: NextTokens) -> dict[str, Any]:
             "bound": found.bound,
             "added_rows": found.added_rows,
             "removed_rows": found.removed_rows,
+            "removed_tokens": found.removed_tokens,
             "population": found.population,
         },
         "loss": {"on_new_tokens": _loss_content(held.on_new), "after_new_tokens": _loss_content(held.after_new)},
@@ -153,4 +154,5 @@ def _describe_divergence(far: Content) -> Iterator[str]:
         yield f"the bound that new rows of `mean` keep: {rows} = {far['bound']:.3g} nats"
     if far["removed_rows"]:
         mass = f"{far['removed_mass']:.3g} of the probability, {far['removed_mass_at_most']:.3g} at most"
-        yield f"{format_count(far['removed_rows'], 'removed row')} had {mass}: {far['of_removed_rows']:.3g} nats"
+        gone = f"{format_count(far['removed_rows'], 'row')} of {format_count(far['removed_tokens'], 'token')}"
+        yield f"gone or overwritten, {gone}: {mass}; {far['of_removed_rows']:.3g} nats"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tokmigrate.model.documents.state import MODULES
 from tokmigrate.training.aligned_windows import Window
 from tokmigrate.training.loaded_model import LoadedModel
 from tokmigrate.training.token_match import TokenMatch
+from tokmigrate.training.trainer import pad_ids
 
 _BATCH = 64
 _MODES = {
@@ -91,16 +92,21 @@ class Embeddings:
 class EncoderMeasure:
     """Measures two encoders on texts, in batches."""
 
-    def __init__(self, before: LoadedModel, after: LoadedModel, match: TokenMatch) -> None:
+    def __init__(
+        self, before: LoadedModel, after: LoadedModel, match: TokenMatch, count_bytes: Callable[[int], None]
+    ) -> None:
+        """Prepare to measure; `count_bytes` is called with how much of the corpus was measured."""
         import torch  # noqa: PLC0415
 
         self.found = Embeddings(read_pooling(after.directory))
-        self._torch, self._sides, self._match = torch, (before, after), match
+        self._torch, self._sides, self._match, self._count_bytes = torch, (before, after), match, count_bytes
         self._waiting: list[Window] = []
+        self._read = 0
 
-    def add(self, window: Window) -> None:
-        """Measure a text by its first window, together with others."""
+    def add(self, window: Window, read: int) -> None:
+        """Measure a text by its first window, together with others; `read` bytes of the corpus were read for it."""
         self._waiting.append(window)
+        self._read += read
         if len(self._waiting) >= _BATCH:
             self.finish()
 
@@ -117,20 +123,11 @@ class EncoderMeasure:
             kind.total += cosine
             kind.least = min(kind.least, cosine)
         self._waiting.clear()
+        self._count_bytes(self._read)
+        self._read = 0
 
     def _compute_embeddings(self, side: int) -> Any:
         loaded = self._sides[side]
-        ids, mask = stack_ids([window.ids[side] for window in self._waiting], loaded.device)
+        ids, mask = (tensor.to(loaded.device) for tensor in pad_ids([window.ids[side] for window in self._waiting]))
         states = loaded.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         return pool(states, mask, self.found.pooling)
-
-
-def stack_ids(sequences: Sequence[Sequence[int]], device: Any) -> tuple[Any, Any]:
-    """Return sequences of ids as one tensor filled up with 0 on the right, and the mask of what is there."""
-    import torch  # noqa: PLC0415
-
-    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for line, held in enumerate(sequences):
-        ids[line, : len(held)], mask[line, : len(held)] = torch.tensor(held), 1
-    return ids.to(device), mask.to(device)

@@ -45,7 +45,8 @@ class Evaluation:
         texts: How many texts were read, with `text_bytes`; `same` is how many have no new token and the same tokens.
         tokens_before: The tokens of the texts before, without those put around them; `tokens_after` likewise.
         new_tokens: The tokens after that were none before, or whose rows are other ones.
-        added_rows: The rows of the output side that were not there before; `removed_rows` those that are there no more.
+        added_rows: The rows of the output side that were not there before; `removed_rows` those that are there no more,
+            of which `removed_tokens` had a token.
         population: The baseline's rows that are still there, over which `mean` takes the mean.
         same_body: Whether all weights but those of the rows are equal.
         retrained: The files that were trained or rewritten since, of which the model before has what is there now.
@@ -67,6 +68,7 @@ class Evaluation:
     new_tokens: int
     added_rows: int
     removed_rows: int
+    removed_tokens: int
     population: int
     same_body: bool
     retrained: tuple[str, ...]
@@ -161,12 +163,12 @@ def _measure_pair(
         hint = "name a model of the same kind with --old"
         raise ModelError(f"it is no {after.kind} model", where=str(before.directory), hint=hint)
     match = match_tokens(before, after, pair.rows)
-    measure = (DecoderMeasure if after.kind == "causal" else EncoderMeasure)(before, after, match)
     counts = _Counts()
     with silence_libraries(), report_activity(on_progress, model, "measuring the model", corpus.size) as count_bytes:
+        kind = DecoderMeasure if after.kind == "causal" else EncoderMeasure
+        measure = kind(before, after, match, count_bytes)
         for texts, read in _read_texts(corpus, limit):
-            _measure(texts, (before, after), match, measure, counts)
-            count_bytes(read)
+            _measure(texts, read, (before, after), match, measure, counts)
         measure.finish()
     if not counts.texts:
         raise UsageError("no line of it has text", where=corpus.name, hint="give a text file, a line for each text")
@@ -183,6 +185,7 @@ def _measure_pair(
         new_tokens=len(match.new),
         added_rows=len(match.added),
         removed_rows=len(match.removed),
+        removed_tokens=match.removed_tokens,
         population=len(kept.intersection(expand(snapshot.state.population))),
         same_body=match.same_body,
         retrained=pair.retrained,
@@ -203,41 +206,39 @@ class _Counts:
 
 def _measure(
     texts: list[str],
+    read: int,
     sides: tuple[LoadedModel, LoadedModel],
     match: TokenMatch,
     measure: DecoderMeasure | EncoderMeasure,
     counts: _Counts,
 ) -> None:
-    longest = min(_LONGEST[sides[0].kind], *(side.longest for side in sides if side.longest))
+    longest = min(side.longest or _LONGEST[side.kind] for side in sides)
+    longest = min(longest, _LONGEST[sides[0].kind])
     for text, old, new in zip(texts, *(tokenize(side.tokenizer, texts) for side in sides), strict=True):
         counts.texts += 1
         counts.text_bytes += len(text.encode())
         counts.tokens_before += len(old.ids)
         counts.tokens_after += len(new.ids)
         counts.same += match.is_same(old.ids, new.ids)
-        for window in cut_windows(text, (old, new), longest):
-            measure.add(window)
-            if isinstance(measure, EncoderMeasure):
-                break
+        windows = list(cut_windows(text, (old, new), longest))
+        if isinstance(measure, EncoderMeasure):
+            windows = windows[:1]
+        for window in windows:
+            measure.add(window, read // len(windows))
 
 
 def _read_texts(corpus: Corpus, limit: int | None) -> Iterator[tuple[list[str], int]]:
-    """Yield some texts, and how many bytes of the files were read for them."""
-    left = limit
+    """Yield some texts, and how many bytes of the files were read for each."""
+    done = 0
     for file in corpus.files:
         for block in read_blocks(file):
             texts = [text for _, text in block.texts]
-            read = block.read
             for start in range(0, len(texts), _GROUP):
-                if left is not None and left <= 0:
+                if limit is not None and done >= limit:
                     return
                 group = texts[start : start + _GROUP]
-                part = block.read * len(group) // len(texts)
-                read -= part
-                if left is not None:
-                    left -= sum(len(text.encode()) for text in group)
-                yield group, part
-            yield [], read
+                done += sum(len(text.encode()) for text in group)
+                yield group, block.read // len(texts)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """How well a decoder predicts text before and after a migration, and how far its predictions are from each other.
 
 Text without new tokens is the same sequence on both sides. Where the models have the same body, so is each hidden state
-then, and with it each logit of a row that both have: one pass of one model gives the predictions of both. With S the
-shared rows, R the removed and N the added ones, and Z the sum of exp(logit) over some of them:
+then, and with it each logit of a row that both have: one pass of the model after, with the rows that it lost put behind
+its own, gives the predictions of both. With S the shared rows, R the removed and N the added ones, and Z the sum of
+exp(logit) over some of them:
 
     nats that are lost to added rows     log(Z_S + Z_N) - log Z_S = KL(p_old without R || p_new), as logits of S agree
     nats that renormalisation gives      log(Z_S + Z_R) - log Z_S = -log(1 - q), with q the probability of R before
@@ -10,21 +11,21 @@ shared rows, R the removed and N the added ones, and Z the sum of exp(logit) ove
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tokmigrate.commands.resources import free_memory
 from tokmigrate.training.aligned_windows import Window
-from tokmigrate.training.embeddings import stack_ids
 from tokmigrate.training.loaded_model import LoadedModel
 from tokmigrate.training.token_match import TokenMatch
+from tokmigrate.training.trainer import pad_ids
 
 BEFORE, AFTER = 0, 1
-_COPIES = 6 * 4
-"""The bytes that are held of each logit while a batch is measured: copies of four bytes."""
-_MOST_MEMORY = 2 << 30
-_MOST_TOKENS = 8192
+_COPIES = 3 * 4
+"""The bytes that are held of each logit while a batch is measured: those of both sides, and one more."""
+_MOST_MEMORY, _MOST_TOKENS, _POOL, _CHUNK_BYTES = 1 << 29, 8192, 32768, 256 << 20
+"""The bytes and tokens of a batch at most, the tokens that wait for one, and the bytes of logits that are compared."""
 
 
 @dataclass
@@ -99,93 +100,117 @@ class NextTokens:
 
 
 class DecoderMeasure:
-    """Measures two decoders on windows of text, in batches."""
+    """Measures two decoders on windows of text, in batches of windows that are about as long."""
 
-    def __init__(self, before: LoadedModel, after: LoadedModel, match: TokenMatch) -> None:
+    def __init__(
+        self, before: LoadedModel, after: LoadedModel, match: TokenMatch, count_bytes: Callable[[int], None]
+    ) -> None:
+        """Prepare to measure; `count_bytes` is called with how much of the corpus was measured."""
         import torch  # noqa: PLC0415
 
         self.found = NextTokens()
-        self._torch, self._sides, self._match = torch, (before, after), match
+        self._torch, self._sides, self._match, self._count_bytes = torch, (before, after), match, count_bytes
         device = after.device
         numbers = [list(part) for part in zip(*match.outputs, strict=True)] or [[], []]
-        self._shared = [torch.tensor(part, device=device) for part in numbers]
-        self._others = [torch.tensor(part, device=device, dtype=torch.long) for part in (match.removed, match.added)]
+        self._shared = [_select(torch, part, device) for part in numbers]
+        self._others = [_select(torch, part, device) for part in (match.removed, match.added)]
+        self._widths = [len(side.output_rows) for side in self._sides]
         self._is_new = torch.zeros(len(after.input_rows), dtype=torch.bool, device=device)
         self._is_new[sorted(match.new)] = True
-        # A model that has rows for all that both predict shows both.
-        equal_rows = match.same_body and match.new.isdisjoint(match.shared.values())
-        self._single = None if not equal_rows else AFTER if not match.removed else None if match.added else BEFORE
-        widest = max(len(side.output_rows) for side in self._sides)
-        free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else free_memory() or _MOST_MEMORY
-        self._most = max(1, min(_MOST_TOKENS, min(free // 4, _MOST_MEMORY) // (widest * _COPIES)))
-        self._waiting: dict[bool, list[Window]] = {True: [], False: []}
+        self._runs_once = match.same_body and match.new.isdisjoint(match.shared.values())
+        if self._runs_once and match.removed:
+            self._runs_once = _append_rows(torch, before, after, match.removed)
+            if self._runs_once:
+                self._others[BEFORE] = slice(self._widths[AFTER], None)
+        row_bytes = _COPIES * max(self._widths)
+        self._most = max(1, min(_MOST_TOKENS, _find_free(torch, device) // row_bytes))
+        self._chunk = max(1, _CHUNK_BYTES // row_bytes)
+        self._waiting: dict[bool, list[tuple[Window, int]]] = {True: [], False: []}
+        self._tokens = 0
 
-    def add(self, window: Window) -> None:
-        """Measure a window, together with others of its kind."""
-        if window.text_bytes:
-            waiting = self._waiting[self._match.is_same(*window.ids)]
-            longest = max(len(ids) for each in (*waiting, window) for ids in each.ids)
-            if waiting and longest * (len(waiting) + 1) > self._most:
-                self.finish()
-            waiting.append(window)
+    def add(self, window: Window, read: int) -> None:
+        """Measure a window together with others of its kind; `read` bytes of the corpus were read for it."""
+        is_same = window.first[BEFORE] == window.first[AFTER] and self._match.is_same(*window.ids)
+        self._waiting[is_same].append((window, read))
+        self._tokens += _measure_length(window)
+        if self._tokens >= _POOL:
+            self.finish()
 
     def finish(self) -> None:
         """Measure all windows that were added."""
         with self._torch.inference_mode():
             for is_same, waiting in self._waiting.items():
-                if waiting:
-                    (self._measure_same if is_same else self._measure_other)(waiting)
-                    waiting.clear()
+                for batch in self._batches(waiting):
+                    windows = [window for window, _ in batch if window.text_bytes]
+                    if windows:
+                        (self._measure_same if is_same else self._measure_other)(windows)
+                    self._count_bytes(sum(read for _, read in batch))
+                waiting.clear()
+        self._tokens = 0
 
-    def _predict(self, windows: Sequence[Window], side: int) -> tuple[Any, Any, Any]:
-        """Return the logits of a side where its next token counts, `(positions, rows)`, that token and the last one."""
+    def _batches(self, waiting: Sequence[tuple[Window, int]]) -> Iterator[list[tuple[Window, int]]]:
+        batch: list[tuple[Window, int]] = []
+        for window, read in sorted(waiting, key=lambda pair: _measure_length(pair[0])):
+            if batch and _measure_length(window) * (len(batch) + 1) > self._most:
+                yield batch
+                batch = []
+            batch.append((window, read))
+        if batch:
+            yield batch
+
+    def _predict(self, windows: Sequence[Window], side: int) -> Iterator[tuple[Any, Any, Any]]:
+        """Yield the logits of a side where its next token counts, `(positions, rows)`, that token and the last one."""
         torch, loaded = self._torch, self._sides[side]
-        ids, mask = stack_ids([window.ids[side] for window in windows], loaded.device)
+        ids, mask = (tensor.to(loaded.device) for tensor in pad_ids([window.ids[side] for window in windows]))
         counts = torch.zeros_like(mask, dtype=torch.bool)
         for line, window in enumerate(windows):
             counts[line, window.first[side] : window.stop[side]] = True
-        counts = counts[:, 1:]
         logits = loaded.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return logits[:, :-1][counts].float(), ids[:, 1:][counts], ids[:, :-1][counts]
+        # Not all at once: what is computed from them takes as much memory again.
+        for lines, places in (part.unbind(1) for part in counts.nonzero().split(self._chunk)):
+            yield logits[lines, places - 1].float(), ids[lines, places], ids[lines, places - 1]
 
     def _measure_other(self, windows: Sequence[Window]) -> None:
-        found = self.found
-        sums = []
+        found, sums = self.found, [0.0, 0.0]
         for side in (BEFORE, AFTER):
-            logits, tokens, last = self._predict(windows, side)
-            nats = self._torch.nn.functional.cross_entropy(logits, tokens, reduction="none").double()
-            sums.append(float(nats.sum()))
+            for logits, tokens, last in self._predict(windows, side):
+                own = logits[:, : self._widths[side]]
+                nats = self._torch.nn.functional.cross_entropy(own, tokens, reduction="none").double()
+                sums[side] += float(nats.sum())
+                if side == AFTER:
+                    is_new, follows = self._is_new[tokens], self._is_new[last] & ~self._is_new[tokens]
+                    for kind, chosen in ((found.on_new, is_new), (found.after_new, follows)):
+                        kind.tokens += int(chosen.sum())
+                        kind.nats += float(nats[chosen].sum())
         found.other.text_bytes += sum(window.text_bytes for window in windows)
         found.other.before += sums[BEFORE]
         found.other.after += sums[AFTER]
-        is_new, follows = self._is_new[tokens], self._is_new[last] & ~self._is_new[tokens]
-        for kind, chosen in ((found.on_new, is_new), (found.after_new, follows)):
-            kind.tokens += int(chosen.sum())
-            kind.nats += float(nats[chosen].sum())
 
     def _measure_same(self, windows: Sequence[Window]) -> None:
+        sides = [AFTER] if self._runs_once else [BEFORE, AFTER]
+        self.found.same.text_bytes += sum(window.text_bytes for window in windows)
+        for parts in zip(*(self._predict(windows, side) for side in sides), strict=True):
+            self._compare({side: (logits, tokens) for side, (logits, tokens, _) in zip(sides, parts, strict=True)})
+
+    def _compare(self, predicted: Mapping[int, tuple[Any, Any]]) -> None:
+        """Add what the predictions of both models at the same positions show, or those of one that shows both."""
         torch, same, far = self._torch, self.found.same, self.found.divergence
-        predicted = {side: self._predict(windows, side) for side in (BEFORE, AFTER) if self._single in (None, side)}
-        if not next(iter(predicted.values()))[1].numel():
-            return
-        shared = {side: logits[:, self._shared[side]] for side, (logits, *_) in predicted.items()}
+        shared = {side: logits[:, self._shared[side]] for side, (logits, _) in predicted.items()}
         whole = {side: logits.logsumexp(1) for side, logits in shared.items()}
-        losses, rest = {}, {}
+        costs, losses = {}, {}
         for side in (BEFORE, AFTER):
-            known = side if side in predicted else 1 - side
-            logits, tokens, _ = predicted[known]
-            if side == known and len(self._others[side]):
-                rest[side] = logits[:, self._others[side]].logsumexp(1) - whole[side]
-            else:
-                rest[side] = torch.full_like(whole[known], -torch.inf)
+            known = side if side in predicted else AFTER
+            logits, tokens = predicted[known]
+            costs[side] = torch.full_like(whole[known], -torch.inf)
+            if (self._match.removed, self._match.added)[side]:
+                costs[side] = logits[:, self._others[side]].logsumexp(1) - whole[known]
             own = whole[known] - logits.gather(1, tokens[:, None])[:, 0]
-            losses[side] = own + torch.nn.functional.softplus(rest[side])
-        added, removed = (torch.nn.functional.softplus(rest[side]) for side in (AFTER, BEFORE))
+            losses[side] = own + torch.nn.functional.softplus(costs[side])
+        added, removed = (torch.nn.functional.softplus(costs[side]) for side in (AFTER, BEFORE))
         if len(shared) > 1:
             logs = [shared[side] - whole[side][:, None] for side in (BEFORE, AFTER)]
             added = added + (logs[BEFORE].exp() * (logs[BEFORE] - logs[AFTER])).sum(1)
-        mass = rest[BEFORE].sigmoid()
-        same.text_bytes += sum(window.text_bytes for window in windows)
+        mass = costs[BEFORE].sigmoid()
         same.before += float(losses[BEFORE].double().sum())
         same.after += float(losses[AFTER].double().sum())
         far.positions += len(mass)
@@ -194,3 +219,35 @@ class DecoderMeasure:
         far.mass += float(mass.double().sum())
         far.worst_added = max(far.worst_added, float(added.max()))
         far.worst_mass = max(far.worst_mass, float(mass.max()))
+
+
+def _append_rows(torch: Any, before: LoadedModel, after: LoadedModel, rows: Sequence[int]) -> bool:
+    """Put rows of the output side before behind those after; return whether the models have a layer that can do it."""
+    old, new = (side.model.get_output_embeddings() for side in (before, after))
+    if type(new) is not torch.nn.Linear or type(old) is not torch.nn.Linear:
+        return False
+    wide = torch.nn.Linear(1, 1, bias=new.bias is not None)
+    wide.weight = torch.nn.Parameter(torch.cat([new.weight, old.weight[list(rows)]]), requires_grad=False)
+    if new.bias is not None:
+        wide.bias = torch.nn.Parameter(torch.cat([new.bias, old.bias[list(rows)]]), requires_grad=False)
+    after.model.set_output_embeddings(wide)
+    return True
+
+
+def _measure_length(window: Window) -> int:
+    return max(map(len, window.ids))
+
+
+def _select(torch: Any, rows: Sequence[int], device: Any) -> Any:
+    """Return an index of columns: a slice, which copies nothing, where they follow each other."""
+    if rows and len(rows) == rows[-1] + 1 - rows[0]:
+        return slice(rows[0], rows[-1] + 1)
+    return torch.tensor(rows, dtype=torch.long, device=device)
+
+
+def _find_free(torch: Any, device: Any) -> int:
+    """Return the bytes that a batch may take."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info()[0]) // 4
+    free = free_memory()
+    return _MOST_MEMORY if free is None else min(free // 4, _MOST_MEMORY)

@@ -18,6 +18,7 @@ class TokenMatch:
         shared: The row after of each row before that is the same token, or the same row without a token.
         outputs: Those of them that both models predict, as pairs.
         added: The other rows after that the model predicts; `removed` those before.
+        removed_tokens: How many of those had a token.
         new: The tokens after that were none before, or whose rows are the only weights that differ.
         same_body: Whether all weights but those of rows are equal.
     """
@@ -26,6 +27,7 @@ class TokenMatch:
     outputs: Sequence[tuple[int, int]]
     added: Sequence[int]
     removed: Sequence[int]
+    removed_tokens: int
     new: frozenset[int]
     same_body: bool
 
@@ -61,11 +63,13 @@ def match_tokens(before: LoadedModel, after: LoadedModel, rows: Mapping[int, int
     # A token that takes a row without one has no meaning before.
     known = {shared[number] for number in old.values() if number in shared}
     outputs = [(o, n) for o, n in sorted(shared.items()) if o < _count_outputs(before) and n < _count_outputs(after)]
+    removed = sorted({*range(_count_outputs(before))} - {o for o, _ in outputs})
     return TokenMatch(
         shared=shared,
         outputs=outputs,
         added=sorted({*range(_count_outputs(after))} - {n for _, n in outputs}),
-        removed=sorted({*range(_count_outputs(before))} - {o for o, _ in outputs}),
+        removed=removed,
+        removed_tokens=len({*old.values()}.intersection(removed)),
         new=frozenset({*new.values()} - known | (changed if same_body else set())),
         same_body=same_body,
     )
