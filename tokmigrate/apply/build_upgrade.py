@@ -330,7 +330,7 @@ def list_initialised_tokens(
     found: list[InitialisedToken] = []
     describe = cache(lambda strategy: strategy.describe())
     ids, texts = step.after.tokenizer.ids, step.after.tokenizer.texts
-    for token in sort_as(ids, {*old_texts, *(texts[row] for row in new if row in texts)}):
+    for token in sort_as(ids, {*old_texts, *delta.added, *(texts[row] for row in new if row in texts)}):
         number = ids[token]
         recipe = reached.row(number) if number in new else None
         init = row_fingerprint = None
@@ -340,7 +340,7 @@ def list_initialised_tokens(
         if token in old_texts:
             was = old_texts[token]
             found.append(InitialisedToken("renamed", token, number, was, init, row_fingerprint, old_ids[was]))
-        elif init is not None:
+        elif init is not None or token in delta.added:
             kind: Literal["added", "reinitialised"] = "reinitialised" if token in old_ids else "added"
             found.append(InitialisedToken(kind, token, number, None, init, row_fingerprint, old_ids.get(token)))
     return tuple(found)

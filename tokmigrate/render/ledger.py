@@ -122,7 +122,8 @@ def _origin(token: BlameToken) -> str:
 def _format_event(event: TokenEvent) -> str:
     match event.event.value:
         case "added":
-            return f"added with id {event.token_id}, row initialised by {format_init(event.init)}"
+            row = f"row initialised by {format_init(event.init)}" if event.init else "with a row that was there"
+            return f"added with id {event.token_id}, {row}"
         case "renamed":
             row = f", row initialised by {format_init(event.init)}" if event.init else ""
             moved = f", moved from id {event.old_id} to {event.token_id}" if event.old_id != event.token_id else ""
