@@ -256,15 +256,18 @@ def _compare(
 
 def _differ(own: Octets, own_dtype: str, theirs: Octets, dtype: str) -> npt.NDArray[np.bool_]:
     """Return which rows differ, `(rows,)`: also where one side is rounded to the dtype of the other."""
-    differs: npt.NDArray[np.bool_] = np.any(own != theirs, axis=1) if own_dtype == dtype else np.ones(len(own), bool)
-    if own_dtype == dtype or not len(own):
+    differs: npt.NDArray[np.bool_]
+    if own_dtype == dtype:
+        differs = np.any(own != theirs, axis=1)
         return differs
-    ours, base = to_float64(own, own_dtype), to_float64(theirs, dtype)
-    both = (_round(ours, dtype) != base, _round(base, own_dtype) != ours)
-    for each in both:
-        differs &= np.any(each.reshape(len(own), -1), axis=1)
+    ours, base = (to_float64(*rows).reshape(len(own), -1) for rows in ((own, own_dtype), (theirs, dtype)))
+    differs = np.any(ours != base, axis=1)
+    # Most rows of a matrix are equal, and rounding is slow.
+    left = np.flatnonzero(differs)
+    for wide, narrow, to in ((ours, base, dtype), (base, ours, own_dtype)):
+        differs[left] &= np.any(_round(wide[left], to) != narrow[left], axis=1)
     return differs
 
 
-def _round(values: Matrix, dtype: str) -> Matrix:
-    return to_float64(from_float64(values, dtype), dtype)
+def _round(rows: Matrix, dtype: str) -> Matrix:
+    return to_float64(from_float64(rows, dtype), dtype).reshape(rows.shape)
