@@ -21,6 +21,7 @@ from workspaces import image, run_here
 
 from tokmigrate.commands.bake import BakedAdapter, Wanted, bake_adapter
 from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.inspect import status
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import ModelError, OperationError, OutOfStepError, StorageError, UsageError
 from tokmigrate.revision.new_file import write_schema
@@ -381,3 +382,10 @@ def test_a_migration_that_cannot_be_written_leaves_no_lora(tmp_path: Path, model
     (tmp_path / "adapter-plain").mkdir()
     with pytest.raises(UsageError, match="exists already"):
         bake(both)
+
+
+def test_status_shows_a_list_of_ids_for_each_layer_that_it_is_for(tmp_path: Path, models: Callable[..., Path]) -> None:
+    both = trained(tmp_path, models, {"target_modules": ["embed_tokens", "lm_head"], "token_indices": LISTED})
+    write(both, is_listed=True)
+    (adapter,) = status(both.workspace, both.entry).adapters
+    assert {(held.side, held.rows) for held in adapter.rows} == {("input", 2), ("output", 2)}
