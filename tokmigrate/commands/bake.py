@@ -96,13 +96,15 @@ def bake_adapter(
     migrations = History.read(workspace).chain_for(entry)
     check_progress(base, migrations).refuse_pending(entry.name)
     files = read_adapter(directory, base)
-    held, adapter = read_adapter_rows(files, base), format_path(workspace, directory)
+    held, shown = read_adapter_rows(files, base), format_path(workspace, directory)
+    # A migration is shared: a place outside the workspace means nothing elsewhere.
+    adapter = directory.name if Path(shown).is_absolute() else shown
     if not held.layers:
-        raise UsageError("there is nothing to bake: it holds LoRA factors only", where=adapter)
-    chosen, left_out = _choose_tokens(held, wanted, adapter)
+        raise UsageError("there is nothing to bake: it holds LoRA factors only", where=shown)
+    chosen, left_out = _choose_tokens(held, wanted, shown)
     texts = [held.texts[number] for number in chosen]
     if chosen:
-        _check_can_bake(held, adapter)
+        _check_can_bake(held, shown)
         _check_not_given(migrations, adapter, texts)
     rows = held.read(chosen) if chosen else {}
     with _write_plain_lora(files, held.factors, output) as written:
@@ -122,7 +124,7 @@ def bake_adapter(
     others = tuple(format_path(workspace, each) for each in entry.adapters if each.resolve() != directory.resolve())
     is_listed = len(others) < len(entry.adapters)
     new = tuple(token.content for token in held.added)
-    return BakedAdapter(adapter, path, written, tuple(texts), new, left_out, is_listed, others)
+    return BakedAdapter(shown, path, written, tuple(texts), new, left_out, is_listed, others)
 
 
 def _choose_tokens(held: AdapterRows, wanted: Wanted | None, where: str) -> tuple[list[int], int]:
@@ -130,14 +132,15 @@ def _choose_tokens(held: AdapterRows, wanted: Wanted | None, where: str) -> tupl
     new = {token for token, _, _ in list_initialised_tokens(held.base)} | {token.content for token in held.added}
     others = {number for number in held.changed if held.texts[number] not in new}
     # Who lists a token means it; who saves a matrix may have meant the new ones.
-    in_whole = [held.texts[number] for number in sorted(others - held.listed)]
+    in_whole = others - held.listed
     ids = held.base.state.tokenizer.ids
+    # Rows cannot be initialised where none of the baseline is left.
     is_every_row = set(expand(held.base.state.population)) <= {ids[held.texts[number]] for number in others}
-    if in_whole and (wanted is None or (wanted == "all" and is_every_row)):
+    if (in_whole and wanted is None) or (others and wanted != "new" and is_every_row):
         hint = "--rows new bakes those of new tokens alone, and the adapter loses what it learned of the others"
         raise OperationError(
-            f"it has other rows than the model for {format_count(len(in_whole), 'token')} of the baseline too:"
-            f" {format_quoted(in_whole)}",
+            f"it has other rows than the model for {format_count(len(others), 'token')} of the baseline too:"
+            f" {format_quoted([held.texts[number] for number in sorted(others)])}",
             where=where,
             hint=f"{hint}; or {MERGE}"
             if is_every_row
