@@ -16,6 +16,7 @@ from tokmigrate.operations.token_checks import unreachable_tokens
 from tokmigrate.revision.lock_file import Lock, LockTrack, PinnedIds, check_fingerprint, check_new_ids
 from tokmigrate.revision.migration import Migration, PlannedOperation
 from tokmigrate.vocabulary.ids import Ids, Successors, TokenDelta, find_in_place, is_tombstone, token_delta
+from tokmigrate.vocabulary.row_edit import RowEdit
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,9 @@ class Effect:
             or old.row(gone[token]) == now.row(gone[token])
         }
         # A row that moved under another text still has its token.
-        held = {old.row(number): token for token, number in gone.items() if new and number < old.new_rows}
-        texts = {now.row(number): text for text, number in new.items() if held and number < now.new_rows}
-        return {held[row]: text for row, text in texts.items() if isinstance(row, int) and row in held} | in_place
+        held = _find_rows(old, gone) if new else {}
+        texts = _find_rows(now, new) if held else {}
+        return {held[row]: text for row, text in texts.items() if row in held} | in_place
 
     @cached_property
     def own_risk(self) -> Risk:
@@ -99,6 +100,12 @@ class Effect:
             for token, number in after.items()
             if token in moved or token in added
         )
+
+
+def _find_rows(edit: RowEdit, ids: Ids) -> dict[int, str]:
+    """Return the tokens that have a row of the model as it was, by that row."""
+    found = ((edit.row(number), token) for token, number in ids.items() if number < edit.new_rows)
+    return {row: token for row, token in found if isinstance(row, int)}
 
 
 @dataclass(frozen=True)
