@@ -161,7 +161,8 @@ def test_nats_per_byte_are_those_of_a_loop(tmp_path: Path, kind: str) -> None:
                 after_new.append(nats)
     for name, expected_nats in (("on_new_tokens", on_new), ("after_new_tokens", after_new)):
         assert found["loss"][name]["tokens"] == len(expected_nats) > 0
-        assert found["loss"][name]["nats"] == pytest.approx(sum(expected_nats) / len(expected_nats), abs=1e-5)
+        assert found["loss"][name]["before"] is None
+        assert found["loss"][name]["after"] == pytest.approx(sum(expected_nats) / len(expected_nats), abs=1e-5)
 
 
 def test_pending_migrations_are_measured_before_they_are_applied(tmp_path: Path) -> None:
@@ -243,21 +244,33 @@ def test_the_corpus_of_a_check_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changed", ["body", "a row"])
-def test_models_with_other_weights_are_run_both(tmp_path: Path, changed: str) -> None:
+def test_models_with_other_weights_are_both_run(tmp_path: Path, changed: str) -> None:
     here, before = make(tmp_path, "untied", ADD)
     tensors = load_file(before / "model.safetensors")
-    name = "model.layers.0.mlp.up_proj.weight" if changed == "body" else "lm_head.weight"
-    tensors[name][5] += 0.5
+    the = tokenizer_json()["model"]["vocab"]["the"]
+    if changed == "body":
+        tensors["model.layers.0.mlp.up_proj.weight"][5] += 0.5
+    else:
+        tensors["lm_head.weight"][the] += 0.5
     save_file(tensors, before / "model.safetensors", metadata={"format": "pt"})
     found = evaluate(here, PLAIN, "--old", str(before))
     assert found["same_body"] == (changed == "a row")
     old, new = Side(before), Side(tmp_path / "m")
-    kls = []
+    kls: list[float] = []
+    nats: tuple[list[float], list[float]] = [], []
     for text in PLAIN:
         (ids, was, _), (_, now, _) = old.read(text), new.read(text)
-        kls += (was.exp() * (was - now[:, :TOKENS])).sum(1)[: len(ids) - 1].tolist()
+        if changed == "body" or the not in ids:
+            kls += (was.exp() * (was - now[:, :TOKENS])).sum(1)[: len(ids) - 1].tolist()
+        for side, logs in enumerate((was, now)):
+            nats[side].extend(-float(logs[place - 1, the]) for place in range(1, len(ids)) if ids[place] == the)
     assert found["divergence"]["nats"] == pytest.approx(sum(kls) / len(kls), abs=1e-5)
     assert found["divergence"]["nats"] > 1e-4
+    on_new = found["loss"]["on_new_tokens"]
+    assert on_new["tokens"] == (0 if changed == "body" else len(nats[0]))
+    if changed == "a row":
+        assert len(nats[0]) > 1
+        assert [on_new["before"], on_new["after"]] == pytest.approx([sum(each) / len(each) for each in nats], abs=1e-5)
 
 
 def bert(directory: Path, pooling: str | None) -> Path:

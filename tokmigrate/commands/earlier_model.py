@@ -30,12 +30,14 @@ class StagedModel:
     """A model at another revision than it is at, in a directory that is gone after.
 
     Args:
+        revision: The revision, None for base.
         rows: Its row of each row of the model that it has too.
         changed: The files of the model that were trained or rewritten since it was migrated; what is in them is not
             that of the revision, but for the tokens.
     """
 
     directory: Path
+    revision: str | None
     rows: Mapping[int, int]
     changed: tuple[str, ...] = ()
 
@@ -53,13 +55,13 @@ def open_earlier_model(workspace: Workspace, entry: ModelEntry, revision: str) -
     """
     with guard_reading(entry):
         snapshot = take_snapshot(entry)
-        _, revisions = way_down(workspace, entry, snapshot, revision)
+        target, revisions = way_down(workspace, entry, snapshot, revision)
         records = find_undo_records(workspace, entry, snapshot, revisions)
         back = build_downgrade(snapshot, records, ObjectStore(workspace.objects))
         with open_folder(entry) as folder:
             directory = folder / entry.path.name
             stage_into(directory, snapshot, back.candidate, lambda _: back.completion)
-            yield StagedModel(directory, back.candidate.edit.positions(), back.semantic_undo)
+            yield StagedModel(directory, target, back.candidate.edit.positions(), back.semantic_undo)
 
 
 @contextmanager

@@ -37,4 +37,4 @@ def open_later_model(workspace: Workspace, entry: ModelEntry, plan: Plan) -> Ite
             change.populations,
             reads_all=change.reads_all,
         )
-        yield StagedModel(directory, plan.edit.positions())
+        yield StagedModel(directory, plan.after, plan.edit.positions())

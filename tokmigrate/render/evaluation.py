@@ -26,7 +26,7 @@ _ROWS = {
     "with_new_tokens": "  text with new tokens",
 }
 _KINDS = {"without_new_tokens": "without new tokens", "with_new_tokens": "with new tokens"}
-_LOSSES = {"on_new_tokens": "on new tokens", "after_new_tokens": "on the token after one"}
+_LOSSES = {"on_new_tokens": "nats per new token", "after_new_tokens": "nats per token after one"}
 
 
 def evaluation_content(found: Evaluation) -> dict[str, Any]:
@@ -83,8 +83,9 @@ def _losses_content(held: Losses) -> dict[str, Any]:
     return {"bytes": held.text_bytes, "before": held.per_byte(held.before), "after": held.per_byte(held.after)}
 
 
-def _loss_content(held: TokenLoss) -> dict[str, Any]:
-    return {"tokens": held.tokens, "nats": held.mean}
+def _loss_content(held: tuple[TokenLoss, TokenLoss]) -> dict[str, Any]:
+    before, after = held
+    return {"tokens": after.tokens, "before": before.mean, "after": after.mean}
 
 
 def _cosine_content(held: Cosines) -> dict[str, Any]:
@@ -123,20 +124,19 @@ def list_figures(content: Content) -> Iterator[tuple[str, str, str, str]]:
     """Yield what has a figure before and one after: its name, both, and the growth."""
     figures = {"tokens per byte": content["tokens_per_byte"]}
     figures |= {_ROWS[name]: held for name, held in content.get("nats_per_byte", {}).items()}
+    losses = content.get("loss", {}).items()
+    figures |= {f"{_LOSSES[name]} ({held['tokens']:,})": held for name, held in losses if held["tokens"]}
     for name, held in figures.items():
         before, after = held["before"], held["after"]
-        if before is not None and after is not None:
+        if after is not None:
             growth = f"{after / before - 1:+.2%}" if before and after != before else ""
-            yield name, f"{before:.4f}", f"{after:.4f}", growth
+            yield name, "-" if before is None else f"{before:.4f}", f"{after:.4f}", growth
 
 
 def describe_figures(content: Content) -> Iterator[str]:
     """Yield all other figures as sentences."""
     if "divergence" in content:
         yield from _describe_divergence(content["divergence"])
-    for name, held in content.get("loss", {}).items():
-        if held["tokens"]:
-            yield f"loss {_LOSSES[name]}: {held['nats']:.3f} nats, over {held['tokens']:,}"
     for name, held in content.get("cosine", {}).items():
         if held["texts"]:
             figures = f"mean {held['mean']:.4f}, least {held['min']:.4f}"

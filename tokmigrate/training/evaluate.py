@@ -252,7 +252,7 @@ def _open_pair(
             message = f"nothing to upgrade: the model is already at '{to}'"
             raise AlreadyThereError(message, where=entry.name, hint="leave out --to")
         with open_later_model(workspace, entry, planned) as staged:
-            names = (here, f"{entry.name} at {planned.after}")
+            names = (here, f"{entry.name} at {staged.revision}")
             yield _Pair((entry.path, staged.directory), names, staged.rows, now=0)
         return
     known = workspace.models.get(old or "")
@@ -264,5 +264,5 @@ def _open_pair(
     else:
         with open_earlier_model(workspace, entry, old or BASE) as staged:
             rows = {earlier: now for now, earlier in staged.rows.items()}
-            names = (f"{entry.name} at {old or BASE}", here)
+            names = (f"{entry.name} at {staged.revision or BASE}", here)
             yield _Pair((staged.directory, entry.path), names, rows, staged.changed)

@@ -82,15 +82,25 @@ class Divergence:
         return total / self.positions if self.positions else None
 
 
+def _both_sides() -> tuple[TokenLoss, TokenLoss]:
+    return TokenLoss(), TokenLoss()
+
+
 @dataclass
 class NextTokens:
-    """What was measured of a decoder."""
+    """What was measured of a decoder.
+
+    Args:
+        same: The loss on text without new tokens, `other` on all other text.
+        on_new: The loss on new tokens, before and after; there are some before where only their rows are other ones.
+        after_new: The loss on the token after a new one, likewise.
+    """
 
     same: Losses = field(default_factory=Losses)
     other: Losses = field(default_factory=Losses)
     divergence: Divergence = field(default_factory=Divergence)
-    on_new: TokenLoss = field(default_factory=TokenLoss)
-    after_new: TokenLoss = field(default_factory=TokenLoss)
+    on_new: tuple[TokenLoss, TokenLoss] = field(default_factory=_both_sides)
+    after_new: tuple[TokenLoss, TokenLoss] = field(default_factory=_both_sides)
 
     @property
     def whole(self) -> Losses:
@@ -115,8 +125,10 @@ class DecoderMeasure:
         self._shared = [_select(torch, part, device) for part in numbers]
         self._others = [_select(torch, part, device) for part in (match.removed, match.added)]
         self._widths = [len(side.output_rows) for side in self._sides]
-        self._is_new = torch.zeros(len(after.input_rows), dtype=torch.bool, device=device)
-        self._is_new[sorted(match.new)] = True
+        known = [old for old, new in match.shared.items() if new in match.new]
+        self._is_new = [torch.zeros(len(side.input_rows), dtype=torch.bool, device=device) for side in self._sides]
+        for is_new, ids in zip(self._is_new, (known, sorted(match.new)), strict=True):
+            is_new[ids] = True
         self._runs_once = match.same_body and match.new.isdisjoint(match.shared.values())
         if self._runs_once and match.removed:
             self._runs_once = _append_rows(torch, before, after, match.removed)
@@ -177,11 +189,11 @@ class DecoderMeasure:
                 own = logits[:, : self._widths[side]]
                 nats = self._torch.nn.functional.cross_entropy(own, tokens, reduction="none").double()
                 sums[side] += float(nats.sum())
-                if side == AFTER:
-                    is_new, follows = self._is_new[tokens], self._is_new[last] & ~self._is_new[tokens]
-                    for kind, chosen in ((found.on_new, is_new), (found.after_new, follows)):
-                        kind.tokens += int(chosen.sum())
-                        kind.nats += float(nats[chosen].sum())
+                is_new = self._is_new[side][tokens]
+                follows = self._is_new[side][last] & ~is_new
+                for kind, chosen in ((found.on_new, is_new), (found.after_new, follows)):
+                    kind[side].tokens += int(chosen.sum())
+                    kind[side].nats += float(nats[chosen].sum())
         found.other.text_bytes += sum(window.text_bytes for window in windows)
         found.other.before += sums[BEFORE]
         found.other.after += sums[AFTER]
