@@ -42,10 +42,12 @@ def train_text(entry: ModelEntry, done: TrainedRows, path: str, is_adapter: bool
         yield f"{entry.name}: this run was done before: {escape(path)} has {what}"
     else:
         first, last = (f"{done.losses[end(done.losses)]:.3f}" for end in (min, max))
-        yield (
-            f"{entry.name}: trained {what} in {format_count(len(done.losses), 'step')}, "
-            f"on {done.used:,} parts of {format_count(done.texts, 'text')}: {format_tokens(done.tokens)}"
-        )
+        steps = format_count(len(done.losses), "step")
+        yield f"{entry.name}: trained {what} in {steps}: {format_tokens(done.tokens)}"
+        texts = f"{done.used:,} with them and {done.others:,} others"
+        yield f"{format_count(done.texts, 'text')}, of which were used, some of them in parts: {texts}"
+        if not done.others:
+            yield "note: give texts without them too, in which the model learns where they do not stand"
         if done.resumed:
             yield f"continued from step {done.resumed:,}, where an earlier run was interrupted"
         if done.absent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,10 @@ LONGEST = 512
 
 IGNORED = -100
 """The label of a token that nothing is to be learned from being predicted, as torch's cross-entropy has it."""
+
+
+_MOST_OTHERS = 2000
+"""How many texts without a token to train are used at most."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +37,25 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Those texts of the data that have a token to train.
+    """The texts to train on.
 
     Args:
+        items: Those that have a token to train, and at most as many others.
+        used: How many have one.
         occurrences: By id how often a token to train occurs.
         texts: How many texts and chats the data has.
     """
 
     items: tuple[Example, ...]
+    used: int
     occurrences: dict[int, int]
     texts: int
 
 
 def collect_examples(loaded: LoadedModel, data: Corpus, ids: Collection[int], max_length: int | None) -> Examples:
-    """Return the texts of the data in which one of `ids` occurs, each at most so many tokens long.
+    """Return the texts of the data in which one of `ids` occurs, and as many others, each at most so many tokens long.
 
+    In texts without these tokens their output rows learn to stay silent, so that the model keeps what it does there.
     The loss of a text is over all its tokens; that of a chat leaves out what others than the assistant say, since the
     model is not to write that. What the template writes around it counts.
 
@@ -58,7 +67,9 @@ def collect_examples(loaded: LoadedModel, data: Corpus, ids: Collection[int], ma
     longest = min(loaded.longest or LONGEST, max_length or LONGEST)
     occurrences = dict.fromkeys(ids, 0)
     items: list[Example] = []
-    texts = 0
+    others: list[Example] = []
+    texts = passed = 0
+    choice = random.Random(0)  # noqa: S311 - a sample
     for whole in _read(loaded, data):
         texts += 1
         for start in range(0, len(whole.ids), longest):
@@ -68,7 +79,14 @@ def collect_examples(loaded: LoadedModel, data: Corpus, ids: Collection[int], ma
                 occurrences[number] += 1
             if found:
                 items.append(part)
-    return Examples(tuple(items), occurrences, texts)
+                continue
+            # A sample of all, in which each is as likely as any other.
+            passed += 1
+            if len(others) < _MOST_OTHERS:
+                others.append(part)
+            elif (place := choice.randrange(passed)) < _MOST_OTHERS:
+                others[place] = part
+    return Examples((*items, *others[: len(items)]), len(items), occurrences, texts)
 
 
 def _read(loaded: LoadedModel, data: Corpus) -> Iterator[Example]:

@@ -73,10 +73,11 @@ class TrainedRows:
         path: The migration that holds the rows, or the directory of the adapter.
         tokens: The tokens whose rows were trained.
         absent: Those that do not occur in the data, and keep their rows.
-        texts: How many texts the data has; `used` are those, or parts of them, with a token to train.
+        texts: How many texts the data has.
+        used: How many of them, or of their parts, have a token to train; `others` are those without that were used too.
         losses: The loss by step, in nats per token.
         resumed: The step from which an interrupted run went on, 0 for none.
-        was_done: Whether the same run was done before; `texts` and `used` are 0 then.
+        was_done: Whether the same run was done before; `texts`, `used` and `others` are 0 then.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class TrainedRows:
     absent: tuple[str, ...]
     texts: int
     used: int
+    others: int
     losses: Mapping[int, float] = field(repr=False)
     resumed: int = 0
     was_done: bool = False
@@ -148,7 +150,8 @@ def train_rows(
         path = write_learned_rows(workspace, entry, message, names, read_rows(loaded.model, rows.ids), provenance)
     shutil.rmtree(checkpoints, ignore_errors=True)
     resumed = int(saved.name.rpartition("-")[2]) if saved else 0
-    return TrainedRows(path, names, absent, examples.texts, len(examples.items), losses, resumed)
+    others = len(examples.items) - examples.used
+    return TrainedRows(path, names, absent, examples.texts, examples.used, others, losses, resumed)
 
 
 def _add_parameters(loaded: LoadedModel, rows: NewRows, settings: TrainSettings) -> Any:
@@ -230,4 +233,5 @@ def _find_done(workspace: Workspace, entry: ModelEntry, run: str, output: Path |
         tokens = changes.reinitialised if changes else ()
     if not told or told.get("run") != run:
         return None
-    return TrainedRows(path, tuple(tokens), (), 0, 0, {int(step): loss for step, loss in told[LOSSES].items()}, 0, True)
+    losses = {int(step): loss for step, loss in told[LOSSES].items()}
+    return TrainedRows(path, tuple(tokens), (), 0, 0, 0, losses, was_done=True)
