@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import check_words
 import make_plan_picture
 import pytest
 from command_tables import commands
-from workspaces import DEMO, REPOSITORY, contents, environment
+from workspaces import DEMO, REPOSITORY, contents, environment, run_here
 
 from tokmigrate.cli.app import COMMANDS
 
@@ -61,7 +62,7 @@ def test_the_two_commands_leave_a_clean_repository(tmp_path: Path) -> None:
     (clone / "tokmigrate.yaml").write_text(settings.replace("verify: full", "verify: fast"), "utf-8")
     typed(clone, "git init -q && git add -A && git -c user.name=a -c user.email=a@b commit -qm start")
 
-    upgrade, looks, tests = blocks(README, "bash")
+    upgrade, looks, tests, _ = blocks(README, "bash")
     assert upgrade == "pip install -c constraints.txt . && tokmigrate upgrade\n"
     before = contents(clone / "models" / "demo")
     assert "demo: upgraded to c07d18e2b9f4" in typed(clone, without_installation(upgrade))
@@ -73,6 +74,27 @@ def test_the_two_commands_leave_a_clean_repository(tmp_path: Path) -> None:
     assert typed(clone, "git status --porcelain") == ""
     assert contents(clone / "models" / "demo") == before
     assert without_installation(tests) == "pytest\n"
+
+
+def test_the_new_rows_of_the_demo_are_trained(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "models", tmp_path / "models")
+    shutil.copytree(REPOSITORY / "migrations", tmp_path / "migrations")
+    settings = (REPOSITORY / "tokmigrate.yaml").read_text("utf-8").replace("verify: full", "verify: fast")
+    (tmp_path / "tokmigrate.yaml").write_text(settings, "utf-8")
+    before = contents(tmp_path / "models" / "demo")
+    losses: list[float] = []
+    for line in blocks(README, "bash")[3].splitlines():
+        done = run_here(tmp_path, *shlex.split(line)[1:])
+        assert (done.returncode, done.stderr) == (0, ""), line
+        losses += map(float, re.findall(r"loss on new tokens: ([\d.]+) nats", done.stdout))
+        if " status" in line:
+            said = "2 of 3 new tokens trained by tokmigrate train: 100 steps on demo-chat.jsonl, demo-text.txt: "
+            assert said in " ".join(done.stdout.split())
+    assert "`migrations/0004_train_the_chat_tokens.yaml`" in README
+    assert (tmp_path / "migrations" / "0004_train_the_chat_tokens.yaml").is_file()
+    assert losses[0] == pytest.approx(12.5, abs=0.05)
+    assert losses[1] < 1.2
+    assert contents(tmp_path / "models" / "demo") == before
 
 
 def test_a_migration_of_ones_own(tmp_path: Path) -> None:
@@ -216,5 +238,5 @@ def test_ci_runs_what_the_readme_says() -> None:
     if not script.is_file():
         pytest.skip("a source distribution has no .ci/run")
     (reading,) = (line for line in script.read_text("utf-8").splitlines() if line.startswith("command="))
-    assert typed(REPOSITORY, f'{reading}; echo "$command"') == blocks(README, "bash")[-1]
+    assert typed(REPOSITORY, f'{reading}; echo "$command"') == blocks(README, "bash")[2]
     assert 'bash -euo pipefail -c "$command"' in script.read_text("utf-8")

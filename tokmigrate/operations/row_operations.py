@@ -94,7 +94,9 @@ class ReinitTokens(TokenListOperation):
         ordinary = [token for token in self.tokens if token not in before.tokenizer.added]
         if ordinary:
             return Risk.breaking(f"ordinary text is made of {format_quoted(ordinary)}, which the model forgets")
-        return Risk.caution(f"what the model learnt of {format_quoted(self.tokens)} is gone")
+        is_given = self.init is not None and all(isinstance(self.init.side(side), File) for side in SIDES)
+        end = "is replaced by rows of a file" if is_given else "is gone"
+        return Risk.caution(f"what the model learnt of {format_quoted(self.tokens)} {end}")
 
     def token_changes(self) -> TokenChanges:
         return TokenChanges(reinitialised=self.tokens)

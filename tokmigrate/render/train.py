@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry
     from tokmigrate.training.train import TrainedRows
 
-_COLUMNS, _LINES = 64, 6
+_COLUMNS, _LEAST_COLUMNS, _LINES = 64, 16, 6
 _SHOWN = 5
 
 
@@ -22,7 +22,8 @@ def loss_curve(losses: Mapping[int, float]) -> Iterator[str]:
     steps = sorted(losses)
     if len(steps) < 2:
         return
-    columns = min(_COLUMNS, len(steps))
+    # The texts of a step differ, and so do their losses.
+    columns = min(_COLUMNS, max(len(steps) // 4, min(len(steps), _LEAST_COLUMNS)))
     bounds = [len(steps) * at // columns for at in range(columns + 1)]
     parts = [steps[first:last] for first, last in pairwise(bounds)]
     heights = [sum(losses[step] for step in part) / len(part) for part in parts]
@@ -41,7 +42,6 @@ def train_text(entry: ModelEntry, done: TrainedRows, path: str, is_adapter: bool
     if done.was_done:
         yield f"{entry.name}: this run was done before: {escape(path)} has {what}"
     else:
-        first, last = (f"{done.losses[end(done.losses)]:.3f}" for end in (min, max))
         steps = format_count(len(done.losses), "step")
         yield f"{entry.name}: trained {what} in {steps}: {format_tokens(done.tokens)}"
         texts = f"{done.used:,} with them and {done.others:,} others"
@@ -52,7 +52,11 @@ def train_text(entry: ModelEntry, done: TrainedRows, path: str, is_adapter: bool
             yield f"continued from step {done.resumed:,}, where an earlier run was interrupted"
         if done.absent:
             yield f"they do not occur in the data, and keep their rows: {format_tokens(done.absent)}"
-        yield f"loss in nats per token: {first} in the first step, {last} in the last"
+        losses = [done.losses[step] for step in sorted(done.losses)]
+        tenth = max(1, len(losses) // 10)
+        first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
+        span = "step" if tenth == 1 else f"{tenth:,} steps"
+        yield f"loss in nats per token: {first:.3f} in the first {span}, {last:.3f} in the last"
         yield from loss_curve(done.losses)
     if is_adapter:
         yield f"{'found' if done.was_done else 'wrote'} {escape(path)}; list it in tokmigrate.yaml:"
