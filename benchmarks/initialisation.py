@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,6 @@ class Decoder:
         # New tokens may have ids of spare rows.
         self.places = {number: self.size + place for place, number in enumerate(new)}
         self.is_large = self.model.config.hidden_size >= 512
-        torch.set_num_threads(2 if self.is_large else 1)
 
     def encode(self, directory: Path, texts: list[str]) -> torch.Tensor:
         """Return the ids of texts as windows, `(windows, CONTEXT)`; new tokens come behind all rows."""
@@ -187,16 +187,17 @@ def measure_decoder(directory: Path, name: str, source: Path, text: Path, given:
     for seed in range(given.seeds):
         for each in (*made, *RESIZED):
             key = f"{each}|{seed}"
-            if key in runs:
+            steps = given.steps if each in (given.train or (each,)) else given.steps[:1]
+            if {*map(str, steps)} <= {*runs.get(key, ())}:
                 continue
             rows = made.get(each) or model.resize(source, total, RESIZED[each], seed)
-            steps = given.steps if each in (given.train or (each,)) else given.steps[:1]
             runs[key] = {}
             for step, trained in zip(
                 steps, train_rows(model, rows, windows, steps, rate, given.batch, seed), strict=True
             ):
                 runs[key][str(step)] = model.nats_per_byte(held, size, trained), model.divergence(old, trained)
             file.write_text(json.dumps(figures, indent=1), "utf-8")
+            print(key, runs[key], file=sys.stderr, flush=True)
     return figures
 
 
@@ -282,7 +283,8 @@ def main() -> None:
         print("\n".join(table(name, figures[name])), end="\n\n", flush=True)
     for words in given.encoder:
         name, _, source = words.partition("=")
-        print("\n".join(measure_encoder(given.directory / name, name, Path(source), given.tokens, RESIZED)), flush=True)
+        for line in measure_encoder(given.directory / name, name, Path(source), given.tokens, RESIZED):
+            print(line, flush=True)
     if given.plot and figures:
         shown = ("mean", "mean_cov, scale 1", "subtokens", "interpolate 0.5", "zeros", *RESIZED)
         given.plot.write_text(plot(next(reversed(figures.values())), shown), "utf-8")

@@ -40,6 +40,19 @@ _INIT = """\
 Each is given as `init: {strategy: NAME, …}`, or apart for each side:
 """
 
+_WHICH = """\
+### When which
+
+- Words that were several tokens: `subtokens` with `output: first_piece`, which `learn extend` writes, starts best.
+- The same, where other text must hardly change: `interpolate` starts nearly as well, for a fraction of that effect.
+- Roles and marks, whose text means nothing: `mean`, the default, whose effect on other text has a bound; `description`
+  where a phrase says what they are, with `noise: 0.01` where several tokens have one phrase.
+- A token that takes over another one's part: `copy`.
+
+Leave `norm` out on the output side: it multiplies the effect on other text. Measured on four models, before and after
+training: [benchmarks/RESULTS.md](../benchmarks/RESULTS.md#ways-to-initialise-new-rows).
+"""
+
 
 def generated() -> dict[str, str]:
     """Return the text of each generated file, by its path in the repository."""
@@ -97,7 +110,7 @@ def reference() -> str:
         lines += [f"### [`{name}`](operations/{name}.md)", "", *_said(operation, "")]
     spec = InitSpec.model_json_schema()
     sides = next(form for form in spec["anyOf"] if "properties" in form)
-    lines += [_INIT, *schema_tables(sides, spec["$defs"], "")]
+    lines += [_INIT, *schema_tables(sides, spec["$defs"], ""), _WHICH]
     for name, strategy in strategy_types().items():
         lines += [f"### [`{name}`](strategies/{name}.md)", "", *_said(strategy, "")]
     lines += ["## Preconditions", "", "Under `preconditions:`; what has to hold before.", ""]

@@ -25,7 +25,7 @@ from tokenizers.normalizers import Normalizer, Replace
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from tokmigrate.errors import ModelError, OperationError, WeightsError
-from tokmigrate.init import InitRecipe, InitSpec, RowStatistics, initialise_rows, seed_for, strategy_types
+from tokmigrate.init import InitRecipe, InitSpec, Request, RowStatistics, initialise_rows, seed_for, strategy_types
 from tokmigrate.init.noise import gaussian
 from tokmigrate.init.statistics import sum_blocks, tree_sum
 from tokmigrate.model.formats.dtype import Matrix, from_float64, to_float64
@@ -302,7 +302,7 @@ def test_interpolate_lies_between_the_mean_and_the_pieces() -> None:
         )
         none, half, most, all_of_it = (
             made([init_recipe(spec(**fields, **share), "cdab")], values, side)[0]
-            for share in ({"share": 0}, {}, {"share": "0.75"}, {"share": 1})
+            for share in ({"share": 0}, {"share": "0.5"}, {}, {"share": 1})
         )
         assert none.tobytes() == mean.tobytes()
         assert all_of_it.tobytes() == pieces.tobytes()
@@ -393,6 +393,13 @@ def test_noise_on_a_description_is_the_draw_of_mean_cov() -> None:
     assert made([init_recipe(spec(**fields, noise=0))], values)[0].tobytes() == plain.tobytes()
     with pytest.raises(OperationError, match="two rows"):
         made([init_recipe(spec(**fields, noise=1), population=((0, 1),))], values)
+
+
+def test_noise_is_not_drawn_again_for_the_factor_of_an_adapter() -> None:
+    strategy = spec(strategy="description", text="ab e", noise=1).side("input")
+    values, request = matrix(ROWS, 2), Request(matrix(ROWS, 2)[[5, 4]], b"seed")
+    added = strategy.additions("input", [request], statistics(values))
+    np.testing.assert_array_equal(added[0], (values[5] + values[4]) / 2)
 
 
 @pytest.mark.parametrize(

@@ -307,7 +307,7 @@ class Interpolate(FromOwnPieces):
     needs_mean: ClassVar[bool] = True
 
     strategy: Literal["interpolate"]
-    share: float = Field(default=0.5, ge=0.0, le=1.0, description="How much of the row comes from the pieces.")
+    share: float = Field(default=0.75, ge=0.0, le=1.0, description="How much of the row comes from the pieces.")
 
     def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:
         """Return the row between the two for each request, `(requests, hidden)`."""
