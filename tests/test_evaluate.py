@@ -313,19 +313,43 @@ def test_embeddings_are_compared_text_by_text(tmp_path: Path, pooling: str | Non
     assert min(cosines) < 0.999
 
 
-@given(texts=st.lists(st.sampled_from([*WORDS, " ", "é", "☃", NEW, "<|o", "<s>"]), max_size=60))
-def test_windows_cover_the_same_bytes_on_both_sides(texts: list[str]) -> None:
+@given(
+    texts=st.lists(st.sampled_from([*WORDS, " ", "é", "☃", NEW, "<|o", "<s>"]), max_size=60),
+    puts=st.tuples(st.booleans(), st.booleans()),
+)
+def test_windows_cover_the_same_bytes_on_both_sides(texts: list[str], puts: tuple[bool, bool]) -> None:
     libraries = [tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(specials))) for specials in TWO]
+    around = tokenizers.processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=[(BOS, 9), (EOS, 8)])
+    for library, is_put in zip(libraries, puts, strict=True):
+        if is_put:
+            library.post_processor = around
     text = "".join(texts)
     old, new = (tokenize(library, [text])[0] for library in libraries)
     windows = list(cut_windows(text, (old, new), 16))
-    for side, library in enumerate(libraries):
-        assert [n for window in windows for n in window.ids[side]] == library.encode(text).ids
+    for side, (library, is_put) in enumerate(zip(libraries, puts, strict=True)):
+        ids = [window.ids[side][: window.stop[side]] for window in windows]
+        start, end = ([9], [8]) if is_put else ([], [])
+        read = [number for each in ids for number in each]
+        assert read == (start if text else []) + library.encode(text, add_special_tokens=False).ids
         for window in windows:
             counted = window.ids[side][window.first[side] : window.stop[side]]
             assert len(library.decode(counted, skip_special_tokens=False).encode()) == window.text_bytes
+            assert list(window.ids[side][window.stop[side] :]) == end
             assert len(window.ids[side]) <= 16
             assert 0 < window.first[side] <= window.stop[side]
+    if windows and all(puts):
+        assert windows[0].first == (1, 1)
+
+
+def test_checks_stay_when_migrations_are_squashed(tmp_path: Path) -> None:
+    here = make_checked(tmp_path, "a", kl_at_most=1e-9, tokens_per_byte_at_most=1.0)
+    second = {"format": 1, "revision": "second00", "down_revision": "000000000001", "message": "m", "operations": [PAD]}
+    (tmp_path / "migrations" / "0002_m.yaml").write_text(json.dumps(second), "utf-8")
+    here.asked("lock")
+    here.asked("squash", "000000000001:second00", "-m", "Both")
+    (migration,) = (tmp_path / "migrations").glob("0*.yaml")
+    assert "kl_at_most" in migration.read_text("utf-8")
+    assert "the KL on sample.txt is" in here.run("upgrade").stderr
 
 
 def test_the_page_on_training_and_the_report(tmp_path: Path) -> None:
@@ -352,3 +376,5 @@ def test_the_page_on_training_and_the_report(tmp_path: Path) -> None:
     save_file(tensors, shard, metadata={"format": "pt"})
     assert not here.asked("report")["models"][0]["evaluation"]["is_current"]
     assert "has changed since" in (made.root / ".tokmigrate/reports/report-demo.html").read_text("utf-8")
+    # The undo data has no body of the model.
+    assert "trained or saved again since" in here.run("evaluate", "--corpus", "texts.jsonl").stdout

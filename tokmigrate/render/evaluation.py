@@ -136,20 +136,20 @@ def list_figures(content: Content) -> Iterator[tuple[str, str, str, str]]:
 def describe_figures(content: Content) -> Iterator[str]:
     """Yield all other figures as sentences."""
     if "divergence" in content:
-        yield from _describe_divergence(content["divergence"])
+        yield from _describe_divergence(content["divergence"], content["same_body"])
     for name, held in content.get("cosine", {}).items():
         if held["texts"]:
             figures = f"mean {held['mean']:.4f}, least {held['min']:.4f}"
             yield f"cosine of embeddings, {format_count(held['texts'], 'text')} {_KINDS[name]}: {figures}"
 
 
-def _describe_divergence(far: Content) -> Iterator[str]:
+def _describe_divergence(far: Content, same_body: bool) -> Iterator[str]:
     if not far["positions"]:
         yield "KL on text without new tokens: there is no such text"
         return
     worst = f"{far['of_added_rows_at_most']:.3g} at most, over {format_count(far['positions'], 'prediction')}"
     yield f"KL on text without new tokens: {far['of_added_rows']:.3g} nats, {worst}"
-    if far["added_rows"]:
+    if far["added_rows"] and same_body:
         rows = f"log(1 + {far['added_rows']:,}/{far['population']:,})"
         yield f"the bound that new rows of `mean` keep: {rows} = {far['bound']:.3g} nats"
     if far["removed_rows"]:

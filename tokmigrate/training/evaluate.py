@@ -157,7 +157,8 @@ def _find_fault(check: KlAtMost, found: Evaluation) -> str | None:
 def _measure_pair(
     model: str, snapshot: Snapshot, pair: _Pair, corpus: Corpus, limit: int | None, on_progress: OnProgress
 ) -> Evaluation:
-    loaded = load_models(*dict.fromkeys(pair.directories))
+    with report_activity(on_progress, model, "reading"):
+        loaded = load_models(*dict.fromkeys(pair.directories))
     before, after = loaded[0], loaded[-1]
     if before.kind != after.kind:
         hint = "name a model of the same kind with --old"
