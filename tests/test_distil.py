@@ -3,49 +3,186 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
+import making
+import pytest
 import torch
+import transformers
 from in_process import Here
 from making import tensors_of
+from real_tokenizers import real
+from tokenizers import Tokenizer
 from workspaces import DEMO, contents, make_workspace
 
+from tokmigrate.commands.earlier_tokenizer import find_earlier_tokenizer
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.init.file_strategy import read_provenance
+from tokmigrate.training.snippets import SnippetSample
+
 TEXT = DEMO.with_name("demo-text.txt")
-STEPS = "12"
+STEPS = ("--steps", "10", "--batch-size", "8")
+WORDS = ["tokenizer", "safetensors", "kubernetes"]
 
 
-def distil(made: Here, *words: str) -> dict[str, Any]:
-    return made.asked("distil", "--steps", STEPS, "-m", "Distil", *words)
-
-
-def make_demo(root: Path) -> Here:
-    """Make a workspace with the demo that has some merges of its own text, and no other migration."""
-    made = Here(make_workspace(root).root)
-    for path in (root / "migrations").iterdir():
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a workspace with the demo that has twelve merges of its own text, and no other migration."""
+    made = Here(make_workspace(tmp_path_factory.mktemp("extended") / "w").root)
+    for path in (made.root / "migrations").iterdir():
         path.unlink()
     made.asked("learn", "extend", str(TEXT), "--tokens", "12", "-m", "Merges")
     made.asked("upgrade")
-    return made
+    return made.root
 
 
-def test_a_decoder_learns_the_rows_of_its_new_tokens_and_nothing_else(tmp_path: Path) -> None:
-    made = make_demo(tmp_path)
-    before, tensors = contents(DEMO), tensors_of(made.model)
-    told = distil(made, "--corpus", str(TEXT))
-    assert told["revision"] is None
+@pytest.fixture
+def demo(extended: Path, tmp_path: Path) -> Here:
+    """Return a copy of that workspace, whose state and undo data come along."""
+    return Here(Path(shutil.copytree(extended, tmp_path / "w")))
+
+
+@pytest.mark.parametrize("corpus", [["--corpus", str(TEXT)], []], ids=["a corpus", "no corpus"])
+def test_a_decoder_learns_the_rows_of_its_new_tokens_and_nothing_else(demo: Here, corpus: list[str]) -> None:
+    before, tensors = contents(DEMO), tensors_of(demo.model)
+    told = demo.asked("distil", *STEPS, *corpus)
+    assert (told["revision"], told["held_out"] > 0, len(told["losses"])) == (None, True, 10)
+    assert (told["snippets"] > told["written"]) == bool(corpus)
     assert told["after"] < 0.95 * told["before"]
-    losses = list(told["losses"].values())
-    assert sum(losses[-4:]) < sum(losses[:4])
-    made.asked("upgrade")
-    ids = json.loads((made.model / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
-    learned = {ids[token] for token in told["tokens"]}
-    assert len(learned) + len(told["missing"]) == 12
-    for name, after in tensors_of(made.model).items():
+    learned = {
+        json.loads((demo.model / "tokenizer.json").read_text("utf-8"))["model"]["vocab"][token]
+        for token in told["tokens"]
+    }
+    assert len(learned) + len(told["absent"]) == 12
+    demo.asked("upgrade")
+    for name, after in tensors_of(demo.model).items():
         other = torch.ones(len(after), dtype=torch.bool)
         if name in ("model.embed_tokens.weight", "lm_head.weight"):
             other[list(learned)] = False
-            assert not torch.equal(after[~other], tensors[name][~other])
+            assert (after[~other] != tensors[name][~other]).any(1).all()
         assert torch.equal(after[other], tensors[name][other])
-    made.asked("downgrade", "base")
-    assert contents(made.model) == before
+    (model,) = demo.asked("status")["models"]
+    assert {token["training"] for token in model["training"] if token["token"] in told["tokens"]} == {"trained"}
+    file = next((demo.root / "migrations").glob("*.input.safetensors"))
+    said = read_provenance(file.read_bytes(), file.name)
+    assert said is not None
+    assert (said["command"], said["steps"], said["teacher"]) == ("distil", 10, None)
+    assert said["distance"] == [told["before"], told["after"]]
+    demo.asked("downgrade", "base")
+    assert contents(demo.model) == before
+
+
+def test_the_same_run_gives_the_same_rows(demo: Here) -> None:
+    found = []
+    for name in ("one", "two"):
+        demo.asked("distil", "--steps", "2", "--corpus", str(TEXT), "-m", name)
+        files = sorted((demo.root / "migrations").glob(f"*_{name}*"))
+        found.append([path.read_bytes() for path in files if path.suffix == ".safetensors"])
+        for path in files:
+            path.unlink()
+        demo.asked("lock")
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Here:
+    """Return a workspace with a small BERT of random weights that has new words."""
+    root = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(3)
+    config = transformers.BertConfig(
+        vocab_size=30_522,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.5,
+    )
+    transformers.BertModel(config).save_pretrained(root / "m")
+    for path in real("bert-base-uncased").glob("tokenizer*.json"):
+        shutil.copy(path, root / "m")
+    made = making.workspace(root, {"m": root / "m"}, [{"operations": [{"add_words": {"words": WORDS}}]}])
+    upgrade(made.workspace, made.entry("m"))
+    return Here(root)
+
+
+def test_an_encoder_comes_nearer_to_its_embeddings(encoder: Here, tmp_path: Path) -> None:
+    chosen = random.Random(5)  # noqa: S311 - the same texts each time
+    others = ["house", "river", "small", "green", "there", "came", "when", "it", "was", "and", "the", "of"]
+    lines = []
+    for _ in range(80):
+        lines.append(" ".join([*chosen.sample(others, 5), chosen.choice(WORDS[:2]), *chosen.sample(others, 3)]))
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(lines), "utf-8")
+    told = encoder.run("distil", "--steps", "30", "--corpus", str(corpus), "--json")
+    assert told.returncode == 0, told.stdout + told.stderr
+    found: dict[str, Any] = json.loads(told.stdout)
+    assert ({*found["tokens"]}, found["absent"], found["written"]) == ({*WORDS[:2]}, WORDS[2:], 0)
+    assert 0 < found["after"] < 0.5 * found["before"]
+    for path in (encoder.root / "migrations").glob("*istil*"):
+        path.unlink()
+    encoder.run("lock")
+
+
+def test_what_cannot_be_distilled(demo: Here, encoder: Here, tmp_path: Path) -> None:
+    text = tmp_path / "other.txt"
+    text.write_text("nothing\n", "utf-8")
+    for made, words, message in (
+        (demo, ("--token", "e"), "the model never had a tokenizer without e"),
+        (encoder, (), "cannot write snippets itself"),
+        (encoder, ("--corpus", str(text)), "there are no snippets with the tokens"),
+    ):
+        done = made.run("distil", *words)
+        assert done.returncode != 0
+        assert message in done.stderr
+        assert "what to do: " in done.stderr
+        assert not list((made.root / "migrations").glob("*istil*"))
+
+
+def test_the_earlier_tokenizer_and_where_its_rows_are(tmp_path: Path) -> None:
+    """Tokens move when others go; the tokenizer is the last one without the new tokens."""
+    steps = [
+        {"add_tokens": {"tokens": ["<first>"]}},
+        {"add_tokens": {"tokens": ["<second>", "<third>"]}},
+        {"remove_tokens": {"tokens": ["Ġand"], "ids": "compact", "acknowledge": "breaking"}},
+    ]
+    made = making.workspace(tmp_path / "w", {"m": making.llama(tmp_path / "m")}, [{"operations": [s]} for s in steps])
+    entry = made.entry("m")
+    upgrade(made.workspace, entry)
+    now = Tokenizer.from_file(str(entry.path / "tokenizer.json")).get_vocab()
+    for tokens, revision in ((["<second>", "<third>"], made.revisions[0]), (["<first>", "<third>"], None)):
+        found = find_earlier_tokenizer(made.workspace, entry, tokens)
+        assert found is not None
+        assert found.revision == revision
+        then = found.tokenizer.ids
+        assert {token: found.rows.get(number) for token, number in then.items()} == {
+            token: now.get(token) for token in then
+        }
+        assert any(found.rows.get(number) not in (number, None) for number in then.values())
+    # No tokenizer was without the one, and the latest without the other is chosen.
+    found = find_earlier_tokenizer(made.workspace, entry, ["the", "<first>"])
+    assert found is not None
+    assert found.revision is None
+    assert find_earlier_tokenizer(made.workspace, entry, ["the"]) is None
+
+
+def test_snippets_do_not_depend_on_the_order_of_texts() -> None:
+    tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
+    wanted = {tokenizer.token_to_id(token): token for token in ("Ġthe", "Ġof", "!")}
+    texts = [line for line in TEXT.read_text("utf-8").splitlines() if line]
+    shuffled = random.Random(1).sample(texts, len(texts))  # noqa: S311 - the same order each time
+    found = []
+    for lines in (texts, shuffled):
+        sample = SnippetSample(tokenizer, wanted, 5, 0)
+        for start in range(0, len(lines), 7):
+            sample.add(lines[start : start + 7])
+        found.append(sample.snippets())
+    assert found[0] == found[1]
+    assert 5 <= len(found[0]) <= 15
+    for snippet in found[0]:
+        assert wanted.keys() & {*tokenizer.encode(snippet).ids}
+        assert len(tokenizer.encode(snippet).ids) <= 52
+    assert SnippetSample(tokenizer, wanted, 5, 1).snippets() == []

@@ -44,6 +44,7 @@ Activity = Literal[
     "learning from the corpus",
     "computing rows",
     "training",
+    "writing snippets",
     "measuring the model",
 ]
 Unit = Literal["bytes", "steps"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 from typer import Option
@@ -14,39 +15,60 @@ from tokmigrate.model.worker import corpus_files
 from tokmigrate.render import distil as report
 from tokmigrate.render import terminal
 from tokmigrate.training import distil as distilling
+from tokmigrate.training import new_rows
 
 
 def distil(
     corpus: Annotated[
-        list[str], Option("--corpus", help="Choose snippets from these texts; repeatable.", metavar="FILE|DIR")
-    ],
-    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+        list[str] | None,
+        Option("--corpus", help="Choose snippets from these texts; repeatable.", metavar="FILE|DIR"),
+    ] = None,
+    message: Annotated[
+        str, Option("--message", "-m", help="Set the message of the migration.")
+    ] = "Distil the rows of new tokens",
     model: Models = None,
     field: Field = None,
     tokens: Annotated[
-        str, Option("--tokens", help="Distil these: untrained, new, or a file with a token in each line.")
-    ] = "untrained",
-    steps: Annotated[int, Option("--steps", help="Learn for so many steps.", metavar="N", min=1)] = 100,
+        str,
+        Option("--tokens", help="Distil these: untrained, new, or a file with one in each line.", metavar="WHICH"),
+    ] = new_rows.UNTRAINED,
+    token: Annotated[
+        list[str] | None, Option("--token", help="Distil this token; repeatable.", metavar="TOKEN")
+    ] = None,
+    steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = distilling.STEPS,
     rate: Annotated[
         float,
         Option("--lr", help="Set the learning rate, relative to the size of the rows.", metavar="RATE", min=0.0),
-    ] = 0.1,
+    ] = distilling.LEARNING_RATE,
+    batch_size: Annotated[
+        int, Option("--batch-size", help="Use so many snippets in a step.", metavar="N", min=1)
+    ] = distilling.BATCH_SIZE,
+    snippets: Annotated[
+        int, Option("--snippets", help="Choose at most so many snippets for a token.", metavar="N", min=1)
+    ] = distilling.SNIPPETS,
+    seed: Annotated[int, Option("--seed", help="Set which snippets, and their order.", metavar="N", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Distil the rows of new tokens from the model before them.
 
     The model reads a text with the tokenizer from before the tokens, and with its own; the rows of the new tokens learn
-    until it makes the same of both, and all other weights stay. The texts are snippets of the corpus, up to a hundred
-    for each token. A tenth of them is held out, and the distance is measured there before and after: of a decoder, how
-    much of the last hidden states differs; of an encoder, one minus the cosine of the embeddings. The migration gives
-    the tokens the rows that were learned (reinit_tokens with files beside it).
+    until it makes the same of both, and all other weights stay. The output rows of a decoder learn to predict the
+    tokens. The texts are snippets of the corpus; of tokens that it does not have, or without one, a decoder writes them
+    itself, with the tokens from before. The migration gives the tokens the rows that were learned (reinit_tokens with
+    files beside it), and `tokmigrate upgrade` applies it.
+
+    A tenth of the snippets is held out, and the distance is measured there before and after: of a decoder, how much of
+    the last hidden states differs from the first new token on; of an encoder, one minus the cosine of the embeddings.
     """
+    chosen = distilling.DistilSettings(
+        training.choose_tokens(tokens, token or []), steps, rate, batch_size, snippets, seed
+    )
     with (
         training.open_for_training(model, message) as (workspace, entry),
-        corpus_files.open_corpus(corpus, field) as texts,
+        corpus_files.open_corpus(corpus, field) if corpus else nullcontext() as texts,
         terminal.progress() as on_progress,
     ):
-        done = distilling.distil_rows(workspace, entry, texts, message, tokens, steps, rate, on_progress=on_progress)
+        done = distilling.distil_rows(workspace, entry, texts, message, chosen, on_progress)
     path = models.format_path(workspace, done.path)
     content, text = report.distil_content(entry.name, done, path), report.distil_text(entry.name, done, path)
     print_result("distil", Result(content, text), as_json)

@@ -88,9 +88,7 @@ def train(
     if with_lora is None and output is not None:
         raise UsageError("--output is for an adapter", hint="give --with-lora CONFIG, or leave out --output")
     lora = None if with_lora is None else adapters.read_lora(with_lora)
-    chosen = training.TrainSettings(
-        _choose_tokens(tokens, token or []), steps, rate, batch_size, max_length, seed, lora
-    )
+    chosen = training.TrainSettings(choose_tokens(tokens, token or []), steps, rate, batch_size, max_length, seed, lora)
     with (
         open_for_training(model, message) as (workspace, entry),
         corpus_files.open_corpus(data, field) as texts,
@@ -104,7 +102,7 @@ def train(
     print_result("train", Result(train_report.train_content(entry, done, path), text), as_json)
 
 
-def _choose_tokens(tokens: str, named: list[str]) -> str | list[str]:
+def choose_tokens(tokens: str, named: list[str]) -> str | list[str]:
     """Return what `choose_rows` takes: a word, or the tokens of a file and those that are named."""
     if tokens not in (new_rows.UNTRAINED, new_rows.NEW):
         return list(dict.fromkeys([*token_lists.read_tokens(tokens, files.read_file(Path(tokens))), *named]))

@@ -7,33 +7,58 @@ teacher and student are one loaded model.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-from blake3 import blake3
 
 from tokmigrate.commands.earlier_tokenizer import EarlierTokenizer, find_earlier_tokenizer
-from tokmigrate.errors import UsageError
+from tokmigrate.errors import ModelError, UsageError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_list
+from tokmigrate.init.file_strategy import LOSSES
 from tokmigrate.model.tokenizer.library import open_tokenizer
 from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
 from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.training.distillation import Distillation, Pair, join_pairs, measure_distance
 from tokmigrate.training.loaded_model import LoadedModel, load_model
-from tokmigrate.training.new_rows import NewRows, add_trainable_rows, choose_rows, read_rows
-from tokmigrate.training.snippets import SnippetSample
-from tokmigrate.training.text_ends import TokenizedText, tokenize_texts
-from tokmigrate.training.trainer import run_trainer
+from tokmigrate.training.new_rows import (
+    UNTRAINED,
+    NewRows,
+    add_trainable_rows,
+    build_optimizer,
+    check_installed,
+    choose_rows,
+    read_rows,
+)
+from tokmigrate.training.provenance import build_provenance
+from tokmigrate.training.snippets import SnippetSample, write_snippets
+from tokmigrate.training.text_ends import tokenize_texts
+from tokmigrate.training.trainer import divide_batch, run_trainer
 
-EACH = 100
-"""How many snippets a token gets."""
+STEPS, LEARNING_RATE, BATCH_SIZE, SNIPPETS = 100, 0.1, 16, 100
+
 _HELD_OUT, _MEASURED = 10, 128
 """One snippet of so many is held out, and at most so many of those are measured."""
+
+
+@dataclass(frozen=True)
+class DistilSettings:
+    """How rows are distilled.
+
+    Args:
+        tokens: Which ones, as `choose_rows` takes them.
+        learning_rate: As a share of the size of the embeddings' numbers, see `build_optimizer`.
+        batch_size: The snippets of a step.
+        snippets: How many a token gets at most.
+    """
+
+    tokens: str | Sequence[str] = UNTRAINED
+    steps: int = STEPS
+    learning_rate: float = LEARNING_RATE
+    batch_size: int = BATCH_SIZE
+    snippets: int = SNIPPETS
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,8 +67,10 @@ class DistilledRows:
 
     Args:
         path: The migration that holds the rows.
+        tokens: The tokens whose rows were distilled.
+        absent: Those that no snippet has; they keep their rows. So do those `without` an earlier tokenizer.
         revision: The revision whose tokenizer was the teacher's, None for `base`.
-        missing: The tokens that no snippet has, whose rows stay as they are.
+        written: How many of the snippets the model wrote.
         held_out: How many snippets it did not learn from; of a few snippets none.
         before: The distance on those with the rows as they were; `after` with those that were learned. Where none are
             held out, it is measured on all.
@@ -52,90 +79,103 @@ class DistilledRows:
 
     path: Path
     tokens: tuple[str, ...]
-    missing: tuple[str, ...]
+    absent: tuple[str, ...]
+    without: tuple[str, ...]
     revision: str | None
     snippets: int
+    written: int
     held_out: int
-    steps: int
     before: float
     after: float
-    losses: Mapping[int, float]
+    losses: Mapping[int, float] = field(repr=False)
 
 
 def distil_rows(
     workspace: Workspace,
     entry: ModelEntry,
-    corpus: Corpus,
+    corpus: Corpus | None,
     message: str,
-    tokens: str | Sequence[str],
-    steps: int,
-    rate: float,
-    *,
-    batch_size: int = 16,
-    seed: int = 0,
+    settings: DistilSettings,
     on_progress: OnProgress = no_progress,
 ) -> DistilledRows:
     """Distil the rows of new tokens, and write a migration that gives the model these rows.
 
     Args:
-        rate: The learning rate, as a share of the root mean square of the embeddings' numbers.
+        corpus: What snippets are chosen from. A decoder writes those of tokens that it does not have, all without one.
+        message: That of the migration.
 
     Raises:
-        UsageError: There are no such tokens, no earlier tokenizer is without them, or none occurs in the corpus.
+        UsageError: There are no such tokens, no earlier tokenizer is without them, or there are no snippets with them.
+        FileProblems: The corpus cannot be read.
         UndoError: The undo data is missing here.
-        ModelError: The model cannot be loaded.
+        ModelError: The model cannot be loaded, or is an encoder and there is no corpus.
         LimitError: There is not enough memory for it.
     """
-    rows, earlier = _choose(workspace, entry, tokens)
+    check_installed()
+    chosen = choose_rows(workspace, entry, settings.tokens)
+    earlier = _find_earlier(workspace, entry, chosen.tokens.values())
+    rows = chosen.only(number for number, token in chosen.tokens.items() if token not in earlier.tokenizer.ids)
+    without = tuple(token for number, token in chosen.tokens.items() if number not in rows.tokens)
     loaded = load_model(entry.path)
-    digest = blake3()
-    sample = SnippetSample(loaded.tokenizer, rows.tokens, EACH, seed)
-    with report_activity(on_progress, entry.name, "reading", corpus.size) as advance:
-        for file in corpus.files:
-            for block in read_blocks(file):
-                texts = [text for _, text in block.texts]
-                digest.update("\0".join([*texts, ""]).encode())
-                sample.add(texts)
-                advance(block.read)
-    pairs = list(_pair(loaded, earlier, rows, sample.snippets()))
-    occurring = {number for pair in pairs for number in pair.student} & rows.tokens.keys()
-    if not pairs:
-        hint = "distil with texts that have them"
-        raise UsageError("none of the tokens to distil occurs in the corpus", where=corpus.name, hint=hint)
-    learning = replace(rows, tokens={number: rows.tokens[number] for number in occurring})
+    if corpus is None and loaded.kind == "encoder":
+        hint = "give texts with the tokens: --corpus FILE"
+        raise ModelError("it embeds texts, and cannot write snippets itself", where=str(entry.path), hint=hint)
+    snippets = _choose_snippets(loaded, corpus, rows, settings, entry.name, on_progress) if corpus else []
+    pairs = list(_pair(loaded, earlier, rows, snippets))
+    chosen_count = len(pairs)
+    lacking = sorted(rows.tokens.keys() - _find_tokens(pairs, rows))
+    if lacking and loaded.kind == "causal":
+        # As many as the steps can use.
+        each = min(settings.snippets, settings.steps * settings.batch_size // len(lacking) + 1)
+        with report_activity(on_progress, entry.name, "writing snippets"):
+            written = list(write_snippets(loaded, earlier, lacking, each, settings.seed))
+        pairs += _pair(loaded, earlier, rows, written)
+    found = _find_tokens(pairs, rows)
+    if not found:
+        hint = "give texts with them, and more of them"
+        raise UsageError("there are no snippets with the tokens", where=corpus.name if corpus else None, hint=hint)
+    absent = tuple(token for number, token in rows.tokens.items() if number not in found)
+    rows = rows.only(found)
     held_out = pairs[::_HELD_OUT] if len(pairs) > _HELD_OUT else []
     learnt_from = [pair for place, pair in enumerate(pairs) if place % _HELD_OUT or not held_out]
     measured = (held_out or pairs)[:_MEASURED]
-    before, after, losses = _learn(loaded, learning, learnt_from, measured, steps, rate, batch_size, seed)
-    names = tuple(learning.tokens[number] for number in learning.ids)
+    before, after, losses = _learn(loaded, rows, learnt_from, measured, settings, entry.name, on_progress)
     provenance = {
-        "command": "distil",
-        "data": digest.hexdigest(),
+        **build_provenance("distil", corpus, asdict(settings)),
         "teacher": earlier.revision,
-        "snippets": len(pairs),
-        "steps": steps,
-        "learning_rate": rate,
-        "batch_size": batch_size,
-        "seed": seed,
         "distance": [before, after],
+        LOSSES: losses,
     }
-    learned = read_rows(loaded.model, learning.ids)
-    path = write_learned_rows(workspace, entry, message, names, learned, provenance)
-    missing = tuple(token for number, token in rows.tokens.items() if number not in occurring)
-    return DistilledRows(
-        path, names, missing, earlier.revision, len(pairs), len(held_out), steps, before, after, losses
-    )
+    names = tuple(rows.tokens[number] for number in rows.ids)
+    path = write_learned_rows(workspace, entry, message, names, read_rows(loaded.model, rows.ids), provenance)
+    counts = len(pairs), len(pairs) - chosen_count, len(held_out)
+    return DistilledRows(path, names, absent, without, earlier.revision, *counts, before, after, losses)
 
 
-def _choose(workspace: Workspace, entry: ModelEntry, tokens: str | Sequence[str]) -> tuple[NewRows, EarlierTokenizer]:
-    rows = choose_rows(workspace, entry, tokens)
-    earlier = find_earlier_tokenizer(workspace, entry, rows.tokens.values())
-    if earlier is None:
-        named = format_list(sorted(rows.tokens.values()), 3)
+def _find_earlier(workspace: Workspace, entry: ModelEntry, tokens: Collection[str]) -> EarlierTokenizer:
+    found = find_earlier_tokenizer(workspace, entry, tokens)
+    if found is None:
         hint = "train their rows instead: `tokmigrate train`"
+        named = format_list(sorted(tokens), 3)
         raise UsageError(f"the model never had a tokenizer without {named}", where=entry.name, hint=hint)
-    new = {number: token for number, token in rows.tokens.items() if token not in earlier.tokenizer.ids}
-    return replace(rows, tokens=new), earlier
+    return found
+
+
+def _choose_snippets(
+    loaded: LoadedModel,
+    corpus: Corpus,
+    rows: NewRows,
+    settings: DistilSettings,
+    name: str,
+    on_progress: OnProgress,
+) -> list[str]:
+    sample = SnippetSample(loaded.tokenizer, rows.tokens, settings.snippets, settings.seed)
+    with report_activity(on_progress, name, "reading", corpus.size) as advance:
+        for file in corpus.files:
+            for block in read_blocks(file):
+                sample.add([text for _, text in block.texts])
+                advance(block.read)
+    return sample.snippets()
 
 
 def _pair(loaded: LoadedModel, earlier: EarlierTokenizer, rows: NewRows, snippets: Sequence[str]) -> Iterator[Pair]:
@@ -148,15 +188,20 @@ def _pair(loaded: LoadedModel, earlier: EarlierTokenizer, rows: NewRows, snippet
         known_rows = [row for row in known if row is not None]
         # A token of then may have gone, with its row.
         if len(known_rows) == len(known) <= longest and not rows.tokens.keys().isdisjoint(here.ids):
-            places = _find_places(here, there, rows)
+            shared = {here.ends[end]: there.ends[end] for end in here.ends.keys() & there.ends.keys()}
+            first = next(place for place, number in enumerate(here.ids) if number in rows.tokens)
+            places = sorted(both for both in shared.items() if both[0] >= first)
+            predicted = {
+                place - 1: (shared[place - 1], shared[place] - 1)
+                for place in shared
+                if here.ids[place] in rows.tokens and place - 1 in shared
+            }
             if places or loaded.kind == "encoder":
-                yield Pair(here.ids, known_rows, places)
+                yield Pair(here.ids, known_rows, places, predicted)
 
 
-def _find_places(here: TokenizedText, there: TokenizedText, rows: NewRows) -> list[tuple[int, int]]:
-    first = next(place for place, number in enumerate(here.ids) if number in rows.tokens)
-    shared = (here.ends.keys() & there.ends.keys()) if here.ends else ()
-    return sorted((here.ends[end], there.ends[end]) for end in shared if here.ends[end] >= first)
+def _find_tokens(pairs: Sequence[Pair], rows: NewRows) -> set[int]:
+    return {number for pair in pairs for number in pair.student} & rows.tokens.keys()
 
 
 def _learn(
@@ -164,42 +209,30 @@ def _learn(
     rows: NewRows,
     pairs: Sequence[Pair],
     measured: Sequence[Pair],
-    steps: int,
-    rate: float,
-    batch_size: int,
-    seed: int,
+    settings: DistilSettings,
+    name: str,
+    on_progress: OnProgress,
 ) -> tuple[float, float, dict[int, float]]:
     """Learn the rows in place, and return the distance on `measured` before and after, and the loss by step."""
-    import torch  # noqa: PLC0415
-
-    torch.manual_seed(seed)
     trained = add_trainable_rows(loaded, rows)
-    distillation = Distillation(loaded, trained, _read_pooling(loaded))
+    distillation = Distillation(loaded, trained, rows.ids)
     pad = getattr(loaded.model.config, "pad_token_id", None) or 0
-    batches = [measured[start : start + batch_size] for start in range(0, len(measured), batch_size)]
-    before = measure_distance(distillation, batches, pad, loaded.device)
-    losses = run_trainer(
-        distillation,
-        pairs,
-        lambda batch: join_pairs(batch, pad),
-        device=loaded.device,
-        steps=steps,
-        learning_rate=rate * float(loaded.input_rows.detach().float().square().mean().sqrt()),
-        batch_size=batch_size,
-        seed=seed,
-    )
-    after = measure_distance(distillation, batches, pad, loaded.device)
+    longest = max(len(pair.student) + len(pair.teacher) for pair in pairs)
+    before = measure_distance(distillation, measured, settings.batch_size, pad, loaded.device)
+    with report_activity(on_progress, name, "training", settings.steps, "steps") as count_steps:
+        losses = run_trainer(
+            distillation,
+            pairs,
+            lambda batch: join_pairs(batch, pad),
+            device=loaded.device,
+            steps=settings.steps,
+            learning_rate=settings.learning_rate,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            optimizer=build_optimizer(trained, settings.learning_rate),
+            parts=divide_batch(loaded, longest, settings.batch_size),
+            count_steps=count_steps,
+        )
+    after = measure_distance(distillation, measured, settings.batch_size, pad, loaded.device)
     trained.merge_and_unload()
     return before, after, losses
-
-
-def _read_pooling(loaded: LoadedModel) -> Any:
-    """Return how an encoder pools, as sentence-transformers' configuration has it; the mean where nothing says it."""
-    path = loaded.directory / "1_Pooling" / "config.json"
-    if loaded.kind == "causal" or not path.is_file():
-        return "mean"
-    config = json.loads(path.read_text("utf-8"))
-    for pooling, name in (("mean", "pooling_mode_mean_tokens"), ("cls", "pooling_mode_cls_token")):
-        if config.get(name):
-            return pooling
-    raise UsageError("the model pools in another way than by the mean or the first token", where=str(path))

@@ -17,12 +17,13 @@ _NAMED = 20
 """How many files of the data the provenance names; its digest is of all."""
 
 
-def build_provenance(command: str, data: Corpus, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is known before a run: its data by name and digest, its settings, and the libraries."""
+def build_provenance(command: str, data: Corpus | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known before a run: its data by name and digest, if any, its settings, and the libraries."""
+    files = data.files if data else ()
     return {
         "command": command,
-        "data": [Path(file.name).name for file in data.files[:_NAMED]],
-        "data_digest": _digest_data(data),
+        "data": [Path(file.name).name for file in files[:_NAMED]],
+        "data_digest": _digest_data(data) if data else None,
         **{name: value for name, value in settings.items() if name != "tokens"},
         "libraries": {name: version(name) for name in _LIBRARIES},
     }

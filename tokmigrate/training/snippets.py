@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from blake3 import blake3
 
-from tokmigrate.model.tokenizer.library import text_alone
+from tokmigrate.commands.earlier_tokenizer import EarlierTokenizer
+from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
+from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
 
 LENGTH, BEFORE = 50, 16
 """How many tokens a snippet has, and how many of them at most before the new one: what follows it is what learns."""
+
+_BATCH = 64
+"""How many texts are written at a time."""
 
 _SPARE = 4
 """How many times as many snippets of a token are held as are wanted, before the surplus is dropped."""
@@ -68,39 +73,50 @@ def _cut(text: str, offsets: Sequence[tuple[int, int]], place: int) -> str:
 
 
 def write_snippets(
-    model: Any, tokenizer: Any, rows: Mapping[int, int], texts: Iterable[str], each: int, seed: int
-) -> list[str]:
-    """Return texts that a decoder goes on to write behind others, with the tokens of an earlier tokenizer.
+    loaded: LoadedModel, earlier: EarlierTokenizer, ids: Iterable[int], each: int, seed: int
+) -> Iterator[str]:
+    """Yield texts that a decoder goes on to write behind new tokens, with the tokens of its earlier tokenizer.
 
     Args:
-        tokenizer: The earlier tokenizer, of the tokenizers library.
-        rows: The row of the model of each of its ids.
+        ids: The new tokens; there is nothing of one whose text alone the tokenizer does not make that token of.
         each: How many texts are written behind each.
     """
     import torch  # noqa: PLC0415 - seconds
     from transformers import GenerationConfig  # noqa: PLC0415
 
-    torch.manual_seed(seed)
-    ids = {row: number for number, row in rows.items()}
-    others = [row for row in range(model.get_input_embeddings().weight.shape[0]) if row not in ids]
-    stop = model.generation_config.eos_token_id
+    tokenizer = open_tokenizer(earlier.tokenizer.document)
+    numbers = {row: number for number, row in earlier.rows.items()}
+    stop = loaded.model.generation_config.eos_token_id
     config = GenerationConfig(
         do_sample=True,
         top_k=0,
         max_new_tokens=LENGTH,
-        num_return_sequences=each,
-        suppress_tokens=others or None,
+        suppress_tokens=[row for row in range(len(loaded.input_rows)) if row not in numbers] or None,
         eos_token_id=stop,
         pad_token_id=stop[0] if isinstance(stop, list) else stop or 0,
     )
-    found: list[str] = []
-    for text in texts:
-        start = [rows.get(number) for number in _without_end(tokenizer.encode(text))]
-        if start and None not in start:
-            with torch.inference_mode():
-                written = model.generate(torch.tensor([start], device=model.device), generation_config=config)
-            found += [tokenizer.decode([ids[row] for row in line]) for line in written.tolist()]
-    return found
+    torch.manual_seed(seed)
+    # Starts of one length need no padding.
+    by_length: dict[int, list[list[int]]] = {}
+    for number in ids:
+        text = _find_text(loaded, number)
+        start = [earlier.rows.get(piece, -1) for piece in _without_end(tokenizer.encode(text))] if text else []
+        if start and -1 not in start:
+            by_length.setdefault(len(start), []).extend([start] * each)
+    for starts in by_length.values():
+        for first in range(0, len(starts), _BATCH):
+            given = torch.tensor(starts[first : first + _BATCH], device=loaded.device)
+            with torch.inference_mode(), silence_libraries():
+                written = loaded.model.generate(given, attention_mask=torch.ones_like(given), generation_config=config)
+            for line in written.tolist():
+                yield tokenizer.decode([numbers[row] for row in line if row in numbers])
+
+
+def _find_text(loaded: LoadedModel, number: int) -> str | None:
+    """Return the text that the tokenizer makes a token of, where it is alone."""
+    text = loaded.tokenizer.decode([number], skip_special_tokens=False)
+    # Some decoders drop the space before the first word.
+    return next((each for each in (text, f" {text}") if number in loaded.tokenizer.encode(each).ids), None)
 
 
 def _without_end(encoding: Any) -> list[int]:
