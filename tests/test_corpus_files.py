@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow
 import pytest
@@ -18,15 +19,19 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tokmigrate.errors import FileProblems, TokmigrateError, UsageError
-from tokmigrate.model.worker.corpus_files import CorpusFile, open_corpus, read_blocks
+from tokmigrate.model.worker.corpus_files import CorpusFile, open_corpus, read_blocks, read_examples
 
 SUFFIXES = [".jsonl", ".ndjson.gz", ".jsonl.zst", ".parquet", ".arrow"]
 
 
 def write(path: Path, texts: list[str | None], field: str = "text") -> Path:
     """Write texts as records, in the format of the path's suffix."""
+    return write_values(path, texts, field, pyarrow.string())
+
+
+def write_values(path: Path, texts: list[Any], field: str, kind: pyarrow.DataType) -> Path:
     data = "".join(json.dumps({"number": 1, field: text}) + "\n" for text in texts).encode()
-    table = pyarrow.table({"number": [1] * len(texts), field: pyarrow.array(texts, "string")})
+    table = pyarrow.table({"number": [1] * len(texts), field: pyarrow.array(texts, kind)})
     if path.suffix == ".parquet":
         parquet.write_table(table, path)
     elif path.suffix == ".arrow":
@@ -57,6 +62,19 @@ def test_each_kind_of_file_gives_the_texts_of_its_records(suffix: str, texts: li
     assert [text for block in blocks for text in block.texts] == wanted
     assert sum(block.empty for block in blocks) == len(texts * times) - len(wanted)
     assert sum(block.text_bytes for block in blocks) == sum(len(text.encode()) for _, text in wanted)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_chats_are_read_where_they_are_wanted(tmp_path: Path, suffix: str) -> None:
+    chats = [[{"role": "user", "content": "Hello"}], [], [{"role": "user", "content": "Bye"}]]
+    kind = pyarrow.list_(pyarrow.struct({"role": pyarrow.string(), "content": pyarrow.string()}))
+    for field in ("messages", "turns"):
+        path = write_values(tmp_path / f"{field}{suffix}", chats, field, kind)
+        file = CorpusFile(str(path), "a", "text" if field == "messages" else field)
+        assert list(read_examples(file)) == [(1, chats[0]), (3, chats[2])]
+        with pytest.raises(FileProblems, match=r"there is no field 'text'|the field 'turns' is not a text"):
+            list(read_blocks(file))
+    assert list(read_examples(CorpusFile(str(write(tmp_path / f"b{suffix}", ["x", None])), "b"))) == [(1, "x")]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 import transformers
 from in_process import Here
-from making import TOKENS, llama, tensors_of, workspace, write_tokenizer
+from making import TOKENS, llama, per_layer, routed, tensors_of, workspace, write_tokenizer
 from peft import PeftModel
 from safetensors import safe_open
 from workspaces import REPOSITORY, command_line, contents, environment, make_workspace, on_terminal
@@ -232,22 +233,38 @@ def test_what_cannot_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     here = make(tmp_path)
     (tmp_path / "texts.txt").write_text("the end\n", "utf-8")
     (tmp_path / "list.txt").write_text("<x>\nnosuch\n", "utf-8")
+    shutil.copytree(tmp_path / "m", tmp_path / "other")
     words = ("train", "--data", "texts.txt", "-m", "Learn")
     for more, said in (
         ((), "texts.txt: none of the tokens to train occurs in the data"),
         (("--tokens", "list.txt"), "m: 'nosuch' is not in the vocabulary"),
+        (("--tokens", "all"), "all: it is no file with tokens"),
+        (("--token", "<x>", "--model", str(tmp_path / "other")), "a migration is written for a model of the workspace"),
         (("--output", "there"), "--output is for an adapter"),
         (("--message", ""), "a migration needs a message"),
     ):
         done = here.run(*words, *more)
         assert done.returncode in (1, 2)
         assert said in done.stderr
+    (tmp_path / "texts.txt").write_text(TEXT, "utf-8")
+    diverged = here.run(*words, "--lr", "1e30", "--steps", "3")
+    assert (diverged.returncode, "m: training diverged" in diverged.stderr) == (1, True), diverged
     monkeypatch.setattr(new_rows, "find_spec", lambda name: None if name == "peft" else object())
     missing = here.run(*words)
     assert missing.returncode == 2
     assert "training needs peft" in missing.stderr
     assert 'pip install "tokmigrate[train]"' in missing.stderr
     assert len(list((tmp_path / "migrations").glob("*.yaml"))) == 1
+
+
+@pytest.mark.parametrize("maker", [per_layer, routed])
+def test_rows_that_no_trainer_of_single_rows_knows(tmp_path: Path, maker: Callable[[Path], Path]) -> None:
+    maker(tmp_path / "m")
+    workspace(tmp_path, {"m": tmp_path / "m"}, [])
+    (tmp_path / "texts.txt").write_text(TEXT, "utf-8")
+    done = Here(tmp_path).run("train", "--data", "texts.txt", "-m", "Learn", "--token", "the")
+    assert done.returncode == 1
+    assert "cannot be learned alone" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["tied", "untied"])

@@ -105,6 +105,8 @@ def train(
 def choose_tokens(tokens: str, named: list[str]) -> str | list[str]:
     """Return what `choose_rows` takes: a word, or the tokens of a file and those that are named."""
     if tokens not in (new_rows.UNTRAINED, new_rows.NEW):
+        if not files.has_file(Path(tokens)):
+            raise UsageError("it is no file with tokens", where=tokens, hint="untrained, new, or --token TEXT for one")
         return list(dict.fromkeys([*token_lists.read_tokens(tokens, files.read_file(Path(tokens))), *named]))
     return named or tokens
 
@@ -147,6 +149,9 @@ def open_for_training(model: list[str] | None, message: str) -> Iterator[tuple[W
     entries = select_models(workspace, model)
     if len(entries) != 1:
         raise UsageError("one model is trained at a time", hint="name it: --model NAME")
+    if workspace.models.get(entries[0].name) != entries[0]:
+        hint = "list it under `models:` in tokmigrate.yaml"
+        raise UsageError("a migration is written for a model of the workspace", where=entries[0].name, hint=hint)
     known = lock_file.read_lock(workspace)
     yield workspace, entries[0]
     if history.History.read(workspace).chain() and locking.lock_head(workspace, known):

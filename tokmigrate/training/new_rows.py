@@ -16,7 +16,7 @@ import numpy as np
 from tokmigrate.audit.lora import name_layer
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.audit.training import Training, training_on_record
-from tokmigrate.errors import OperationError, UsageError, in_one_line, suggest
+from tokmigrate.errors import ModelError, OperationError, UsageError, in_one_line, suggest
 from tokmigrate.formatting import format_list
 from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.snapshot import take_snapshot
@@ -64,12 +64,18 @@ def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[
     Raises:
         UsageError: There are none, or the model has pending migrations, which would come before the rows.
         OperationError: A token is not in the vocabulary.
-        ModelError: The model cannot be read, or peft cannot train single rows of it.
+        ModelError: The model cannot be read, or has rows that neither peft nor a file of rows knows.
     """
     with guard_reading(entry):
         snapshot = take_snapshot(entry)
     check_progress(snapshot, History.read(workspace).chain_for(entry)).refuse_pending(entry.name)
-    layers = {side: name_layer(snapshot, tensor) for side, tensor in embeddings(snapshot.tensors).items()}
+    matrices = embeddings(snapshot.tensors)
+    for tensor in snapshot.tensors:
+        # A bias stays, and tied matrices follow.
+        if tensor.width > 1 and tensor.canonical not in {matrix.canonical for matrix in matrices.values()}:
+            hint = "train the model as a whole, with a trainer of your own"
+            raise ModelError(f"rows of '{tensor.name}' cannot be learned alone", where=entry.name, hint=hint)
+    layers = {side: name_layer(snapshot, tensor) for side, tensor in matrices.items()}
     if isinstance(wanted, str):
         state = open_state_if_present(workspace.state, workspace.root)
         known = training_on_record(state, snapshot, ObjectStore(workspace.objects))

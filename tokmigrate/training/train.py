@@ -12,7 +12,7 @@ from typing import Any
 from blake3 import blake3
 
 from tokmigrate import __version__
-from tokmigrate.errors import LimitError, ModelError, StoppedError, UsageError
+from tokmigrate.errors import LimitError, ModelError, StoppedError, UsageError, in_one_line
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.files import exists
 from tokmigrate.init.file_strategy import LOSSES, find_provenance
@@ -140,6 +140,9 @@ def train_rows(
     model = _add_parameters(loaded, rows, settings)
     exact = _run(loaded, model, examples, settings, checkpoints, entry.name, on_progress)
     losses = {step: round(loss, 4) for step, loss in exact.items()}
+    if not all(bool(each.isfinite().all()) for each in model.parameters() if each.requires_grad):
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        raise ModelError("training diverged: rows hold an infinity or a NaN", where=entry.name, hint="lower --lr")
     every = -(-len(losses) // _RECORDED)
     provenance[LOSSES] = {step: loss for step, loss in losses.items() if step % every == 0 or step == 1}
     if output is not None:
@@ -204,6 +207,9 @@ def _run(
     except torch.OutOfMemoryError as error:
         hint = "lower --max-length or --batch-size"
         raise LimitError("the memory of the GPU does not suffice", where=name, hint=hint) from error
+    except (ValueError, RuntimeError) as error:
+        hint = "train it with a trainer of your own: docs/training.md"
+        raise ModelError(f"it cannot be trained: {in_one_line(str(error))}", where=name, hint=hint) from error
 
 
 def _name_run(entry: ModelEntry, settings: Mapping[str, Any]) -> str:

@@ -74,6 +74,9 @@ def run_trainer(
             remove_unused_columns=False,
             dataloader_pin_memory=False,
         )
+        if arguments.n_gpu > 1:
+            # The model is on one of them, and a copy on each would make the batch larger.
+            arguments._n_gpu = 1
         trainer = Trainer(
             model=model,
             args=arguments,
