@@ -119,6 +119,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("upgrade",),
     ("distil", "--corpus", "roles.txt", "--steps", "1", "-m", "Distil the roles"),
     ("upgrade",),
+    ("evaluate", "--corpus", "roles.txt"),
     ("train", "--data", "roles.txt", "--tokens", "new", "--steps", "1", "-m", "Train the roles"),
     ("downgrade", "-1"),
     ("downgrade", BASE),
