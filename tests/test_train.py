@@ -178,6 +178,25 @@ def test_a_killed_run_continues_and_gives_the_same_rows(tmp_path: Path) -> None:
         assert torch.equal(*pair)
 
 
+def test_a_run_that_is_killed_after_its_last_step_only_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = make(tmp_path)
+    first = train(here)
+    files = sorted(path for path in (tmp_path / "migrations").iterdir() if path.suffix == ".safetensors")
+    held = [path.read_bytes() for path in files]
+    for path in [*files, tmp_path / first["path"]]:
+        path.unlink()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "write_learned_rows", stop)
+        assert here.run("train", "--data", "texts.txt", "-m", "Learn", "--steps", "4").returncode == 130
+    again = train(here)
+    assert (again["resumed"], again["losses"]) == (4, first["losses"])
+    assert [path.read_bytes() for path in files] == held
+
+
 def test_an_interrupt_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = make(tmp_path)
 
