@@ -127,6 +127,19 @@ def test_an_encoder_comes_nearer_to_its_embeddings(encoder: Here, tmp_path: Path
     encoder.run("lock")
 
 
+def test_texts_of_one_new_token_alone(demo: Here, tmp_path: Path) -> None:
+    """Of such a text the model predicts nothing."""
+    library = Tokenizer.from_file(str(demo.model / "tokenizer.json"))
+    old = Tokenizer.from_file(str(DEMO / "tokenizer.json")).get_vocab()
+    number = next(number for token, number in library.get_vocab().items() if token not in old and token[0] != "Ġ")
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text(f"{library.decode([number])}\n", "utf-8")
+    words = ("--token", library.id_to_token(number), "--corpus", str(corpus), "--steps", "3")
+    told = demo.asked("distil", *words)
+    assert (told["snippets"], told["held_out"]) == (1, 0)
+    assert 0 < told["after"] < told["before"]
+
+
 def test_what_cannot_be_distilled(demo: Here, encoder: Here, tmp_path: Path) -> None:
     text = tmp_path / "other.txt"
     text.write_text("nothing\n", "utf-8")

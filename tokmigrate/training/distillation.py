@@ -126,9 +126,10 @@ class Distillation(torch.nn.Module):  # type: ignore[misc]
         return found[0], logits[0].float()
 
     def _compare_predictions(self, logits: Any, following: Any, with_pieces: Any, likely: Any) -> Any:
-        """Return how far the chances of new tokens are from those of their pieces, a mean over all places.
+        """Return how far the chances of new tokens are from those of their pieces, as two means over places.
 
-        Where no new token follows, or its pieces cannot be told apart from what is around them, none is to be likely.
+        Where no new token follows, none is to be likely. Where one follows whose pieces do not begin and end with it,
+        nothing is learned.
         """
         whole = logits.logsumexp(-1)
         new = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
@@ -138,7 +139,8 @@ class Distillation(torch.nn.Module):  # type: ignore[misc]
         wanted = likely[at].clamp(_SMALL, 1 - _SMALL)
         chance = (logits[at, following[at]] - whole[at]).exp().clamp(_SMALL, 1 - _SMALL)
         apart = wanted * (wanted / chance).log() + (1 - wanted) * ((1 - wanted) / (1 - chance)).log()
-        return none[~new[following]].mean() + apart.sum() / max(1, len(apart))
+        none = none[~new[following]]
+        return sum(each.sum() / max(1, len(each)) for each in (none, apart))
 
     def _compare_embeddings(self, student: Any, student_mask: Any, teacher: Any, teacher_mask: Any) -> dict[str, Any]:
         body = self._model[0].base_model
