@@ -9,7 +9,7 @@ from typer import Option
 
 from tokmigrate.cli import train as training
 from tokmigrate.cli.each import Result, print_result
-from tokmigrate.cli.options import AsJson, Field, Models
+from tokmigrate.cli.options import AsJson, Field, Model
 from tokmigrate.commands import models
 from tokmigrate.model.worker import corpus_files
 from tokmigrate.render import distil as report
@@ -26,7 +26,7 @@ def distil(
     message: Annotated[
         str, Option("--message", "-m", help="Set the message of the migration.")
     ] = "Distil the rows of new tokens",
-    model: Models = None,
+    model: Model = None,
     field: Field = None,
     tokens: Annotated[
         str,

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option
 
 from tokmigrate.cli.each import Result, print_result
-from tokmigrate.cli.options import AsJson, Field, Models, complete_revision, open_workspace, select_models
+from tokmigrate.cli.options import AsJson, Field, Model, complete_revision, open_workspace, select_model
 from tokmigrate.commands import evaluations
 from tokmigrate.errors import StorageError, UsageError
 from tokmigrate.model.worker import corpus_files
@@ -20,7 +20,7 @@ def evaluate(
     corpus: Annotated[
         list[str], Option("--corpus", help="Measure on these texts; repeatable; directories and - too.", metavar="FILE")
     ],
-    model: Models = None,
+    model: Model = None,
     old: Annotated[
         str | None,
         Option(
@@ -60,15 +60,13 @@ def evaluate(
     if old is not None and to is not None:
         raise UsageError("--old and --to both say what to compare with", hint="give one of them")
     workspace = open_workspace()
-    entries = select_models(workspace, model)
-    if len(entries) != 1:
-        raise UsageError("one model is measured at a time", hint="--model NAME")
+    entry = select_model(workspace, model)
     with corpus_files.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
-        found = measuring.evaluate(workspace, entries[0], texts, old=old, to=to, limit=limit, on_progress=on_progress)
+        found = measuring.evaluate(workspace, entry, texts, old=old, to=to, limit=limit, on_progress=on_progress)
     content, notes = report.evaluation_content(found), []
     if to is None:
         try:
-            evaluations.keep_evaluation(workspace, entries[0].name, found.contents, content)
+            evaluations.keep_evaluation(workspace, entry.name, found.contents, content)
         except StorageError as error:
             notes.append(f"note: it is not kept for `tokmigrate report`: {error}")
     print_result("evaluate", Result(content, report.evaluation_text(content), notes), as_json)

@@ -56,6 +56,16 @@ Models = Annotated[
         autocompletion=complete_model,
     ),
 ]
+Model = Annotated[
+    str | None,
+    Option(
+        "--model",
+        "-M",
+        help="Select the model by name or path; the only one by default.",
+        metavar="NAME|PATH",
+        autocompletion=complete_model,
+    ),
+]
 Here = Annotated[bool, Option("--here", help="Skip models whose directory is missing.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON document to stdout, errors included.")]
 AcceptDrift = Annotated[
@@ -106,3 +116,11 @@ def select_models(workspace: Workspace, names: list[str] | None, here: bool = Fa
     if missing:
         echo_err(f"note: skipped, because the directory is missing: {', '.join(entry.name for entry in missing)}")
     return tuple(entry for entry in entries if entry not in missing)
+
+
+def select_model(workspace: Workspace, name: str | None) -> ModelEntry:
+    """Return the model that `--model` names, or the only one of the workspace; raises UsageError."""
+    entries = select_models(workspace, [name] if name else None)
+    if len(entries) != 1:
+        raise UsageError("the workspace has several models", hint="name one: --model NAME")
+    return entries[0]

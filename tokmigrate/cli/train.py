@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from tokmigrate import files
 from tokmigrate.cli.each import Result, print_result
-from tokmigrate.cli.options import AsJson, Field, Models, open_workspace_for_writing, select_models
+from tokmigrate.cli.options import AsJson, Field, Model, open_workspace_for_writing, select_model
 from tokmigrate.commands import bake as baking
 from tokmigrate.commands import lock as locking
 from tokmigrate.commands import models
@@ -37,7 +37,7 @@ def train(
     message: Annotated[
         str, Option("--message", "-m", help="Set the message of the migration.")
     ] = "Train the rows of new tokens",
-    model: Models = None,
+    model: Model = None,
     field: Field = None,
     tokens: Annotated[
         str,
@@ -114,7 +114,7 @@ def choose_tokens(tokens: str, named: list[str]) -> str | list[str]:
 def bake(
     adapter: Annotated[Path, Argument(help="Use this adapter of peft.", metavar="ADAPTER")],
     message: Annotated[str | None, Option("--message", "-m", help="Set the message of the migration.")] = None,
-    model: Models = None,
+    model: Model = None,
     output: Annotated[
         Path | None,
         Option("--output", "-o", help="Write the plain LoRA there, not to ADAPTER-plain.", metavar="DIR"),
@@ -142,17 +142,15 @@ def bake(
 
 
 @contextmanager
-def open_for_training(model: list[str] | None, message: str) -> Iterator[tuple[Workspace, ModelEntry]]:
+def open_for_training(model: str | None, message: str) -> Iterator[tuple[Workspace, ModelEntry]]:
     """Give the workspace and the model to train; lock the migration that is written for it, with the ids it gives."""
     new_file.check_message(message)
     workspace = open_workspace_for_writing()
-    entries = select_models(workspace, model)
-    if len(entries) != 1:
-        raise UsageError("one model is trained at a time", hint="name it: --model NAME")
-    if workspace.models.get(entries[0].name) != entries[0]:
+    entry = select_model(workspace, model)
+    if workspace.models.get(entry.name) != entry:
         hint = "list it under `models:` in tokmigrate.yaml"
-        raise UsageError("a migration is written for a model of the workspace", where=entries[0].name, hint=hint)
+        raise UsageError("a migration is written for a model of the workspace", where=entry.name, hint=hint)
     known = lock_file.read_lock(workspace)
-    yield workspace, entries[0]
+    yield workspace, entry
     if history.History.read(workspace).chain() and locking.lock_head(workspace, known):
-        locking.update_lock(workspace, entries, lock_file.read_lock(workspace))
+        locking.update_lock(workspace, [entry], lock_file.read_lock(workspace))
