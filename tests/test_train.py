@@ -22,7 +22,7 @@ from workspaces import REPOSITORY, command_line, contents, environment, make_wor
 
 from tokmigrate.model.worker.corpus_files import open_corpus
 from tokmigrate.render.train import loss_curve
-from tokmigrate.training import new_rows
+from tokmigrate.training import new_rows, trainer
 from tokmigrate.training import train as training
 from tokmigrate.training.examples import IGNORED, collect_examples
 from tokmigrate.training.loaded_model import load_model
@@ -147,6 +147,25 @@ def test_the_same_settings_give_the_same_rows_and_a_finished_run_is_not_repeated
     assert (told["command"], told["data"], told["steps"], told["seed"]) == ("train", ["texts.txt"], 4, 0)
     assert told["libraries"]["torch"] == torch.__version__
     assert told["losses"] == first["losses"]
+
+
+def test_little_memory_divides_a_batch_and_changes_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = make(tmp_path)
+    whole = train(here)
+    (tmp_path / whole["path"]).unlink()
+    for path in (tmp_path / "migrations").glob("*.safetensors"):
+        path.unlink()
+    passes: list[int] = []
+
+    def divide_batch(*arguments: Any) -> int:
+        passes.append(trainer.divide_batch(*arguments))
+        return passes[-1]
+
+    monkeypatch.setattr(trainer, "free_memory", lambda: 0)
+    monkeypatch.setattr(training, "divide_batch", divide_batch)
+    divided = train(here)
+    assert passes == [8]
+    assert list(divided["losses"].values()) == pytest.approx(list(whole["losses"].values()), abs=2e-4)
 
 
 def test_a_killed_run_continues_and_gives_the_same_rows(tmp_path: Path) -> None:
