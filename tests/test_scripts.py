@@ -25,6 +25,8 @@ from tokmigrate.vocabulary.scripts import COMMON, SCRIPTS, ScriptFilter, find_ma
         ("\ud800\U0010ffff", COMMON),
         ("", COMMON),
         ("aя", "Cyrillic"),
+        *((chr(number), find_script(chr(number))) for number in range(0x80)),
+        ("1 + x", "Latin"),
     ],
 )
 def test_the_main_script_of_a_text(text: str, script: str) -> None:

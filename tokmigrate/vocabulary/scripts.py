@@ -44,6 +44,9 @@ def find_script(letter: str) -> str:
 
 def find_main_script(text: str) -> str:
     """Return the script of most characters of a text, of equal ones the first by name; `COMMON` without a letter."""
+    if text.isascii():
+        # Only its letters have a case, and all of them are Latin.
+        return COMMON if text.lower() == text.upper() else "Latin"
     counts: Counter[str] = Counter()
     for letter, count in Counter(text).items():
         counts[find_script(letter)] += count
