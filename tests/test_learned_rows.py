@@ -63,7 +63,7 @@ def test_the_table_of_trained_given_moved_and_unknown(tmp_path: Path) -> None:
     assert '2 of 5 new tokens moved, not trained: "<moved>"' in said
     history = " ".join(run_here(made.root, "blame", "<learned>").stdout.split())
     assert f'"<learned>", id {ids["<learned>"]}, {learned}' in history
-    assert f"tensor <learned>), {learned}" in history
+    assert f"tensor <learned>) (output), {learned}" in history
     assert run_here(made.root, "report").returncode == 0
     page = (made.root / ".tokmigrate" / "reports" / "report-m.html").read_text("utf-8")
     assert learned in page

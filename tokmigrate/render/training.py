@@ -86,16 +86,17 @@ def format_figures(figures: Mapping[Any, Movement]) -> str:
 def format_init(init: Mapping[str, Any] | None) -> str:
     """Return how a row was initialised, in a line: one strategy, or one for each side."""
     sides: dict[str, str] = {}
+    learned: dict[str, None] = {}
     for side, held in (init or {}).items():
         if isinstance(held, Mapping):
             named = {name: value for name, value in held.items() if name not in ("strategy", "provenance")}
             options = ", ".join(f"{name} {value}" for name, value in named.items())
             sides[side] = f"{held.get('strategy')} ({options})" if options else str(held.get("strategy"))
             if isinstance(held.get("provenance"), Mapping):
-                sides[side] += f", {format_provenance(held['provenance'])}"
+                learned[format_provenance(held["provenance"])] = None
     if len(set(sides.values())) == 1:
-        return next(iter(sides.values()))
-    return " and ".join(f"{text} ({side})" for side, text in sides.items())
+        return ", ".join([next(iter(sides.values())), *learned])
+    return ", ".join([" and ".join(f"{text} ({side})" for side, text in sides.items()), *learned])
 
 
 def adapter_rows_line(held: HeldRows) -> str:

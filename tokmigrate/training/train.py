@@ -15,6 +15,7 @@ from tokmigrate import __version__
 from tokmigrate.errors import LimitError, ModelError, StoppedError, UsageError, in_one_line
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.files import exists
+from tokmigrate.formatting import format_count, format_list
 from tokmigrate.init.file_strategy import LOSSES, find_provenance
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.worker.corpus_files import Corpus
@@ -150,7 +151,9 @@ def train_rows(
         path = output
     else:
         model.merge_and_unload()
-        path = write_learned_rows(workspace, entry, message, names, read_rows(loaded.model, rows.ids), provenance)
+        learned = read_rows(loaded.model, rows.ids)
+        remark = f"Trained in {format_count(settings.steps, 'step')} on {format_list(provenance['data'])}."
+        path = write_learned_rows(workspace, entry, message, names, learned, provenance, [remark])
     shutil.rmtree(checkpoints, ignore_errors=True)
     resumed = int(saved.name.rpartition("-")[2]) if saved else 0
     others = len(examples.items) - examples.used
