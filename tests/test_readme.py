@@ -86,7 +86,7 @@ def test_the_new_rows_of_the_demo_are_trained(tmp_path: Path) -> None:
     for line in blocks(README, "bash")[3].splitlines():
         done = run_here(tmp_path, *shlex.split(line)[1:])
         assert (done.returncode, done.stderr) == (0, ""), line
-        losses += map(float, re.findall(r"loss on new tokens: ([\d.]+) nats", done.stdout))
+        losses += map(float, re.findall(r"nats per new token \(\d+\) +- +([\d.]+)", done.stdout))
         if " status" in line:
             said = "2 of 3 new tokens trained by tokmigrate train: 100 steps on demo-chat.jsonl, demo-text.txt: "
             assert said in " ".join(done.stdout.split())
