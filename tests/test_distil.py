@@ -127,6 +127,25 @@ def test_an_encoder_comes_nearer_to_its_embeddings(encoder: Here, tmp_path: Path
     encoder.run("lock")
 
 
+def test_tied_embeddings_learn_both_sides_in_one_row(tmp_path: Path) -> None:
+    model = making.llama(tmp_path / "m", head="tied")
+    step = {"add_tokens": {"tokens": [{"content": " and then", "special": False}], "init": {"strategy": "subtokens"}}}
+    made = making.workspace(tmp_path / "w", {"m": model}, [{"operations": [step]}])
+    upgrade(made.workspace, made.entry("m"))
+    before = tensors_of(model)
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(f"{word} and then {word}ing" for word in ("to", "er", "on", "re", "in") * 4), "utf-8")
+    told = Here(made.root).asked("distil", "--steps", "20", "--corpus", str(corpus))
+    assert told["after"] < told["before"]
+    assert [path.name.split(".")[1] for path in (made.root / "migrations").glob("*.safetensors")] == ["input"]
+    upgrade(made.workspace, made.entry("m"))
+    after = tensors_of(model)
+    changed = [name for name, tensor in after.items() if not torch.equal(tensor, before[name])]
+    assert changed == ["model.embed_tokens.weight"]
+    rows = (after[changed[0]] != before[changed[0]]).any(1).nonzero()
+    assert rows.tolist() == [[making.TOKENS]]
+
+
 def test_texts_of_one_new_token_alone(demo: Here, tmp_path: Path) -> None:
     """Of such a text the model predicts nothing."""
     library = Tokenizer.from_file(str(demo.model / "tokenizer.json"))
