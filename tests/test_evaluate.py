@@ -192,6 +192,8 @@ def test_unused_tokens_cost_what_their_divergence_says(tmp_path: Path) -> None:
     whole, far = found["nats_per_byte"]["all"], found["divergence"]
     cost = far["nats"] * far["positions"] / whole["bytes"]
     assert 0 < cost == pytest.approx(whole["after"] - whole["before"], abs=1e-6)
+    part = evaluate(here, PLAIN, "--limit", str(len(PLAIN[0]) + 1))
+    assert part["texts"] == {"all": 2, "without_new_tokens": 2, "bytes": len("".join(PLAIN[:2]))}
 
 
 def make_checked(root: Path, *models: str, **limits: float) -> Here:

@@ -41,7 +41,9 @@ def evaluate(
         ),
     ] = None,
     field: Field = None,
-    limit: Annotated[int | None, Option("--limit", help="Read about this much text.", metavar="BYTES", min=1)] = None,
+    limit: Annotated[
+        int | None, Option("--limit", help="Read so much text, the last one whole.", metavar="BYTES", min=1)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on text, before and after its migrations.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from math import log1p
 from pathlib import Path
 
@@ -235,11 +237,14 @@ def _read_texts(corpus: Corpus, limit: int | None) -> Iterator[tuple[list[str], 
         for block in read_blocks(file):
             texts = [text for _, text in block.texts]
             for start in range(0, len(texts), _GROUP):
+                group = texts[start : start + _GROUP]
+                sizes = list(accumulate((len(text.encode()) for text in group), initial=done))[1:]
+                if limit is not None:
+                    group = group[: bisect_left(sizes, limit) + 1]
+                yield group, block.read // len(texts)
+                done = sizes[len(group) - 1]
                 if limit is not None and done >= limit:
                     return
-                group = texts[start : start + _GROUP]
-                done += sum(len(text.encode()) for text in group)
-                yield group, block.read // len(texts)
 
 
 @contextmanager

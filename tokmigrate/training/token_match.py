@@ -87,6 +87,9 @@ def _compare_weights(before: LoadedModel, after: LoadedModel, shared: Mapping[in
     same_body = bodies[0].keys() == bodies[1].keys() and all(
         torch.equal(tensor, bodies[1][name]) for name, tensor in bodies[0].items()
     )
+    for name, tensor in bodies[0].items() if same_body else ():
+        # One copy in memory suffices.
+        tensor.data = bodies[1][name].data
     changed: set[int] = set()
     for old, new in zip(_row_tensors(before), _row_tensors(after), strict=False):
         pairs = [(o, n) for o, n in shared.items() if o < len(old) and n < len(new)]
