@@ -117,7 +117,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("restore", "3"),
     ("bake", "rows"),
     ("upgrade",),
-    ("distil", "--corpus", "roles.txt", "--steps", "1", "-m", "Distil the roles"),
+    ("distil", "--corpus", "roles.txt", "--token", "<|im_start|>", "--steps", "1", "-m", "Distil a role"),
     ("upgrade",),
     ("evaluate", "--corpus", "roles.txt"),
     ("train", "--data", "roles.txt", "--tokens", "new", "--steps", "1", "-m", "Train the roles"),

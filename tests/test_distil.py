@@ -160,10 +160,13 @@ def test_texts_of_one_new_token_alone(demo: Here, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_distilled(demo: Here, encoder: Here, tmp_path: Path) -> None:
+    roles = Here(make_workspace(tmp_path / "roles").root)
+    roles.asked("upgrade")
     text = tmp_path / "other.txt"
     text.write_text("nothing\n", "utf-8")
     for made, words, message in (
         (demo, ("--token", "e"), "the model never had a tokenizer without e"),
+        (roles, (), "special tokens stand for no text: <|im_end|>, <|im_start|>, <|pad|>"),
         (encoder, (), "cannot write snippets itself"),
         (encoder, ("--corpus", str(text)), "there are no snippets with the tokens"),
     ):

@@ -54,8 +54,9 @@ def distil(
     The model reads a text with the tokenizer from before the tokens, and with its own; the rows of the new tokens learn
     until it makes the same of both, and all other weights stay. The output rows of a decoder learn to predict the
     tokens. The texts are snippets of the corpus; of tokens that it does not have, or without one, a decoder writes them
-    itself, with the tokens from before. The migration gives the tokens the rows that were learned (reinit_tokens with
-    files beside it), and `tokmigrate upgrade` applies it.
+    itself, with the tokens from before. Special tokens stand for no text and are left out unless they are named. The
+    migration gives the tokens the rows that were learned (reinit_tokens with files beside it), and `tokmigrate upgrade`
+    applies it.
 
     A tenth of the snippets is held out, and the distance is measured there before and after: of a decoder, how much of
     the last hidden states differs from the first new token on; of an encoder, one minus the cosine of the embeddings.

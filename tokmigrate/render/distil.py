@@ -23,8 +23,8 @@ def distil_text(model: str, done: DistilledRows, path: str) -> Iterator[str]:
         yield f"the model wrote {done.written:,} of the snippets"
     if done.absent:
         yield f"no snippet has them, and they keep their rows: {format_tokens(done.absent)}"
-    if done.without:
-        yield f"the model never had a tokenizer without them, and they keep their rows: {format_tokens(done.without)}"
+    if done.left_out:
+        yield f"special, or in every earlier tokenizer, and left to `tokmigrate train`: {format_tokens(done.left_out)}"
     where = f"on {format_count(done.held_out, 'snippet')} that were held out" if done.held_out else "on all of them"
     before = f"the model with the tokenizer of {format_revision(done.revision)}"
     yield f"distance to {before}, {where}: {done.before:.4f} before, {done.after:.4f} after"

@@ -11,11 +11,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
+
 from tokmigrate.commands.earlier_tokenizer import EarlierTokenizer, find_earlier_tokenizer
-from tokmigrate.errors import ModelError, UsageError
+from tokmigrate.errors import LimitError, ModelError, UsageError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_list
 from tokmigrate.init.file_strategy import LOSSES
+from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.tokenizer.library import open_tokenizer
 from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
 from tokmigrate.revision.learned_rows import write_learned_rows
@@ -68,7 +71,8 @@ class DistilledRows:
     Args:
         path: The migration that holds the rows.
         tokens: The tokens whose rows were distilled.
-        absent: Those that no snippet has; they keep their rows. So do those `without` an earlier tokenizer.
+        absent: Those that no snippet has; they keep their rows.
+        left_out: Special tokens that were not named, and tokens that every earlier tokenizer has; they keep theirs too.
         revision: The revision whose tokenizer was the teacher's, None for `base`.
         written: How many of the snippets the model wrote.
         held_out: How many snippets it did not learn from; of a few snippets none.
@@ -80,7 +84,7 @@ class DistilledRows:
     path: Path
     tokens: tuple[str, ...]
     absent: tuple[str, ...]
-    without: tuple[str, ...]
+    left_out: tuple[str, ...]
     revision: str | None
     snippets: int
     written: int
@@ -113,9 +117,10 @@ def distil_rows(
     """
     check_installed()
     chosen = choose_rows(workspace, entry, settings.tokens)
-    earlier = _find_earlier(workspace, entry, chosen.tokens.values())
-    rows = chosen.only(number for number, token in chosen.tokens.items() if token not in earlier.tokenizer.ids)
-    without = tuple(token for number, token in chosen.tokens.items() if number not in rows.tokens)
+    rows = _leave_out_special(entry, chosen) if isinstance(settings.tokens, str) else chosen
+    earlier = _find_earlier(workspace, entry, rows.tokens.values())
+    rows = rows.only(number for number, token in rows.tokens.items() if token not in earlier.tokenizer.ids)
+    left_out = tuple(token for number, token in chosen.tokens.items() if number not in rows.tokens)
     loaded = load_model(entry.path)
     if corpus is None and loaded.kind == "encoder":
         hint = "give texts with the tokens: --corpus FILE"
@@ -149,7 +154,18 @@ def distil_rows(
     names = tuple(rows.tokens[number] for number in rows.ids)
     path = write_learned_rows(workspace, entry, message, names, read_rows(loaded.model, rows.ids), provenance)
     counts = len(pairs), len(pairs) - chosen_count, len(held_out)
-    return DistilledRows(path, names, absent, without, earlier.revision, *counts, before, after, losses)
+    return DistilledRows(path, names, absent, left_out, earlier.revision, *counts, before, after, losses)
+
+
+def _leave_out_special(entry: ModelEntry, rows: NewRows) -> NewRows:
+    """Return the rows but those of special tokens, which stand for no text."""
+    added = take_snapshot(entry).state.tokenizer.added
+    found = rows.only(n for n, token in rows.tokens.items() if token not in added or not added[token][0].special)
+    if not found.tokens:
+        named = format_list(sorted(rows.tokens.values()), 3)
+        hint = "train their rows instead: `tokmigrate train`; or name them with --token to distil their spelling"
+        raise UsageError(f"special tokens stand for no text: {named}", where=entry.name, hint=hint)
+    return found
 
 
 def _find_earlier(workspace: Workspace, entry: ModelEntry, tokens: Collection[str]) -> EarlierTokenizer:
@@ -218,21 +234,25 @@ def _learn(
     distillation = Distillation(loaded, trained, rows.ids)
     pad = getattr(loaded.model.config, "pad_token_id", None) or 0
     longest = max(len(pair.student) + len(pair.teacher) for pair in pairs)
-    before = measure_distance(distillation, measured, settings.batch_size, pad, loaded.device)
-    with report_activity(on_progress, name, "training", settings.steps, "steps") as count_steps:
-        losses = run_trainer(
-            distillation,
-            pairs,
-            lambda batch: join_pairs(batch, pad),
-            device=loaded.device,
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            optimizer=build_optimizer(trained, settings.learning_rate),
-            parts=divide_batch(loaded, longest, settings.batch_size),
-            count_steps=count_steps,
-        )
-    after = measure_distance(distillation, measured, settings.batch_size, pad, loaded.device)
+    try:
+        before = measure_distance(distillation, measured, settings.batch_size, pad, loaded.device)
+        with report_activity(on_progress, name, "training", settings.steps, "steps") as count_steps:
+            losses = run_trainer(
+                distillation,
+                pairs,
+                lambda batch: join_pairs(batch, pad),
+                device=loaded.device,
+                steps=settings.steps,
+                learning_rate=settings.learning_rate,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                optimizer=build_optimizer(trained, settings.learning_rate),
+                parts=divide_batch(loaded, longest, settings.batch_size),
+                count_steps=count_steps,
+            )
+        after = measure_distance(distillation, measured, settings.batch_size, pad, loaded.device)
+    except torch.OutOfMemoryError as error:
+        hint = "lower --batch-size"
+        raise LimitError("the memory of the GPU does not suffice", where=name, hint=hint) from error
     trained.merge_and_unload()
     return before, after, losses
