@@ -34,6 +34,8 @@ from transplant import encode, read_text
 CONTEXT = 64
 OLD_TEXT = Path(__file__).parents[1] / "docs"
 RESIZED = {"transformers, mean_resizing": True, "transformers, mean_resizing=False": False}
+SHOWN = ("mean", "mean_cov, scale 1", "interpolate 0.75", "subtokens", "subtokens, first_piece", "zeros", *RESIZED)
+"""The ways in the picture."""
 
 
 @dataclass(frozen=True)
@@ -226,9 +228,9 @@ def table(name: str, figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {way} | {' | '.join(cells)} |"
 
 
-def plot(figures: Mapping[str, Any], shown: Sequence[str]) -> str:
+def plot(figures: Mapping[str, Any]) -> str:
     """Return an SVG picture of nats per byte over the steps, of some ways."""
-    ways = {way: found for way, found in averages(figures).items() if way in shown and len(found) > 1}
+    ways = {way: found for way, found in averages(figures).items() if way in SHOWN and len(found) > 1}
     steps = sorted(next(iter(ways.values())))
     values = [found[step][0] for found in ways.values() for step in steps] + [figures["before"]]
     low, high = min(values), max(values)
@@ -239,15 +241,15 @@ def plot(figures: Mapping[str, Any], shown: Sequence[str]) -> str:
 
     lines = [f'<text x="{x}" y="315">{step} steps</text>' for step, x in across.items()]
     lines += [f'<text x="5" y="{down(value) + 4}">{value:.2f}</text>' for value in (low, (low + high) / 2, high)]
-    right, taken = across[steps[-1]], -99.0
-    for place, (way, found) in enumerate(sorted(ways.items(), key=lambda item: item[1][steps[-1]][0], reverse=True)):
+    right = across[steps[-1]]
+    for place, (way, found) in enumerate(sorted(ways.items(), key=lambda item: -item[1][steps[0]][0])):
         color = f"hsl({place * 360 // len(ways)} 70% 38%)"
         points = " ".join(f"{x},{down(found[step][0])}" for step, x in across.items())
-        taken = max(taken + 14, down(found[steps[-1]][0]) + 4)
         lines.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
-        lines.append(f'<text x="{right + 8}" y="{taken}" fill="{color}">{way}</text>')
+        lines.append(f'<text x="{right + 20}" y="{34 + 18 * place}" fill="{color}">{way}</text>')
     y = down(figures["before"])
     lines.append(f'<line x1="60" y1="{y}" x2="{right}" y2="{y}" stroke="gray" stroke-dasharray="4"/>')
+    lines.append(f'<text x="{right + 20}" y="{y}" fill="gray">before, without new tokens</text>')
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{right + 210}" height="330" font-size="12"'
     lines.insert(0, '<rect width="100%" height="100%" fill="white"/>')
     return "\n".join([f'{head} font-family="sans-serif">', *lines, "</svg>\n"])
@@ -286,8 +288,7 @@ def main() -> None:
         for line in measure_encoder(given.directory / name, name, Path(source), given.tokens, RESIZED):
             print(line, flush=True)
     if given.plot and figures:
-        shown = ("mean", "mean_cov, scale 1", "subtokens", "interpolate 0.5", "zeros", *RESIZED)
-        given.plot.write_text(plot(next(reversed(figures.values())), shown), "utf-8")
+        given.plot.write_text(plot(next(reversed(figures.values()))), "utf-8")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,10 @@ _WHICH = """\
 - A token that takes over another one's part: `copy`.
 
 Leave `norm` out on the output side: it multiplies the effect on other text. Measured on four models, before and after
-training: [benchmarks/RESULTS.md](../benchmarks/RESULTS.md#ways-to-initialise-new-rows).
+training: [benchmarks/RESULTS.md](../benchmarks/RESULTS.md#ways-to-initialise-new-rows). In the picture the rows
+of 256 tokens of code are trained, and nothing else, in a small Llama:
+
+![Nats per byte of code over the steps of training, by strategy](initialisation.svg)
 """
 
 
