@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -184,6 +186,20 @@ def test_a_model_beside_itself_is_equal_to_the_last_digit(tmp_path: Path) -> Non
     assert whole["before"] == whole["after"]
     assert found["divergence"]["nats"] == 0 == found["new_tokens"]
     assert found["nats_per_byte"]["with_new_tokens"]["bytes"] == 0
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    here, _ = make(tmp_path, "tied", ADD)
+    area = tmp_path / ".m.tokmigrate"
+    left, used = area / "staged-left", area / "staged-used"
+    for folder in (left, used):
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+    number = os.open(used, os.O_RDONLY)
+    fcntl.flock(number, fcntl.LOCK_EX)
+    evaluate(here, PLAIN)
+    os.close(number)
+    assert {path.name for path in area.iterdir()} == {"lock", "staged-used"}
 
 
 def test_unused_tokens_cost_what_their_divergence_says(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.vocabulary.ids import Run
+
+_PREFIX = "staged-"
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,40 @@ def open_earlier_model(workspace: Workspace, entry: ModelEntry, revision: str) -
 
 @contextmanager
 def open_folder(entry: ModelEntry) -> Iterator[Path]:
-    """Give a folder beside a model, or where temporary files go; it is gone after."""
+    """Give a folder beside a model, or where temporary files go; it is gone after.
+
+    Those of killed processes are removed: a folder that is in use is locked.
+    """
     # A clone shares its blocks only within a filesystem.
     area = WorkArea(entry.path).root
     beside = area if os.access(area, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="earlier-", dir=beside) as folder:
+    for path in area.glob(f"{_PREFIX}*") if beside else ():
+        with _lock_folder(path) as is_mine:
+            if is_mine:
+                shutil.rmtree(path, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=_PREFIX, dir=beside, ignore_cleanup_errors=True) as folder,
+        _lock_folder(Path(folder)),
+    ):
         yield Path(folder)
+
+
+@contextmanager
+def _lock_folder(path: Path) -> Iterator[bool]:
+    """Hold the lock of a folder while it is not held by another process, and say whether that is so."""
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(opened)
 
 
 def stage_into(
