@@ -266,7 +266,7 @@ def _read_lines(file: CorpusFile, raw: BinaryIO) -> _Texts:
 
 
 def _read_whole_lines(file: CorpusFile, first: int, lines: BinaryIO) -> bytes:
-    """Return the next lines, of which the first has that number; the last is cut off where it is too long."""
+    """Return the next lines, of which the first has that number; the last ends early where it is too long."""
     try:
         data = lines.read(BLOCK)
         return data if data[-1:] in b"\n" else data + lines.readline(LONGEST_LINE + len(b"\r\n"))
