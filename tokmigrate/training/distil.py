@@ -41,7 +41,7 @@ from tokmigrate.training.trainer import divide_batch, run_trainer
 
 STEPS, LEARNING_RATE, BATCH_SIZE, SNIPPETS = 100, 0.1, 16, 100
 
-_HELD_OUT, _MEASURED = 10, 128
+_HELD_OUT, _MEASURED = 10, 64
 """One snippet of so many is held out, and at most so many of those are measured."""
 
 
