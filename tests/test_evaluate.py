@@ -8,7 +8,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -302,11 +302,19 @@ def bert(directory: Path, pooling: str | None) -> Path:
         (directory / "modules.json").write_text(json.dumps(modules), "utf-8")
         (directory / "1_Pooling").mkdir()
         modes = {name: name == pooling for name in ("pooling_mode_cls_token", "pooling_mode_mean_tokens")}
-        (directory / "1_Pooling" / "config.json").write_text(json.dumps(modes), "utf-8")
+        held = modes if pooling in modes else {"pooling_mode": pooling}
+        (directory / "1_Pooling" / "config.json").write_text(json.dumps(held), "utf-8")
     return directory
 
 
-@pytest.mark.parametrize("pooling", [None, "pooling_mode_cls_token"])
+POOLED: Mapping[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
+    None: lambda states: states.mean(0),
+    "pooling_mode_cls_token": lambda states: states[0],
+    "weightedmean": lambda states: sum(place * state for place, state in enumerate(states, 1)),
+}
+
+
+@pytest.mark.parametrize("pooling", POOLED)
 def test_embeddings_are_compared_text_by_text(tmp_path: Path, pooling: str | None) -> None:
     before = bert(tmp_path / "before", pooling)
     shutil.copytree(before, tmp_path / "m")
@@ -320,7 +328,7 @@ def test_embeddings_are_compared_text_by_text(tmp_path: Path, pooling: str | Non
         model = transformers.AutoModel.from_pretrained(directory).eval()
         with torch.no_grad():
             states = [model(torch.tensor([library.encode(text).ids])).last_hidden_state[0] for text in MARKED]
-        embeddings.append([each[0] if pooling else each.mean(0) for each in states])
+        embeddings.append([POOLED[pooling](each) for each in states])
     cosines = [float(torch.cosine_similarity(old, new, dim=0)) for old, new in zip(*embeddings, strict=True)]
     assert found["kind"] == "encoder"
     assert found["cosine"]["without_new_tokens"] == {"texts": 4, "mean": pytest.approx(1), "min": pytest.approx(1)}

@@ -17,33 +17,34 @@ from tokmigrate.training.token_match import TokenMatch
 from tokmigrate.training.trainer import pad_ids
 
 _BATCH = 64
-_MODES = {
+_FLAGS = {
     "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
-    "pooling_mode_lasttoken": "last",
-    # Of the same direction as the mean.
-    "pooling_mode_mean_sqrt_len_tokens": "mean",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
 }
+"""The fields that said how sentence-transformers pools, each with what `pooling_mode` has in their place today."""
 
 
 def read_pooling(directory: Path) -> tuple[str, ...]:
-    """Return how a directory of sentence-transformers pools, the mean of any other: of `cls`, `mean`, `max`, `last`.
+    """Return how a directory of sentence-transformers pools, in the order of what it concatenates; else the mean.
 
     Raises:
-        ModelError: It pools in another way.
+        ModelError: It pools in a way that is not known.
     """
     data = read_if_present(directory / MODULES)
-    modules = json.loads(data) if data else []
-    for module in modules:
+    for module in json.loads(data) if data else ():
         if module["type"].rpartition(".")[2] == "Pooling":
             path = directory / module["path"] / "config.json"
             held = json.loads(read_if_present(path) or b"{}")
-            wanted = [name for name, chosen in held.items() if name.startswith("pooling_mode_") and chosen is True]
-            unknown = [name for name in wanted if name not in _MODES]
+            wanted = held.get("pooling_mode") or [mode for name, mode in _FLAGS.items() if held.get(name)] or "mean"
+            modes = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+            unknown = set(modes) - set(_FLAGS.values())
             if unknown:
-                raise ModelError(f"'{unknown[0]}' is a pooling that is not known", where=str(path))
-            return tuple(_MODES[name] for name in wanted) or ("mean",)
+                raise ModelError(f"'{min(unknown)}' is a pooling that is not known", where=str(path))
+            return modes
     return ("mean",)
 
 
@@ -57,11 +58,14 @@ def pool(states: Any, mask: Any, modes: Sequence[str]) -> Any:
     import torch  # noqa: PLC0415
 
     there = mask[:, :, None].to(states.dtype)
+    places = torch.arange(1, states.shape[1] + 1, device=states.device, dtype=states.dtype)[None, :, None] * there
     made: Mapping[str, Any] = {
         "cls": lambda: states[:, 0],
-        "mean": lambda: (states * there).sum(1) / there.sum(1),
         "max": lambda: states.masked_fill(there == 0, -torch.inf).amax(1),
-        "last": lambda: states[torch.arange(len(states)), mask.sum(1) - 1],
+        "mean": lambda: (states * there).sum(1) / there.sum(1),
+        "mean_sqrt_len_tokens": lambda: (states * there).sum(1) / there.sum(1).sqrt(),
+        "weightedmean": lambda: (states * places).sum(1) / places.sum(1),
+        "lasttoken": lambda: states[torch.arange(len(states)), mask.sum(1) - 1],
     }
     return torch.cat([made[mode]() for mode in modes], 1)
 
