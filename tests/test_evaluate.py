@@ -177,6 +177,7 @@ def test_pending_migrations_are_measured_before_they_are_applied(tmp_path: Path)
         assert planned[name] == applied[name]
     assert planned["divergence"]["removed_mass"] > 0
     assert here.run("evaluate", "--corpus", "corpus.jsonl", "--to", "head").returncode == 1
+    assert "there is no such directory" in here.run("evaluate", "--corpus", "corpus.jsonl", "--old", "./x").stderr
 
 
 def test_a_model_beside_itself_is_equal_to_the_last_digit(tmp_path: Path) -> None:

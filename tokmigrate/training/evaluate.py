@@ -263,6 +263,8 @@ def _open_pair(
         return
     known = workspace.models.get(old or "")
     other = known.path if known else Path(old) if old is not None and has_directory(Path(old)) else None
+    if other is None and "/" in (old or ""):
+        raise UsageError("there is no such directory", where=old, hint="name a model, its directory or a revision")
     if other is not None:
         yield _Pair((other, entry.path), (str(old), here))
     elif old is None and snapshot.revision is None:
