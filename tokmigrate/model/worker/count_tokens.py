@@ -72,6 +72,7 @@ _WORDS = _Cut(
     crossing=rf"{_SPACES.crossing}|{_LETTER}{_PUNCTUATION}",
 )
 _ASCII = [chr(number) for number in range(0x21, 0x7F)]
+_MARKS = [mark for mark in _ASCII if not mark.isalnum()]
 _CONTRACTIONS = [f"{letter}'{end}b" for letter in "aZ" for end in ("s", "t", "re", "ve", "m", "ll", "d")]
 _OTHERS = [*"e1.", *"\u00e9\u00df\u0131\u03c2\u044f\u05d0\u0627\u0915\u0e01\u3042\u4e2d\ud55c\u00b2\u0661"]
 
@@ -193,29 +194,29 @@ def _is_separated(tokenizer: Any, texts: Sequence[str], cut: _Cut) -> bool:
     # A normalizer may make one of another text, which is then not set apart.
     if whole and tokenizer.normalizer is not None:
         return False
+    known_added = sorted(added.difference(whole))
     pairs = [*product(_ASCII, _ASCII), *product(_OTHERS, _ASCII), *product(_ASCII, _OTHERS), *product(_OTHERS, _OTHERS)]
     probes = [f"{left} {right}" for left, right in pairs]
-    known_added = sorted(added.difference(whole))
     probes += [text for token in known_added for text in (f"a{token} b", f"a {token}b", f"a {token} b")]
-    if cut is _WORDS:
-        probes += [f"{left}{middle}{right}" for left in "aZ" for middle, right in product(_ASCII, _ASCII)]
-        probes += [
-            *_CONTRACTIONS,
-            *(text for token in known_added for text in (f"a{token}", f"{token}.", f"a{token}.")),
-        ]
-    _, probes = _set_apart(probes, whole)
-    parts = [cut.split(probe) for probe in probes]
-    known = dict.fromkeys(part for each in parts for part in each)
-    encodings = tokenizer.encode_batch_fast([*known], add_special_tokens=False)
-    ids = {part: encoding.ids for part, encoding in zip(known, encodings, strict=True)}
-    if any(
-        encoding.ids != [number for part in each for number in ids[part]]
-        for encoding, each in zip(tokenizer.encode_batch_fast(probes, add_special_tokens=False), parts, strict=True)
-    ):
-        return False
+    of_words = [f"{left}{mark}{right}" for left in "aZ" for mark, right in product(_MARKS, _ASCII)]
+    of_words += [text for token in known_added for text in (f"a{token}", f"{token}.", f"a{token}.")]
+    for some in ([*_CONTRACTIONS, *of_words] if cut is _WORDS else [], probes):
+        if not _have_tokens_of_parts(tokenizer, _set_apart(some, whole)[1], cut):
+            return False
     _, others = _set_apart(texts, whole)
     return _count(tokenizer, others) == _count_parts(
         tokenizer, Counter(chain.from_iterable(map(cut.split, others))), cut
+    )
+
+
+def _have_tokens_of_parts(tokenizer: Any, texts: Sequence[str], cut: _Cut) -> bool:
+    parts = [cut.split(text) for text in texts]
+    known = dict.fromkeys(chain.from_iterable(parts))
+    encodings = tokenizer.encode_batch_fast([*known], add_special_tokens=False)
+    ids = {part: encoding.ids for part, encoding in zip(known, encodings, strict=True)}
+    return all(
+        encoding.ids == [number for part in each for number in ids[part]]
+        for encoding, each in zip(tokenizer.encode_batch_fast(texts, add_special_tokens=False), parts, strict=True)
     )
 
 
