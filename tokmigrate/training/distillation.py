@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from tokmigrate.errors import ModelError
 from tokmigrate.training.embeddings import pool, read_pooling
 from tokmigrate.training.loaded_model import LoadedModel
 from tokmigrate.training.trainer import pad_ids
@@ -77,6 +78,7 @@ class Distillation(torch.nn.Module):  # type: ignore[misc]
         self.trained = trained
         self._model = [loaded.model]  # not a module of its own a second time
         self._is_decoder = loaded.kind == "causal"
+        self._directory = loaded.directory
         self._pooling = read_pooling(loaded.directory)
         self._ids = list(ids)
 
@@ -123,6 +125,9 @@ class Distillation(torch.nn.Module):  # type: ignore[misc]
             logits = self._model[0](input_ids=ids, attention_mask=mask).logits
         finally:
             hook.remove()
+        if not found:
+            hint = "train the rows instead: `tokmigrate train`"
+            raise ModelError("it computes logits without its output layer", where=str(self._directory), hint=hint)
         return found[0], logits[0].float()
 
     def _compare_predictions(self, logits: Any, following: Any, with_pieces: Any, likely: Any) -> Any:
