@@ -20,6 +20,9 @@ from tokmigrate.model.weights.weights import read_weights
 Kind = Literal["causal", "encoder"]
 
 _FLOAT32 = 4
+_SMALL = 64 << 20
+"""The bytes of a model, in float32, below which one thread computes it."""
+
 _SPARE = 1.25
 """How much more than its weights a model takes while it runs without gradients."""
 
@@ -114,6 +117,9 @@ def _choose_place(directories: Sequence[Path], torch: Any) -> tuple[Any, Any]:
     tensors = [entry for directory in directories for _, entry in read_weights(directory).tensors()]
     stored = sum(entry.end - entry.begin for entry in tensors)
     whole = sum(_FLOAT32 * _count(entry.shape) for entry in tensors)
+    if whole < _SMALL:
+        # The parts of so small a model take less time than threads need to wait for one another.
+        torch.set_num_threads(1)
     places = [(torch.device("cpu"), free_memory())]
     if torch.cuda.is_available():
         places.insert(0, (torch.device("cuda"), torch.cuda.mem_get_info()[0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,10 @@ from tokmigrate.commands.resources import free_memory
 from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
 
 _CHECKPOINTS = 10
-"""How many times a run is saved."""
+"""How many times a run is saved at least."""
+
+_SAVE_AFTER_S = 60.0
+"""It is also saved after so many seconds."""
 
 _KEPT_PER_LAYER = 48
 """How many numbers a layer keeps for the backward pass, by token and number of the hidden state."""
@@ -48,11 +52,15 @@ def run_trainer(
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments  # noqa: PLC0415 - seconds
 
     class Progress(TrainerCallback):  # type: ignore[misc]
+        saved = time.monotonic()
+
         def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             count_steps(state.global_step)
 
-        def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
             count_steps(1)
+            if checkpoints and time.monotonic() - self.saved > _SAVE_AFTER_S:
+                control.should_save, self.saved = True, time.monotonic()
 
     with ExitStack() as stack:
         stack.enter_context(silence_libraries())
