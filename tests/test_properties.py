@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -221,7 +222,7 @@ class Draft:
         else:
             self.rows = self.tokens + self.draw(st.integers(0, 7))
             content = self.with_init({"rows": self.rows})
-        if "subtokens" in str(content.get("init")):
+        if re.search("subtokens|interpolate", str(content.get("init"))):
             # A spare row has no text to be initialised from, which is refused where it is asked for.
             del content["init"]
         return content
