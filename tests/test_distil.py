@@ -52,6 +52,8 @@ def test_a_decoder_learns_the_rows_of_its_new_tokens_and_nothing_else(demo: Here
     assert (told["revision"], told["held_out"] > 0, len(told["losses"])) == (None, True, 10)
     assert (told["snippets"] > told["written"]) == bool(corpus)
     assert told["after"] < 0.95 * told["before"]
+    # What the model writes begins with the token, which nothing predicts there.
+    assert not corpus or 0 < told["predictions"][1] < told["predictions"][0]
     learned = {
         json.loads((demo.model / "tokenizer.json").read_text("utf-8"))["model"]["vocab"][token]
         for token in told["tokens"]

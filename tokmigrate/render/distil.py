@@ -28,6 +28,11 @@ def distil_text(model: str, done: DistilledRows, path: str) -> Iterator[str]:
     where = f"on {format_count(done.held_out, 'snippet')} that were held out" if done.held_out else "on all of them"
     before = f"the model with the tokenizer of {format_revision(done.revision)}"
     yield f"distance to {before}, {where}: {done.before:.4f} before, {done.after:.4f} after"
+    if any(done.predictions):
+        unlike, like = done.predictions
+        yield f"chances of new tokens, from those of their pieces: {unlike:.4f} nats before, {like:.4f} after"
+        if like > unlike:
+            yield "the output rows became worse: take more --steps, or a lower --lr"
     yield from loss_curve(done.losses)
     yield f"wrote {escape(path)}: `tokmigrate upgrade` applies it"
 

@@ -78,6 +78,8 @@ class DistilledRows:
         held_out: How many snippets it did not learn from; of a few snippets none.
         before: The distance on those with the rows as they were; `after` with those that were learned. Where none are
             held out, it is measured on all.
+        predictions: How far the chances of new tokens are from those of their pieces there, before and after, in nats;
+            0 of an encoder.
         losses: The loss by step.
     """
 
@@ -91,6 +93,7 @@ class DistilledRows:
     held_out: int
     before: float
     after: float
+    predictions: tuple[float, float]
     losses: Mapping[int, float] = field(repr=False)
 
 
@@ -144,17 +147,21 @@ def distil_rows(
     held_out = pairs[::_HELD_OUT] if len(pairs) > _HELD_OUT else []
     learnt_from = [pair for place, pair in enumerate(pairs) if place % _HELD_OUT or not held_out]
     measured = (held_out or pairs)[:_MEASURED]
-    before, after, losses = _learn(loaded, rows, learnt_from, measured, settings, entry.name, on_progress)
+    (before, said_before), (after, said_after), losses = _learn(
+        loaded, rows, learnt_from, measured, settings, entry.name, on_progress
+    )
     provenance = {
         **build_provenance("distil", corpus, asdict(settings)),
         "teacher": earlier.revision,
         "distance": [before, after],
+        "predictions": [said_before, said_after],
         LOSSES: losses,
     }
     names = tuple(rows.tokens[number] for number in rows.ids)
     path = write_learned_rows(workspace, entry, message, names, read_rows(loaded.model, rows.ids), provenance)
+    predictions = (said_before, said_after)
     counts = len(pairs), len(pairs) - chosen_count, len(held_out)
-    return DistilledRows(path, names, absent, left_out, earlier.revision, *counts, before, after, losses)
+    return DistilledRows(path, names, absent, left_out, earlier.revision, *counts, before, after, predictions, losses)
 
 
 def _leave_out_special(entry: ModelEntry, rows: NewRows) -> NewRows:
@@ -228,8 +235,8 @@ def _learn(
     settings: DistilSettings,
     name: str,
     on_progress: OnProgress,
-) -> tuple[float, float, dict[int, float]]:
-    """Learn the rows in place, and return the distance on `measured` before and after, and the loss by step."""
+) -> tuple[tuple[float, float], tuple[float, float], dict[int, float]]:
+    """Learn the rows in place, and return what is measured on `measured` before and after, and the loss by step."""
     trained = add_trainable_rows(loaded, rows)
     distillation = Distillation(loaded, trained, rows.ids)
     pad = getattr(loaded.model.config, "pad_token_id", None) or 0
