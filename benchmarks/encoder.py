@@ -71,6 +71,7 @@ def measure_encoder(root: Path, name: str, source: Path, count: int, resized: Ma
     yield f"**{name}**: {len(new)} new words in {len(with_new)} sentences\n"
     yield "| rows | cosine, mean | least |\n|---|---|---|"
     for each, rows in made.items():
-        model.get_input_embeddings().weight.data[new] = rows["input"]
+        weight = model.get_input_embeddings().weight
+        weight.data[new] = rows["input"].to(weight.device)
         cosines = (embed(model, root, with_new) * before).sum(1)
         yield f"| {each} | {cosines.mean():.3f} | {cosines.min():.3f} |"

@@ -7,7 +7,8 @@ A decoder learns merges from TEXT with `learn extend`, an encoder gets words of 
 makes the rows of each strategy. Of a decoder the table has the KL divergence on text without new tokens beside the
 bound of `mean`, and nats per byte of held-out text before and after so many steps that train the new rows alone; of an
 encoder the cosine of sentence embeddings to those before. MODEL is a directory or a GGUF file, TEXT a file or a folder
-with Python sources. What is in DIRECTORY already is not measured again.
+with Python sources. What is in DIRECTORY already is not measured again. Models run on a GPU where there is one; the
+last line says where, how long and in how much memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import argparse
 import json
 import math
 import re
+import resource
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +35,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transplant import encode, read_text
 
 CONTEXT = 64
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OLD_TEXT = Path(__file__).parents[1] / "docs"
 RESIZED = {"transformers, mean_resizing": True, "transformers, mean_resizing=False": False}
 SHOWN = ("mean", "mean_cov, scale 1", "interpolate 0.75", "subtokens", "subtokens, first_piece", "zeros", *RESIZED)
@@ -93,13 +97,13 @@ class Decoder:
         place = (ids - self.size).clamp(min=0)
         embeds = self.input[ids.clamp(max=self.size - 1)]
         embeds = torch.where((ids >= self.size)[..., None], rows["input"][place], embeds)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.is_large):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.is_large):
             return self.model.model(inputs_embeds=embeds).last_hidden_state
 
     def loss(self, ids: torch.Tensor, rows: Rows) -> torch.Tensor:
         """Return the mean loss in nats per token."""
         hidden = self.hidden(ids, rows)[:, :-1].flatten(0, 1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.is_large):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.is_large):
             logits = torch.cat([hidden @ self.output.T, hidden @ rows.get("output", rows["input"]).T], 1)
         return cross_entropy(logits.float(), ids[:, 1:].flatten())
 
@@ -141,13 +145,15 @@ def train_rows(
     rates = {"input": model.input, "output": model.output}
     groups = [{"params": [rows[side]], "lr": rate * rates[side].square().mean().sqrt().item()} for side in rows]
     optimizer = torch.optim.Adam(groups)
-    shuffled = torch.Generator().manual_seed(seed)
+    # The same windows on every device.
+    shuffled = torch.Generator("cpu").manual_seed(seed)
     with_new = windows[(windows >= model.size).any(1)]
     for step in range(max(steps) + 1):
         if step in steps:
             yield {side: values.detach().clone() for side, values in rows.items()}
         if step < max(steps):
-            loss = model.loss(with_new[torch.randint(len(with_new), (batch,), generator=shuffled)], rows)
+            chosen = torch.randint(len(with_new), (batch,), generator=shuffled, device="cpu")
+            loss = model.loss(with_new[chosen.to(DEVICE)], rows)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -170,7 +176,7 @@ def measure_decoder(directory: Path, name: str, source: Path, text: Path, given:
             save_file({side: values.contiguous() for side, values in rows.items()}, root / f"{place}.safetensors")
         (root / "rows.json").write_text(json.dumps({"new": new, "names": [*made]}), "utf-8")
     listed = json.loads((root / "rows.json").read_text("utf-8"))
-    made = {each: load_file(root / f"{place}.safetensors") for place, each in enumerate(listed["names"])}
+    made = {each: load_file(root / f"{place}.safetensors", str(DEVICE)) for place, each in enumerate(listed["names"])}
     model = Decoder(source, listed["new"])
     size = sum(len(each.encode()) for each in texts.held)
     windows, held = model.encode(root, texts.learnt), model.encode(root, texts.held)
@@ -272,6 +278,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     given.directory.mkdir(parents=True, exist_ok=True)
+    torch.set_default_device(DEVICE)
+    start = time.monotonic()
     figures: dict[str, Any] = {}
     for words in given.model:
         name, source, text = re.split("=", words, maxsplit=2)
@@ -289,6 +297,10 @@ def main() -> None:
             print(line, flush=True)
     if given.plot and figures:
         given.plot.write_text(plot(next(reversed(figures.values()))), "utf-8")
+    on_gpu = DEVICE.type == "cuda"
+    name = torch.cuda.get_device_name() if on_gpu else "cpu"
+    taken = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    print(f"on {name}: {time.monotonic() - start:.0f} s, {taken / 2**30:.1f} GiB of memory at most")
 
 
 if __name__ == "__main__":
