@@ -161,6 +161,12 @@ def test_texts_of_one_new_token_alone(demo: Here, tmp_path: Path) -> None:
     assert 0 < told["after"] < told["before"]
 
 
+def test_a_token_that_no_step_reads_keeps_its_row(demo: Here) -> None:
+    told = demo.asked("distil", "--corpus", str(TEXT), "--steps", "1", "--batch-size", "1")
+    assert 0 < len(told["tokens"]) < 12
+    assert len({*told["tokens"], *told["absent"]}) == 12
+
+
 def test_what_cannot_be_distilled(demo: Here, encoder: Here, tmp_path: Path) -> None:
     roles = Here(make_workspace(tmp_path / "roles").root)
     roles.asked("upgrade")
@@ -169,6 +175,7 @@ def test_what_cannot_be_distilled(demo: Here, encoder: Here, tmp_path: Path) -> 
     for made, words, message in (
         (demo, ("--token", "e"), "the model never had a tokenizer without e"),
         (roles, (), "special tokens stand for no text: <|im_end|>, <|im_start|>, <|pad|>"),
+        (demo, ("--corpus", str(TEXT), "--lr", "1e40", "--steps", "3"), "training diverged"),
         (encoder, (), "cannot write snippets itself"),
         (encoder, ("--corpus", str(text)), "there are no snippets with the tokens"),
     ):

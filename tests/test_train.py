@@ -156,13 +156,14 @@ def test_little_memory_divides_a_batch_and_changes_no_loss(tmp_path: Path, monke
     for path in (tmp_path / "migrations").glob("*.safetensors"):
         path.unlink()
     passes: list[int] = []
+    original = trainer.divide_batch
 
     def divide_batch(*arguments: Any) -> int:
-        passes.append(trainer.divide_batch(*arguments))
+        passes.append(original(*arguments))
         return passes[-1]
 
     monkeypatch.setattr(trainer, "free_memory", lambda: 0)
-    monkeypatch.setattr(training, "divide_batch", divide_batch)
+    monkeypatch.setattr(trainer, "divide_batch", divide_batch)
     divided = train(here)
     assert passes == [8]
     assert list(divided["losses"].values()) == pytest.approx(list(whole["losses"].values()), abs=2e-4)

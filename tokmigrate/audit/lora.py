@@ -13,7 +13,7 @@ import numpy as np
 
 from tokmigrate.apply.new_rows import spread
 from tokmigrate.audit.run_status import guard_reading
-from tokmigrate.audit.training import TokenTraining, Training, training_on_record
+from tokmigrate.audit.training import TO_TRAIN, TokenTraining, Training, training_on_record
 from tokmigrate.errors import ModelError
 from tokmigrate.model.adapter import ids_of_layer, match_tensors
 from tokmigrate.model.documents.state import ADAPTER_CONFIG
@@ -28,7 +28,6 @@ from tokmigrate.state.objects import ObjectStore
 from tokmigrate.vocabulary.row_edit import Side
 
 _WEIGHT = ".weight"
-_TO_TRAIN = (Training.UNTRAINED, Training.MOVED)
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
     indices: dict[str, list[int]] = {}
     layers: dict[Side, str] = {}
     for side, tensor in embeddings(snapshot.tensors).items():
-        ids = sorted(token.id for token in tokens if token.sides.get(side) in _TO_TRAIN)
+        ids = sorted(token.id for token in tokens if token.sides.get(side) in TO_TRAIN)
         if ids:
             layers[side] = name_layer(snapshot, tensor)
             indices[layers[side]] = ids

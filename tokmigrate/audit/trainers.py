@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tokmigrate.audit.lora import LoraRows
 from tokmigrate.errors import ModelError
+
+if TYPE_CHECKING:
+    from tokmigrate.audit.lora import LoraRows
 
 Trainer = Literal["peft", "transformers", "trl", "axolotl", "llamafactory", "unsloth"]
 Syntax = Literal["json", "yaml", "python"]

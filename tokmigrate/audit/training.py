@@ -57,6 +57,10 @@ class Training(StrEnum):
     UNKNOWN = "unknown"
 
 
+TO_TRAIN = (Training.UNTRAINED, Training.MOVED)
+"""The rows that are still to be trained."""
+
+
 @dataclass(frozen=True)
 class TokenTraining:
     """A token whose row a migration initialised.

@@ -15,7 +15,7 @@ from tokmigrate.model.worker import corpus_files
 from tokmigrate.render import distil as report
 from tokmigrate.render import terminal
 from tokmigrate.training import distil as distilling
-from tokmigrate.training import new_rows
+from tokmigrate.training.run_settings import UNTRAINED, DistilSettings
 
 
 def distil(
@@ -31,21 +31,21 @@ def distil(
     tokens: Annotated[
         str,
         Option("--tokens", help="Distil these: untrained, new, or a file with one in each line.", metavar="WHICH"),
-    ] = new_rows.UNTRAINED,
+    ] = UNTRAINED,
     token: Annotated[
         list[str] | None, Option("--token", help="Distil this token; repeatable.", metavar="TOKEN")
     ] = None,
-    steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = distilling.STEPS,
+    steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = DistilSettings.steps,
     rate: Annotated[
         float,
         Option("--lr", help="Set the learning rate, relative to the size of the rows.", metavar="RATE", min=0.0),
-    ] = distilling.LEARNING_RATE,
+    ] = DistilSettings.learning_rate,
     batch_size: Annotated[
         int, Option("--batch-size", help="Use so many snippets in a step.", metavar="N", min=1)
-    ] = distilling.BATCH_SIZE,
+    ] = DistilSettings.batch_size,
     snippets: Annotated[
         int, Option("--snippets", help="Choose at most so many snippets for a token.", metavar="N", min=1)
-    ] = distilling.SNIPPETS,
+    ] = DistilSettings.snippets,
     seed: Annotated[int, Option("--seed", help="Set which snippets, and their order.", metavar="N", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -61,9 +61,7 @@ def distil(
     A tenth of the snippets is held out, and the distance is measured there before and after: of a decoder, how much of
     the last hidden states differs from the first new token on; of an encoder, one minus the cosine of the embeddings.
     """
-    chosen = distilling.DistilSettings(
-        training.choose_tokens(tokens, token or []), steps, rate, batch_size, snippets, seed
-    )
+    chosen = DistilSettings(training.choose_tokens(tokens, token or []), steps, rate, batch_size, snippets, seed)
     with (
         training.open_for_training(model, message) as (workspace, entry),
         corpus_files.open_corpus(corpus, field) if corpus else nullcontext() as texts,

@@ -23,8 +23,8 @@ from tokmigrate.render import train as train_report
 from tokmigrate.revision import history, lock_file, new_file
 from tokmigrate.settings import workspace as paths
 from tokmigrate.training import adapter as adapters
-from tokmigrate.training import new_rows
 from tokmigrate.training import train as training
+from tokmigrate.training.run_settings import NEW, UNTRAINED, TrainSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,16 +42,16 @@ def train(
     tokens: Annotated[
         str,
         Option("--tokens", help="Train these: untrained, new, or a file with one in each line.", metavar="WHICH"),
-    ] = new_rows.UNTRAINED,
+    ] = UNTRAINED,
     token: Annotated[list[str] | None, Option("--token", help="Train this token; repeatable.", metavar="TOKEN")] = None,
-    steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = training.STEPS,
+    steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = TrainSettings.steps,
     rate: Annotated[
         float,
         Option("--lr", help="Set the learning rate, relative to the size of the rows.", metavar="RATE", min=0.0),
-    ] = training.LEARNING_RATE,
+    ] = TrainSettings.learning_rate,
     batch_size: Annotated[
         int, Option("--batch-size", help="Use so many texts in a step.", metavar="N", min=1)
-    ] = training.BATCH_SIZE,
+    ] = TrainSettings.batch_size,
     max_length: Annotated[
         int | None,
         Option(
@@ -88,7 +88,7 @@ def train(
     if with_lora is None and output is not None:
         raise UsageError("--output is for an adapter", hint="give --with-lora CONFIG, or leave out --output")
     lora = None if with_lora is None else adapters.read_lora(with_lora)
-    chosen = training.TrainSettings(choose_tokens(tokens, token or []), steps, rate, batch_size, max_length, seed, lora)
+    chosen = TrainSettings(choose_tokens(tokens, token or []), steps, rate, batch_size, max_length, seed, lora)
     with (
         open_for_training(model, message) as (workspace, entry),
         corpus_files.open_corpus(data, field) as texts,
@@ -104,7 +104,7 @@ def train(
 
 def choose_tokens(tokens: str, named: list[str]) -> str | list[str]:
     """Return what `choose_rows` takes: a word, or the tokens of a file and those that are named."""
-    if tokens not in (new_rows.UNTRAINED, new_rows.NEW):
+    if tokens not in (UNTRAINED, NEW):
         if not files.has_file(Path(tokens)):
             raise UsageError("it is no file with tokens", where=tokens, hint="untrained, new, or --token TEXT for one")
         return list(dict.fromkeys([*token_lists.read_tokens(tokens, files.read_file(Path(tokens))), *named]))

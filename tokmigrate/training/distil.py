@@ -8,13 +8,11 @@ teacher and student are one loaded model.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from tokmigrate.commands.earlier_tokenizer import EarlierTokenizer, find_earlier_tokenizer
-from tokmigrate.errors import LimitError, ModelError, UsageError
+from tokmigrate.errors import ModelError, UsageError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_list
 from tokmigrate.init.file_strategy import LOSSES
@@ -23,10 +21,9 @@ from tokmigrate.model.tokenizer.library import open_tokenizer
 from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
 from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.training.distillation import Distillation, Pair, join_pairs, measure_distance
+from tokmigrate.training import distillation
 from tokmigrate.training.loaded_model import LoadedModel, load_model
 from tokmigrate.training.new_rows import (
-    UNTRAINED,
     NewRows,
     add_trainable_rows,
     build_optimizer,
@@ -34,34 +31,13 @@ from tokmigrate.training.new_rows import (
     choose_rows,
     read_rows,
 )
-from tokmigrate.training.provenance import build_provenance
+from tokmigrate.training.run_settings import DistilSettings, build_provenance
 from tokmigrate.training.snippets import SnippetSample, write_snippets
 from tokmigrate.training.text_ends import tokenize_texts
-from tokmigrate.training.trainer import divide_batch, run_trainer
-
-STEPS, LEARNING_RATE, BATCH_SIZE, SNIPPETS = 100, 0.1, 16, 100
+from tokmigrate.training.trainer import choose_examples, explain_errors, run_trainer
 
 _HELD_OUT, _MEASURED = 10, 64
 """One snippet of so many is held out, and at most so many of those are measured."""
-
-
-@dataclass(frozen=True)
-class DistilSettings:
-    """How rows are distilled.
-
-    Args:
-        tokens: Which ones, as `choose_rows` takes them.
-        learning_rate: As a share of the size of the embeddings' numbers, see `build_optimizer`.
-        batch_size: The snippets of a step.
-        snippets: How many a token gets at most.
-    """
-
-    tokens: str | Sequence[str] = UNTRAINED
-    steps: int = STEPS
-    learning_rate: float = LEARNING_RATE
-    batch_size: int = BATCH_SIZE
-    snippets: int = SNIPPETS
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +47,7 @@ class DistilledRows:
     Args:
         path: The migration that holds the rows.
         tokens: The tokens whose rows were distilled.
-        absent: Those that no snippet has; they keep their rows.
+        absent: Those that no snippet has that was learned from; they keep their rows.
         left_out: Special tokens that were not named, and tokens that every earlier tokenizer has; they keep theirs too.
         revision: The revision whose tokenizer was the teacher's, None for `base`.
         written: How many of the snippets the model wrote.
@@ -138,20 +114,24 @@ def distil_rows(
         with report_activity(on_progress, entry.name, "writing snippets"):
             written = list(write_snippets(loaded, earlier, lacking, each, settings.seed))
         pairs += _pair(loaded, earlier, rows, written)
-    found = _find_tokens(pairs, rows)
+    held_out = pairs[::_HELD_OUT] if len(pairs) > _HELD_OUT else []
+    learnt_from = choose_examples(
+        [pair for place, pair in enumerate(pairs) if place % _HELD_OUT or not held_out],
+        lambda pair: rows.tokens.keys() & pair.student,
+        settings.steps * settings.batch_size,
+    )
+    found = _find_tokens(learnt_from, rows)
     if not found:
         hint = "give texts with them, and more of them"
         raise UsageError("there are no snippets with the tokens", where=corpus.name if corpus else None, hint=hint)
     absent = tuple(token for number, token in rows.tokens.items() if number not in found)
     rows = rows.only(found)
-    held_out = pairs[::_HELD_OUT] if len(pairs) > _HELD_OUT else []
-    learnt_from = [pair for place, pair in enumerate(pairs) if place % _HELD_OUT or not held_out]
     measured = (held_out or pairs)[:_MEASURED]
     (before, said_before), (after, said_after), losses = _learn(
         loaded, rows, learnt_from, measured, settings, entry.name, on_progress
     )
     provenance = {
-        **build_provenance("distil", corpus, asdict(settings)),
+        **build_provenance("distil", corpus, settings),
         "teacher": earlier.revision,
         "distance": [before, after],
         "predictions": [said_before, said_after],
@@ -201,7 +181,9 @@ def _choose_snippets(
     return sample.snippets()
 
 
-def _pair(loaded: LoadedModel, earlier: EarlierTokenizer, rows: NewRows, snippets: Sequence[str]) -> Iterator[Pair]:
+def _pair(
+    loaded: LoadedModel, earlier: EarlierTokenizer, rows: NewRows, snippets: Sequence[str]
+) -> Iterator[distillation.Pair]:
     """Yield the snippets that both tokenizers can be compared on."""
     teacher = open_tokenizer(earlier.tokenizer.document)
     longest = loaded.longest or float("inf")
@@ -220,46 +202,41 @@ def _pair(loaded: LoadedModel, earlier: EarlierTokenizer, rows: NewRows, snippet
                 if here.ids[place] in rows.tokens and place - 1 in shared
             }
             if places or loaded.kind == "encoder":
-                yield Pair(here.ids, known_rows, places, predicted)
+                yield distillation.Pair(here.ids, known_rows, places, predicted)
 
 
-def _find_tokens(pairs: Sequence[Pair], rows: NewRows) -> set[int]:
+def _find_tokens(pairs: Sequence[distillation.Pair], rows: NewRows) -> set[int]:
     return {number for pair in pairs for number in pair.student} & rows.tokens.keys()
 
 
 def _learn(
     loaded: LoadedModel,
     rows: NewRows,
-    pairs: Sequence[Pair],
-    measured: Sequence[Pair],
+    pairs: Sequence[distillation.Pair],
+    measured: Sequence[distillation.Pair],
     settings: DistilSettings,
     name: str,
     on_progress: OnProgress,
 ) -> tuple[tuple[float, float], tuple[float, float], dict[int, float]]:
     """Learn the rows in place, and return what is measured on `measured` before and after, and the loss by step."""
     trained = add_trainable_rows(loaded, rows)
-    distillation = Distillation(loaded, trained, rows.ids)
+    student = distillation.Distillation(loaded, trained, rows.ids)
     pad = getattr(loaded.model.config, "pad_token_id", None) or 0
-    longest = max(len(pair.student) + len(pair.teacher) for pair in pairs)
-    try:
-        before = measure_distance(distillation, measured, settings.batch_size, pad, loaded.device)
-        with report_activity(on_progress, name, "training", settings.steps, "steps") as count_steps:
-            losses = run_trainer(
-                distillation,
-                pairs,
-                lambda batch: join_pairs(batch, pad),
-                device=loaded.device,
-                steps=settings.steps,
-                learning_rate=settings.learning_rate,
-                batch_size=settings.batch_size,
-                seed=settings.seed,
-                optimizer=build_optimizer(trained, settings.learning_rate),
-                parts=divide_batch(loaded, longest, settings.batch_size),
-                count_steps=count_steps,
-            )
-        after = measure_distance(distillation, measured, settings.batch_size, pad, loaded.device)
-    except torch.OutOfMemoryError as error:
-        hint = "lower --batch-size"
-        raise LimitError("the memory of the GPU does not suffice", where=name, hint=hint) from error
+    with explain_errors(name):
+        before = distillation.measure_distance(student, measured, settings.batch_size, pad, loaded.device)
+        losses = run_trainer(
+            student,
+            pairs,
+            lambda batch: distillation.join_pairs(batch, pad),
+            loaded=loaded,
+            name=name,
+            longest=max(len(pair.student) + len(pair.teacher) for pair in pairs),
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            optimizer=build_optimizer(trained, settings.learning_rate),
+            on_progress=on_progress,
+        )
+        after = distillation.measure_distance(student, measured, settings.batch_size, pad, loaded.device)
     trained.merge_and_unload()
     return before, after, losses

@@ -15,7 +15,7 @@ import numpy as np
 
 from tokmigrate.audit.lora import name_layer
 from tokmigrate.audit.run_status import guard_reading
-from tokmigrate.audit.training import Training, training_on_record
+from tokmigrate.audit.training import TO_TRAIN, training_on_record
 from tokmigrate.errors import ModelError, OperationError, UsageError, in_one_line, suggest
 from tokmigrate.formatting import format_list
 from tokmigrate.model.formats.dtype import Matrix
@@ -27,10 +27,8 @@ from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
+from tokmigrate.training.run_settings import NEW, UNTRAINED
 from tokmigrate.vocabulary.row_edit import Side
-
-UNTRAINED, NEW = "untrained", "new"
-_TO_TRAIN = (Training.UNTRAINED, Training.MOVED)
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[
         state = open_state_if_present(workspace.state, workspace.root)
         known = training_on_record(state, snapshot, ObjectStore(workspace.objects))
         takes_all = wanted == NEW
-        tokens = {each.id: each.token for each in known if takes_all or set(_TO_TRAIN) & set(each.sides.values())}
+        tokens = {each.id: each.token for each in known if takes_all or set(TO_TRAIN) & set(each.sides.values())}
         if not tokens:
             hint = "`tokmigrate status` shows what was trained; name tokens with --tokens"
             raise UsageError(f"no token is {'new' if takes_all else 'new and untrained'}", where=entry.name, hint=hint)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 from tokmigrate import __version__
-from tokmigrate.errors import LimitError, ModelError, StoppedError, UsageError, in_one_line
-from tokmigrate.events import OnProgress, no_progress, report_activity
+from tokmigrate.errors import ModelError, StoppedError, UsageError
+from tokmigrate.events import OnProgress, no_progress
 from tokmigrate.files import exists
 from tokmigrate.formatting import format_count, format_list
 from tokmigrate.init.file_strategy import LOSSES, find_provenance
@@ -26,7 +26,6 @@ from tokmigrate.training.adapter import read_adapter_provenance, save_adapter
 from tokmigrate.training.examples import IGNORED, Example, Examples, collect_examples
 from tokmigrate.training.loaded_model import LoadedModel, load_model
 from tokmigrate.training.new_rows import (
-    UNTRAINED,
     NewRows,
     add_trainable_rows,
     build_optimizer,
@@ -34,36 +33,15 @@ from tokmigrate.training.new_rows import (
     choose_rows,
     read_rows,
 )
-from tokmigrate.training.provenance import build_provenance
-from tokmigrate.training.trainer import divide_batch, find_checkpoint, pad_ids, run_trainer
+from tokmigrate.training.run_settings import TrainSettings, build_provenance
+from tokmigrate.training.trainer import find_checkpoint, pad_ids, run_trainer
 
-STEPS, LEARNING_RATE, BATCH_SIZE, LORA_RATE = 100, 0.1, 8, 2e-4
+LORA_RATE = 2e-4
 RATE = "learning_rate"
 """The key beside the fields of a LoraConfig that says how fast its adapter learns."""
 
 _RECORDED = 200
 """Of about how many steps the provenance has the loss."""
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How rows are trained.
-
-    Args:
-        tokens: Which ones, as `choose_rows` takes them.
-        learning_rate: As a share of the size of the embeddings' numbers, see `build_optimizer`.
-        batch_size: The texts of a step.
-        max_length: The most tokens of a text, None for what the model takes, at most 512.
-        lora: Fields of a LoraConfig, and `learning_rate`, its own; None to train rows alone.
-    """
-
-    tokens: str | Sequence[str] = UNTRAINED
-    steps: int = STEPS
-    learning_rate: float = LEARNING_RATE
-    batch_size: int = BATCH_SIZE
-    max_length: int | None = None
-    seed: int = 0
-    lora: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +94,7 @@ def train_rows(
         LimitError: There is not enough memory for it.
     """
     check_installed()
-    provenance = build_provenance("train", data, asdict(settings))
+    provenance = build_provenance("train", data, settings)
     run = _name_run(entry, {**provenance, "tokens": settings.tokens, "version": __version__})
     provenance["run"] = run
     done = _find_done(workspace, entry, run, output)
@@ -141,9 +119,6 @@ def train_rows(
     model = _add_parameters(loaded, rows, settings)
     exact = _run(loaded, model, examples, settings, checkpoints, entry.name, on_progress)
     losses = {step: round(loss, 4) for step, loss in exact.items()}
-    if not all(bool(each.isfinite().all()) for each in model.parameters() if each.requires_grad):
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        raise ModelError("training diverged: rows hold an infinity or a NaN", where=entry.name, hint="lower --lr")
     every = -(-len(losses) // _RECORDED)
     provenance[LOSSES] = {step: loss for step, loss in losses.items() if step % every == 0 or step == 1}
     if output is not None:
@@ -179,7 +154,6 @@ def _run(
     on_progress: OnProgress,
 ) -> dict[int, float]:
     """Train the parameters in place, and return the loss by step."""
-    import torch  # noqa: PLC0415
 
     def join(batch: Sequence[Example]) -> dict[str, Any]:
         ids, mask = pad_ids([each.ids for each in batch])
@@ -187,32 +161,24 @@ def _run(
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
     lora_rate = float((settings.lora or {}).get(RATE, LORA_RATE))
-    longest = max(len(example.ids) for example in examples.items)
     try:
-        with report_activity(on_progress, name, "training", settings.steps, "steps") as count_steps:
-            return run_trainer(
-                model,
-                examples.items,
-                join,
-                device=loaded.device,
-                steps=settings.steps,
-                learning_rate=settings.learning_rate,
-                batch_size=settings.batch_size,
-                seed=settings.seed,
-                optimizer=build_optimizer(model, settings.learning_rate, lora_rate),
-                parts=divide_batch(loaded, longest, settings.batch_size),
-                checkpoints=checkpoints,
-                count_steps=count_steps,
-            )
+        return run_trainer(
+            model,
+            examples.items,
+            join,
+            loaded=loaded,
+            name=name,
+            longest=max(len(example.ids) for example in examples.items),
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            optimizer=build_optimizer(model, settings.learning_rate, lora_rate),
+            on_progress=on_progress,
+            checkpoints=checkpoints,
+        )
     except KeyboardInterrupt as error:
         hint = "nothing was written; the same command continues from the last checkpoint"
         raise StoppedError("stopped", hint=hint if find_checkpoint(checkpoints) else None) from error
-    except torch.OutOfMemoryError as error:
-        hint = "lower --max-length or --batch-size"
-        raise LimitError("the memory of the GPU does not suffice", where=name, hint=hint) from error
-    except (ValueError, RuntimeError) as error:
-        hint = "train it with a trainer of your own: docs/training.md"
-        raise ModelError(f"it cannot be trained: {in_one_line(str(error))}", where=name, hint=hint) from error
 
 
 def _name_run(entry: ModelEntry, settings: Mapping[str, Any]) -> str:

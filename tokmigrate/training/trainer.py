@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokmigrate.commands.resources import free_memory
+from tokmigrate.errors import LimitError, ModelError, StorageError, in_one_line
+from tokmigrate.events import OnProgress, report_activity
+from tokmigrate.files import storage_errors
 from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
 
 _CHECKPOINTS = 10
@@ -23,31 +27,51 @@ _SAVE_AFTER_S = 60.0
 _KEPT_PER_LAYER = 48
 """How many numbers a layer keeps for the backward pass, by token and number of the hidden state."""
 
+T = TypeVar("T")
+
+
+def choose_examples(examples: Sequence[T], find_tokens: Callable[[T], Collection[int]], most: int) -> list[T]:
+    """Return a random sample of at most so many examples, in which each token occurs if they suffice for that."""
+    if len(examples) <= most:
+        return list(examples)
+    seen: set[int] = set()
+    first: list[T] = []
+    others: list[T] = []
+    for example in random.Random(0).sample(examples, len(examples)):  # noqa: S311 - a sample
+        found = find_tokens(example)
+        (others if seen.issuperset(found) else first).append(example)
+        seen.update(found)
+    return [*first, *others][:most]
+
 
 def run_trainer(
     model: Any,
     examples: Sequence[Any],
     join: Callable[[Sequence[Any]], Mapping[str, Any]],
     *,
-    device: Any,
+    loaded: LoadedModel,
+    name: str,
+    longest: int,
     steps: int,
-    learning_rate: float,
     batch_size: int,
     seed: int,
-    optimizer: Any = None,
-    parts: int = 1,
+    optimizer: Any,
+    on_progress: OnProgress,
     checkpoints: Path | None = None,
-    count_steps: Callable[[int], None] = lambda _: None,
 ) -> dict[int, float]:
     """Train the parameters of a module that learn, in place, and return the loss by step.
 
     Args:
-        model: A module whose `forward` takes what `join` makes of examples, and returns `loss`.
+        model: A module around that of `loaded`, whose `forward` takes what `join` makes of examples and returns `loss`.
         join: Makes a batch of examples.
-        optimizer: What updates the parameters, AdamW with `learning_rate` by default.
-        parts: How many passes a batch is divided into; they divide `batch_size`.
+        name: What a user calls the model.
+        longest: The most tokens of an example.
         checkpoints: Where the run is saved from time to time, and resumed; nowhere by default.
-        count_steps: Called with how many more steps are done.
+
+    Raises:
+        ModelError: The model cannot be trained, or the parameters became an infinity or a NaN.
+        LimitError: There is not enough memory for it.
+        StorageError: The run cannot be saved.
     """
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments  # noqa: PLC0415 - seconds
 
@@ -62,13 +86,15 @@ def run_trainer(
             if checkpoints and time.monotonic() - self.saved > _SAVE_AFTER_S:
                 control.should_save, self.saved = True, time.monotonic()
 
+    parts = divide_batch(loaded, longest, batch_size)
     with ExitStack() as stack:
+        count_steps = stack.enter_context(report_activity(on_progress, name, "training", steps, "steps"))
+        stack.enter_context(explain_errors(name, checkpoints))
         stack.enter_context(silence_libraries())
         folder = checkpoints or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tokmigrate-")))
         arguments = TrainingArguments(
             output_dir=str(folder),
             max_steps=steps,
-            learning_rate=learning_rate,
             per_device_train_batch_size=batch_size // parts,
             gradient_accumulation_steps=parts,
             logging_steps=1,
@@ -78,7 +104,7 @@ def run_trainer(
             report_to=[],
             seed=seed,
             disable_tqdm=True,
-            use_cpu=device.type == "cpu",
+            use_cpu=loaded.device.type == "cpu",
             remove_unused_columns=False,
             dataloader_pin_memory=False,
         )
@@ -96,7 +122,32 @@ def run_trainer(
         trainer.remove_callback(PrinterCallback)
         saved = find_checkpoint(checkpoints) if checkpoints else None
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+    if not all(bool(each.isfinite().all()) for each in model.parameters() if each.requires_grad):
+        if checkpoints:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        raise ModelError("training diverged: rows hold an infinity or a NaN", where=name, hint="lower --lr")
     return {each["step"]: each["loss"] for each in trainer.state.log_history if "loss" in each}
+
+
+@contextmanager
+def explain_errors(name: str, checkpoints: Path | None = None) -> Iterator[None]:
+    """Raise what libraries say of training as run_trainer does; `name` is what a user calls the model."""
+    import torch  # noqa: PLC0415 - seconds
+    from safetensors import SafetensorError  # noqa: PLC0415
+
+    try:
+        with storage_errors("save the run", checkpoints):
+            yield
+    except torch.OutOfMemoryError as error:
+        hint = "lower --batch-size, or --max-length where there is one"
+        raise LimitError("the memory of the GPU does not suffice", where=name, hint=hint) from error
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        said = in_one_line(str(error))
+        # These errors of a full disk have no type of their own.
+        if isinstance(error, SafetensorError) or "inline_container" in said:
+            raise StorageError(f"cannot save the run: {said}", where=str(checkpoints)) from error
+        hint = "train it with a trainer of your own: docs/training.md"
+        raise ModelError(f"it cannot be trained: {said}", where=name, hint=hint) from error
 
 
 def find_checkpoint(folder: Path) -> Path | None:
