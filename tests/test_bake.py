@@ -119,10 +119,11 @@ def trained(
     return both
 
 
-def bake(both: Pair, rows: Wanted | None = None, adapter: str = "adapter") -> BakedAdapter:
+def bake(both: Pair, rows: Wanted | None = None, adapter: str = "adapter", output: Path | None = None) -> BakedAdapter:
     """Bake an adapter into a directory of its own."""
     directory = both.root / "loras" / adapter
-    return bake_adapter(both.workspace, both.entry, directory, f"Bake {adapter}", both.root / f"{adapter}-plain", rows)
+    output = output or both.root / f"{adapter}-plain"
+    return bake_adapter(both.workspace, both.entry, directory, f"Bake {adapter}", output, rows)
 
 
 def logits(model: Path, adapter: Path | None, ids: list[int]) -> torch.Tensor:
@@ -382,6 +383,9 @@ def test_a_migration_that_cannot_be_written_leaves_no_lora(tmp_path: Path, model
     (tmp_path / "adapter-plain").mkdir()
     with pytest.raises(UsageError, match="exists already"):
         bake(both)
+    for directory in (both.model, both.adapter):
+        with pytest.raises(UsageError, match="which stays as it is"):
+            bake(both, output=directory / "plain")
 
 
 def test_status_shows_a_list_of_ids_for_each_layer_that_it_is_for(tmp_path: Path, models: Callable[..., Path]) -> None:

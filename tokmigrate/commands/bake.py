@@ -18,9 +18,9 @@ from tokmigrate.apply.durable import fsync_parents, fsync_tree_bottom_up
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.audit.training import list_initialised_tokens
 from tokmigrate.commands.adapter_rows import MERGE, AdapterRows, read_adapter_rows
-from tokmigrate.commands.models import format_path
+from tokmigrate.commands.models import check_output, format_path
 from tokmigrate.errors import ModelError, OperationError, UsageError
-from tokmigrate.files import exists, open_for_reading, storage_errors
+from tokmigrate.files import open_for_reading, storage_errors
 from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.init.file_strategy import read_provenance
 from tokmigrate.model.adapter import AdapterFiles, AdapterTensor, read_adapter
@@ -80,7 +80,7 @@ def bake_adapter(
 
     Args:
         directory: The adapter, which was trained on the model as it is.
-        output: Where the plain LoRA goes; nothing is there.
+        output: Where the plain LoRA goes; nothing is there, and it is neither in the model nor in the adapter.
         wanted: Which rows are baked: all that differ from the model's, or those of new tokens alone. None for all,
             and an error where whole matrices hold other rows of baseline tokens too.
 
@@ -89,8 +89,7 @@ def bake_adapter(
         ModelError: What the adapter holds cannot be rows of the model, or a plain LoRA.
         OperationError: The rows are another adapter's, or those of baseline tokens need `wanted`.
     """
-    if exists(output):
-        raise UsageError("it exists already", where=str(output), hint="name another directory: --output DIR")
+    check_output(output, entry.path, directory)
     with guard_reading(entry):
         base = take_snapshot(entry)
     migrations = History.read(workspace).chain_for(entry)

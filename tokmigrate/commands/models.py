@@ -14,9 +14,9 @@ from tokmigrate.apply.build_downgrade import DowngradeCandidate, build_downgrade
 from tokmigrate.apply.publish import Change
 from tokmigrate.apply.undo_record import Objects, read_adapter_records
 from tokmigrate.audit.run_status import refuse_in_progress
-from tokmigrate.errors import HistoryError, UndoError
+from tokmigrate.errors import HistoryError, UndoError, UsageError
 from tokmigrate.events import OnProgress, Warned
-from tokmigrate.files import has_directory
+from tokmigrate.files import exists, has_directory
 from tokmigrate.model.adapter import list_trained_ids, take_adapter
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import ADAPTER_CONFIG
@@ -40,6 +40,14 @@ def format_model(workspace: Workspace, directory: Path) -> str:
     """Return what `--model` calls the model in a directory."""
     names = (name for name, entry in workspace.models.items() if entry.path == directory)
     return next(names, format_path(workspace, directory))
+
+
+def check_output(output: Path, *directories: Path) -> None:
+    """Raise UsageError where a new directory exists, or is inside one of `directories`, which stay as they are."""
+    inside = next((each for each in directories if output.resolve().is_relative_to(each.resolve())), None)
+    if inside is not None or exists(output):
+        message = "it exists already" if inside is None else f"it is inside {inside}, which stays as it is"
+        raise UsageError(message, where=str(output), hint="name another directory: --output DIR")
 
 
 @contextmanager

@@ -318,7 +318,8 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
 
 def _check_place(directory: Path, base: Snapshot) -> None:
     if not has_directory(directory):
-        raise ModelError("no such adapter directory", where=str(directory), hint="check `adapters:` in tokmigrate.yaml")
+        hint = "correct its path, under `adapters:` in tokmigrate.yaml or on the command line"
+        raise ModelError("no such adapter directory", where=str(directory), hint=hint)
     inside, outside = directory.resolve(), base.directory.resolve()
     if inside.is_relative_to(outside) or outside.is_relative_to(inside):
         raise StorageError(

@@ -12,9 +12,9 @@ from typing import Any
 from blake3 import blake3
 
 from tokmigrate import __version__
+from tokmigrate.commands.models import check_output
 from tokmigrate.errors import ModelError, StoppedError, UsageError
 from tokmigrate.events import OnProgress, no_progress
-from tokmigrate.files import exists
 from tokmigrate.formatting import format_count, format_list
 from tokmigrate.init.file_strategy import LOSSES, find_provenance
 from tokmigrate.model.documents.stamp import read_stamp
@@ -100,8 +100,8 @@ def train_rows(
     done = _find_done(workspace, entry, run, output)
     if done is not None:
         return done
-    if output is not None and exists(output):
-        raise UsageError("it exists already", where=str(output), hint="name another directory with --output")
+    if output is not None:
+        check_output(output, entry.path)
     rows = choose_rows(workspace, entry, settings.tokens)
     loaded = load_model(entry.path)
     if loaded.kind != "causal":
