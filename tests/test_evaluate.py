@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,13 @@ from making import BOS, EOS, TOKENS, WORDS, llama, tokenizer_json, workspace, wr
 from safetensors.torch import load_file, save_file
 from workspaces import REPOSITORY, contents, make_workspace
 
+from tokmigrate.commands.earlier_model import open_folder
+from tokmigrate.errors import BusyError
+from tokmigrate.events import ActivityStarted, Event
+from tokmigrate.model.worker.corpus_files import Corpus, CorpusFile
+from tokmigrate.settings import ModelEntry, read_workspace
 from tokmigrate.training.aligned_windows import cut_windows, tokenize
+from tokmigrate.training.evaluate import evaluate as measure
 
 NEW = "<|new|>"
 PLAIN = ["in the end of the day", "the rest of it is there", "to be or not to be", "x"]
@@ -203,6 +210,78 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert {path.name for path in area.iterdir()} == {"lock", "staged-used"}
 
 
+def test_a_model_is_staged_in_its_work_area_where_there_can_be_one(tmp_path: Path) -> None:
+    entry = ModelEntry("m", llama(tmp_path / "m"))
+    with open_folder(entry) as folder:
+        assert folder.parent == tmp_path / ".m.tokmigrate"
+    folder.parent.rmdir()
+    folder.parent.write_bytes(b"in the way")
+    with open_folder(entry) as folder:
+        assert tmp_path not in folder.parents
+    assert not folder.exists()
+
+
+def test_a_model_that_is_changed_while_it_is_read_is_not_measured(tmp_path: Path) -> None:
+    here, _ = make(tmp_path, "tied", ADD)
+
+    def change(event: Event) -> None:
+        if event == ActivityStarted("m", "reading"):
+            here.asked("downgrade", "base")
+
+    settings = read_workspace(tmp_path / "tokmigrate.yaml")
+    corpus = Corpus("corpus", (CorpusFile(str(tmp_path / "corpus.txt"), "corpus"),))
+    (tmp_path / "corpus.txt").write_text("\n".join(PLAIN), "utf-8")
+    with pytest.raises(BusyError, match="it was changed while it was read"):
+        measure(settings, settings.models["m"], corpus, on_progress=change)
+
+
+def vision(directory: Path) -> Path:
+    """Make a CLIP, which takes pictures with its texts."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    parts = {"text_config": {"vocab_size": TOKENS, **sizes}, "vision_config": {"image_size": 32, **sizes}}
+    config = transformers.CLIPConfig(**parts)
+    transformers.CLIPModel(config).save_pretrained(directory)
+    write_tokenizer(directory)
+    return directory
+
+
+def without_rows(directory: Path) -> Path:
+    """Make a model whose tokenizer was edited by hand."""
+    llama(directory)
+    write_tokenizer(directory, tokenizer_json((BOS, EOS, NEW)))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("maker", "words"),
+    [(vision, "transformers cannot load it"), (without_rows, f"go up to {TOKENS}, and the embeddings have {TOKENS}")],
+)
+def test_a_directory_that_cannot_be_compared_with(tmp_path: Path, maker: Callable[[Path], Path], words: str) -> None:
+    here, _ = make(tmp_path, "untied", ADD, pending=True)
+    (tmp_path / "corpus.txt").write_text("\n".join(MARKED), "utf-8")
+    done = here.run("evaluate", "--corpus", "corpus.txt", "--old", str(maker(tmp_path / "other")))
+    assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_a_text_without_tokens_has_no_figures(tmp_path: Path, kind: str) -> None:
+    model = llama(tmp_path / "m") if kind == "causal" else bert(tmp_path / "m", None)
+    library = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json()))
+    library.normalizer = tokenizers.normalizers.Strip()
+    if kind == "causal":
+        library.post_processor = tokenizers.processors.TemplateProcessing(f"{BOS} $A", special_tokens=[(BOS, 9)])
+    write_tokenizer(model, json.loads(library.to_str()))
+    workspace(tmp_path, {"m": model}, [])
+    found = evaluate(Here(tmp_path), ["  ", " "])
+    if kind == "causal":
+        assert {found["divergence"][name] for name in ("nats", "of_added_rows_at_most", "removed_mass_at_most")} == {
+            None
+        }
+    found = evaluate(Here(tmp_path), ["  ", *PLAIN])
+    measured = found["divergence"]["nats"] if kind == "causal" else found["cosine"]["without_new_tokens"]["mean"]
+    assert measured == pytest.approx(float(kind == "encoder"))
+
+
 def test_unused_tokens_cost_what_their_divergence_says(tmp_path: Path) -> None:
     here, _ = make(tmp_path, "tied", ADD)
     found = evaluate(here, PLAIN)
@@ -217,9 +296,9 @@ def make_checked(root: Path, *models: str, **limits: float) -> Here:
     """Return a workspace whose pending migration has checks with these limits."""
     paths = {name: llama(root / name) for name in models}
     workspace(root, paths, [])
-    (root / "migrations" / "sample.txt").write_text("\n".join(PLAIN), "utf-8")
+    (root / "migrations" / "a sample.txt").write_text("\n".join(PLAIN), "utf-8")
     fields = {"kl_at_most": "nats", "tokens_per_byte_at_most": "value"}
-    checks = [{name: {"corpus": "sample.txt", fields[name]: limit}} for name, limit in limits.items()]
+    checks = [{name: {"corpus": "a sample.txt", fields[name]: limit}} for name, limit in limits.items()]
     workspace(root, paths, [{"operations": [ADD], "verify": checks}])
     return Here(root)
 
@@ -237,18 +316,18 @@ def test_upgrade_refuses_what_a_check_does_not_allow(tmp_path: Path, name: str, 
     if name == "kl_at_most":
         hint = re.search(r"`tokmigrate (evaluate [^`]*)`", done.stderr)
         assert hint
-        assert here.asked(*hint[1].split())["divergence"]["nats"] > 1e-6
+        assert here.asked(*shlex.split(hint[1]))["divergence"]["nats"] > 1e-6
 
 
 def test_checks_that_hold(tmp_path: Path) -> None:
     here = make_checked(tmp_path, "a", kl_at_most=1.0, tokens_per_byte_at_most=1.0)
-    found = here.asked("evaluate", "--to", "head", "--corpus", "migrations/sample.txt")
+    found = here.asked("evaluate", "--to", "head", "--corpus", "migrations/a sample.txt")
     assert 0 < found["divergence"]["nats"] < 0.1
     before = contents(tmp_path / "a")
     here.asked("upgrade")
     assert "`kl_at_most` is not checked again" in here.run("verify").stdout
     assert "not part of it: `kl_at_most`" in here.run("test", "--all").stdout
-    again = here.asked("evaluate", "--corpus", "migrations/sample.txt")
+    again = here.asked("evaluate", "--corpus", "migrations/a sample.txt")
     assert again["divergence"] == found["divergence"]
     here.asked("downgrade", "base")
     assert contents(tmp_path / "a") == before
@@ -256,10 +335,10 @@ def test_checks_that_hold(tmp_path: Path) -> None:
 
 def test_the_corpus_of_a_check_is_missing(tmp_path: Path) -> None:
     here = make_checked(tmp_path, "a", kl_at_most=1.0)
-    (tmp_path / "migrations" / "sample.txt").unlink()
+    (tmp_path / "migrations" / "a sample.txt").unlink()
     done = here.run("upgrade")
     assert done.returncode == 2
-    assert "sample.txt" in done.stderr
+    assert "a sample.txt" in done.stderr
 
 
 @pytest.mark.parametrize("changed", ["body", "a row"])
@@ -299,7 +378,7 @@ def bert(directory: Path, pooling: str | None) -> Path:
     transformers.BertModel(config).save_pretrained(directory)
     write_tokenizer(directory)
     if pooling:
-        modules = [{"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+        modules = [{}, {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
         (directory / "modules.json").write_text(json.dumps(modules), "utf-8")
         (directory / "1_Pooling").mkdir()
         modes = {name: name == pooling for name in ("pooling_mode_cls_token", "pooling_mode_mean_tokens")}
@@ -376,7 +455,7 @@ def test_checks_stay_when_migrations_are_squashed(tmp_path: Path) -> None:
     here.asked("squash", "000000000001:second00", "-m", "Both")
     (migration,) = (tmp_path / "migrations").glob("0*.yaml")
     assert "kl_at_most" in migration.read_text("utf-8")
-    assert "the KL on sample.txt is" in here.run("upgrade").stderr
+    assert "the KL on a sample.txt is" in here.run("upgrade").stderr
 
 
 def test_the_page_on_training_and_the_report(tmp_path: Path) -> None:

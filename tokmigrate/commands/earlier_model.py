@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -21,6 +21,8 @@ from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.records import find_undo_records
 from tokmigrate.commands.targets import way_down
+from tokmigrate.errors import StorageError
+from tokmigrate.files import has_directory
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
@@ -70,14 +72,16 @@ def open_earlier_model(workspace: Workspace, entry: ModelEntry, revision: str) -
 
 @contextmanager
 def open_folder(entry: ModelEntry) -> Iterator[Path]:
-    """Give a folder beside a model, or where temporary files go; it is gone after.
+    """Give a folder in the work area of a model, or where temporary files go if there can be none; it is gone after.
 
     Those of killed processes are removed: a folder that is in use is locked.
     """
-    # A clone shares its blocks only within a filesystem.
-    area = WorkArea(entry.path).root
-    beside = area if os.access(area, os.W_OK) else None
-    for path in area.glob(f"{_PREFIX}*") if beside else ():
+    # A clone shares its blocks only within a filesystem, and temporary files often lie in memory.
+    area = WorkArea(entry.path)
+    with suppress(StorageError):
+        area.create()
+    beside = area.root if has_directory(area.root) and os.access(area.root, os.W_OK) else None
+    for path in beside.glob(f"{_PREFIX}*") if beside else ():
         with _lock_folder(path) as is_mine:
             if is_mine:
                 shutil.rmtree(path, ignore_errors=True)

@@ -36,8 +36,8 @@ def read_pooling(directory: Path) -> tuple[str, ...]:
     """
     data = read_if_present(directory / MODULES)
     for module in json.loads(data) if data else ():
-        if module["type"].rpartition(".")[2] == "Pooling":
-            path = directory / module["path"] / "config.json"
+        if module.get("type", "").rpartition(".")[2] == "Pooling":
+            path = directory / module.get("path", "") / "config.json"
             held = json.loads(read_if_present(path) or b"{}")
             wanted = held.get("pooling_mode") or [mode for name, mode in _FLAGS.items() if held.get(name)] or "mean"
             modes = (wanted,) if isinstance(wanted, str) else tuple(wanted)
@@ -133,5 +133,5 @@ class EncoderMeasure:
     def _compute_embeddings(self, side: int) -> Any:
         loaded = self._sides[side]
         ids, mask = (tensor.to(loaded.device) for tensor in pad_ids([window.ids[side] for window in self._waiting]))
-        states = loaded.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        states = loaded.run(ids, mask).last_hidden_state.float()
         return pool(states, mask, self.found.pooling)

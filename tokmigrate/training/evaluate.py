@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from math import log1p
 from pathlib import Path
+from threading import Lock
 
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.earlier_model import open_earlier_model
 from tokmigrate.commands.evaluations import digest_contents
 from tokmigrate.commands.later_model import open_later_model
 from tokmigrate.commands.plan import plan
-from tokmigrate.errors import AlreadyThereError, ModelError, UsageError, VerificationError
+from tokmigrate.errors import AlreadyThereError, BusyError, ModelError, UsageError, VerificationError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.files import has_directory
+from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
 from tokmigrate.plan.plan import Plan
@@ -35,6 +38,8 @@ _LONGEST: Mapping[Kind, int] = {"causal": 1024, "encoder": 512}
 """The tokens of a window, fewer where the model takes fewer."""
 _GROUP = 64
 """How many texts are tokenized at once."""
+_ALONE = Lock()
+"""With `-j N` one check runs at a time: it takes most of the memory, and sets what holds for all threads."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +142,13 @@ def check_predictions(plan: Plan, directory: Path, on_progress: OnProgress) -> N
     pair = _Pair((plan.snapshot.directory, directory), names, plan.edit.positions(), now=0)
     for migration, check in ((step.migration, check) for step in plan.steps for check in step.migration.checks):
         if isinstance(check, KlAtMost):
-            with check.open_corpus() as corpus:
+            with _ALONE, check.open_corpus() as corpus:
                 found = _measure_pair(plan.model, plan.snapshot, pair, corpus, None, on_progress)
             fault = _find_fault(check, found)
             if fault is not None:
                 file = Path(migration.shown).parent / check.corpus
-                command = f"tokmigrate evaluate --model {plan.model} --to {plan.after} --corpus {file}"
+                words = ("--model", plan.model, "--to", plan.after or BASE, "--corpus", str(file))
+                command = shlex.join(("tokmigrate", "evaluate", *words))
                 hint = f"nothing was changed; `{command}` shows more"
                 raise VerificationError(f"a `verify:` case does not hold: {fault}", where=plan.model, hint=hint)
 
@@ -159,8 +165,12 @@ def _find_fault(check: KlAtMost, found: Evaluation) -> str | None:
 def _measure_pair(
     model: str, snapshot: Snapshot, pair: _Pair, corpus: Corpus, limit: int | None, on_progress: OnProgress
 ) -> Evaluation:
+    contents = digest_contents(snapshot)
     with report_activity(on_progress, model, "reading"):
         loaded = load_models(*dict.fromkeys(pair.directories))
+    stamp = read_stamp(snapshot.directory)
+    if (stamp.generation if stamp else None) != snapshot.generation:
+        raise BusyError("it was changed while it was read", where=model, hint="run the command again")
     before, after = loaded[0], loaded[-1]
     if before.kind != after.kind:
         hint = "name a model of the same kind with --old"
@@ -194,7 +204,7 @@ def _measure_pair(
         retrained=pair.retrained,
         next_tokens=measure.found if isinstance(measure.found, NextTokens) else None,
         embeddings=measure.found if isinstance(measure.found, Embeddings) else None,
-        contents=digest_contents(snapshot),
+        contents=contents,
     )
 
 
@@ -223,9 +233,8 @@ def _measure(
         counts.tokens_before += len(old.ids)
         counts.tokens_after += len(new.ids)
         counts.same += match.is_same(old.ids, new.ids)
-        windows = list(cut_windows(text, (old, new), longest))
-        if isinstance(measure, EncoderMeasure):
-            windows = windows[:1]
+        cut = (window for window in cut_windows(text, (old, new), longest) if all(window.ids))
+        windows = list(islice(cut, 1) if isinstance(measure, EncoderMeasure) else cut)
         for window in windows:
             measure.add(window, read // len(windows))
 

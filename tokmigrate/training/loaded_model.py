@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokmigrate.commands.resources import free_memory
-from tokmigrate.errors import LimitError, ModelError, in_one_line
+from tokmigrate.errors import LimitError, ModelError, OutOfStepError, in_one_line
 from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.documents.architecture_quirks import POSITION_IDS_FROM_PAD
 from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.model.weights.vocabulary_tensor import ids_elsewhere
 from tokmigrate.model.weights.weights import read_weights
 
 Kind = Literal["causal", "encoder"]
@@ -45,6 +46,11 @@ class LoadedModel:
     device: Any
     dtype: Any
     longest: int | None
+
+    def run(self, ids: Any, mask: Any, **options: Any) -> Any:
+        """Return what the model makes of ids, `(texts, tokens)`; raises ModelError where transformers cannot run it."""
+        with _model_errors(self.directory, "run"):
+            return self.model(input_ids=ids, attention_mask=mask, **options)
 
     @property
     def input_rows(self) -> Any:
@@ -84,14 +90,20 @@ def load_models(*directories: Path) -> tuple[LoadedModel, ...]:
 def _load(directory: Path, device: Any, dtype: Any) -> LoadedModel:
     import transformers  # noqa: PLC0415
 
-    with silence_libraries(), _model_errors(directory):
+    with silence_libraries(), _model_errors(directory, "load"):
         config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         kind, loader = _find_kind(directory, config, transformers)
         model = loader.from_pretrained(
             directory, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
+        rows = len(model.get_input_embeddings().weight)
     with library_errors(lambda cause: ModelError(cause, where=str(directory / FILE))):
         tokenizer = open_tokenizer(directory / FILE)
+        highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+    if highest >= rows + ids_elsewhere(config.to_dict()):
+        message = f"the ids of its tokens go up to {highest}, and the embeddings have {rows} rows"
+        hint = "give the model the tokenizer that it was trained with"
+        raise OutOfStepError(message, where=str(directory), hint=hint)
     inner = config.get_text_config()
     longest = getattr(inner, "max_position_embeddings", None)
     if longest is not None and inner.model_type in POSITION_IDS_FROM_PAD:
@@ -144,13 +156,13 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 @contextmanager
-def _model_errors(directory: Path) -> Iterator[None]:
+def _model_errors(directory: Path, doing: Literal["load", "run"]) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
-        hint = "look with `tokmigrate verify`, which loads it in the same way"
+        hint = "look with `tokmigrate verify`, which loads it in the same way" if doing == "load" else None
         raise ModelError(
-            f"transformers cannot load it: {in_one_line(str(error))}", where=str(directory), hint=hint
+            f"transformers cannot {doing} it: {in_one_line(str(error))}", where=str(directory), hint=hint
         ) from error
 
 

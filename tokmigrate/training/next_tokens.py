@@ -153,7 +153,7 @@ class DecoderMeasure:
         with self._torch.inference_mode():
             for is_same, waiting in self._waiting.items():
                 for batch in self._batches(waiting):
-                    windows = [window for window, _ in batch if window.text_bytes]
+                    windows = [window for window, _ in batch if window.text_bytes and window.first != window.stop]
                     if windows:
                         (self._measure_same if is_same else self._measure_other)(windows)
                     self._count_bytes(sum(read for _, read in batch))
@@ -177,7 +177,7 @@ class DecoderMeasure:
         counts = torch.zeros_like(mask, dtype=torch.bool)
         for line, window in enumerate(windows):
             counts[line, window.first[side] : window.stop[side]] = True
-        logits = loaded.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logits = loaded.run(ids, mask, use_cache=False).logits
         # Not all at once: what is computed from them takes as much memory again.
         for lines, places in (part.unbind(1) for part in counts.nonzero().split(self._chunk)):
             yield logits[lines, places - 1].float(), ids[lines, places], ids[lines, places - 1]

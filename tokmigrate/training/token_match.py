@@ -9,6 +9,9 @@ from typing import Any
 
 from tokmigrate.training.loaded_model import LoadedModel
 
+_BLOCK_BYTES = 64 << 20
+"""The bytes of rows that are compared at once."""
+
 
 @dataclass(frozen=True)
 class TokenMatch:
@@ -92,11 +95,14 @@ def _compare_weights(before: LoadedModel, after: LoadedModel, shared: Mapping[in
         tensor.data = bodies[1][name].data
     changed: set[int] = set()
     for old, new in zip(_row_tensors(before), _row_tensors(after), strict=False):
+        if old.shape[1:] != new.shape[1:]:
+            continue
         pairs = [(o, n) for o, n in shared.items() if o < len(old) and n < len(new)]
-        held, found = old[[o for o, _ in pairs]], new[[n for _, n in pairs]]
-        if held.shape == found.shape:
-            differs = (held != found).reshape(len(pairs), -1).any(1).tolist()
-            changed |= {n for (_, n), is_other in zip(pairs, differs, strict=True) if is_other}
+        places = torch.tensor(pairs, dtype=torch.long, device=old.device).reshape(len(pairs), 2)
+        # A copy of a matrix can take as much memory as all other weights.
+        for part in places.split(max(1, _BLOCK_BYTES // old[:1].nbytes)):
+            differs = (old[part[:, 0]] != new[part[:, 1]]).reshape(len(part), -1).any(1)
+            changed |= set(part[differs, 1].tolist())
     return same_body, changed
 
 
