@@ -245,6 +245,14 @@ def vision(directory: Path) -> Path:
     return directory
 
 
+def without_unknown(directory: Path) -> Path:
+    """Make a model whose tokenizer has no token for what it does not know."""
+    llama(directory)
+    words = {"type": "WordLevel", "vocab": {"in": 0, "the": 1}, "unk_token": "<unk>"}
+    write_tokenizer(directory, {**tokenizer_json(), "model": words, "added_tokens": []})
+    return directory
+
+
 def without_rows(directory: Path) -> Path:
     """Make a model whose tokenizer was edited by hand."""
     llama(directory)
@@ -254,7 +262,11 @@ def without_rows(directory: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("maker", "words"),
-    [(vision, "transformers cannot load it"), (without_rows, f"go up to {TOKENS}, and the embeddings have {TOKENS}")],
+    [
+        (vision, "transformers cannot load it"),
+        (without_unknown, "a text cannot be tokenized: WordLevel error: Missing [UNK]"),
+        (without_rows, f"go up to {TOKENS}, and the embeddings have {TOKENS}"),
+    ],
 )
 def test_a_directory_that_cannot_be_compared_with(tmp_path: Path, maker: Callable[[Path], Path], words: str) -> None:
     here, _ = make(tmp_path, "untied", ADD, pending=True)
@@ -341,31 +353,34 @@ def test_the_corpus_of_a_check_is_missing(tmp_path: Path) -> None:
     assert "a sample.txt" in done.stderr
 
 
-@pytest.mark.parametrize("changed", ["body", "a row"])
+@pytest.mark.parametrize("changed", ["body", "a row", "configuration"])
 def test_models_with_other_weights_are_both_run(tmp_path: Path, changed: str) -> None:
     here, before = make(tmp_path, "untied", ADD)
     tensors = load_file(before / "model.safetensors")
     the = tokenizer_json()["model"]["vocab"]["the"]
     if changed == "body":
         tensors["model.layers.0.mlp.up_proj.weight"][5] += 0.5
-    else:
+    elif changed == "a row":
         tensors["lm_head.weight"][the] += 0.5
+    else:
+        config = json.loads((before / "config.json").read_text("utf-8"))
+        (before / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}), "utf-8")
     save_file(tensors, before / "model.safetensors", metadata={"format": "pt"})
     found = evaluate(here, PLAIN, "--old", str(before))
-    assert found["same_body"] == (changed == "a row")
+    assert found["same_body"] == (changed != "body")
     old, new = Side(before), Side(tmp_path / "m")
     kls: list[float] = []
     nats: tuple[list[float], list[float]] = [], []
     for text in PLAIN:
         (ids, was, _), (_, now, _) = old.read(text), new.read(text)
-        if changed == "body" or the not in ids:
+        if changed != "a row" or the not in ids:
             kls += (was.exp() * (was - now[:, :TOKENS])).sum(1)[: len(ids) - 1].tolist()
         for side, logs in enumerate((was, now)):
             nats[side].extend(-float(logs[place - 1, the]) for place in range(1, len(ids)) if ids[place] == the)
     assert found["divergence"]["nats"] == pytest.approx(sum(kls) / len(kls), abs=1e-5)
     assert found["divergence"]["nats"] > 1e-4
     on_new = found["loss"]["on_new_tokens"]
-    assert on_new["tokens"] == (0 if changed == "body" else len(nats[0]))
+    assert on_new["tokens"] == (len(nats[0]) if changed == "a row" else 0)
     if changed == "a row":
         assert len(nats[0]) > 1
         assert [on_new["before"], on_new["after"]] == pytest.approx([sum(each) / len(each) for each in nats], abs=1e-5)

@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokmigrate.errors import TokenizerError
+from tokmigrate.model.tokenizer.library import library_errors
+
 
 @dataclass(frozen=True)
 class Tokenized:
@@ -44,8 +47,10 @@ class Window:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[Tokenized]:
-    """Return the tokens of texts, by a tokenizer of the library."""
-    return [_read(text, encoding) for text, encoding in zip(texts, tokenizer.encode_batch(texts), strict=True)]
+    """Return the tokens of texts, by a tokenizer of the library; raises TokenizerError where it cannot tokenize one."""
+    with library_errors(lambda cause: TokenizerError(f"a text cannot be tokenized: {cause}")):
+        encodings = tokenizer.encode_batch(texts)
+    return [_read(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
 
 
 def _read(text: str, encoding: Any) -> Tokenized:

@@ -129,7 +129,8 @@ class DecoderMeasure:
         self._is_new = [torch.zeros(len(side.input_rows), dtype=torch.bool, device=device) for side in self._sides]
         for is_new, ids in zip(self._is_new, (known, sorted(match.new)), strict=True):
             is_new[ids] = True
-        self._runs_once = match.same_body and match.new.isdisjoint(match.shared.values())
+        is_alike = match.same_body and match.is_migrated
+        self._runs_once = is_alike and match.new.isdisjoint(match.shared.values())
         if self._runs_once and match.removed:
             self._runs_once = _append_rows(torch, before, after, match.removed)
             if self._runs_once:

@@ -24,6 +24,7 @@ class TokenMatch:
         removed_tokens: How many of those had a token.
         new: The tokens after that were none before, or whose rows are the only weights that differ.
         same_body: Whether all weights but those of rows are equal.
+        is_migrated: Whether migrations lead from one to the other, so that their configurations differ in ids alone.
     """
 
     shared: Mapping[int, int]
@@ -33,6 +34,7 @@ class TokenMatch:
     removed_tokens: int
     new: frozenset[int]
     same_body: bool
+    is_migrated: bool
 
     def is_same(self, before: Sequence[int], after: Sequence[int]) -> bool:
         """Return whether two sequences of ids are the same tokens, none of them new."""
@@ -75,6 +77,7 @@ def match_tokens(before: LoadedModel, after: LoadedModel, rows: Mapping[int, int
         removed_tokens=len({*old.values()}.intersection(removed)),
         new=frozenset({*new.values()} - known | (changed if same_body else set())),
         same_body=same_body,
+        is_migrated=rows is not None or before is after,
     )
 
 
