@@ -175,7 +175,7 @@ def test_what_cannot_be_distilled(demo: Here, encoder: Here, tmp_path: Path) -> 
     for made, words, message in (
         (demo, ("--token", "e"), "the model never had a tokenizer without e"),
         (roles, (), "special tokens stand for no text: <|im_end|>, <|im_start|>, <|pad|>"),
-        (demo, ("--corpus", str(TEXT), "--lr", "1e40", "--steps", "3"), "training diverged"),
+        (demo, ("--corpus", str(TEXT), "--lr", "1e38", "--steps", "4"), "training diverged"),
         (encoder, (), "cannot write snippets itself"),
         (encoder, ("--corpus", str(text)), "there are no snippets with the tokens"),
     ):

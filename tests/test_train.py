@@ -117,7 +117,7 @@ def test_the_model_after_the_upgrade_is_the_one_that_was_trained(
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32)
     close = {"rtol": 2**-6, "atol": 2**-6} if kind == "bfloat16" else {"rtol": 1e-5, "atol": 1e-5}
     with torch.no_grad():
-        torch.testing.assert_close(loaded(IDS).logits, trained[0], **close)
+        torch.testing.assert_close(loaded(IDS).logits, trained[-1], **close)
     assert states(here) == {"<x>": "trained", "<y>": "trained", "<z>": "untrained"}
     here.asked("downgrade", "-1")
     assert contents(tmp_path / "m") == files
@@ -147,6 +147,31 @@ def test_the_same_settings_give_the_same_rows_and_a_finished_run_is_not_repeated
     assert (told["command"], told["data"], told["steps"], told["seed"]) == ("train", ["texts.txt"], 4, 0)
     assert told["libraries"]["torch"] == torch.__version__
     assert told["losses"] == first["losses"]
+
+
+def test_only_what_the_steps_read_is_trained(tmp_path: Path) -> None:
+    here = make(tmp_path)
+    # A text of one token predicts nothing, and after the last token of a text nothing is predicted.
+    (tmp_path / "texts.txt").write_text("<z>\n" + "the <x>\n" * 40 + "the <y>of\n", "utf-8")
+    done = train(here, "--batch-size", "1")
+    assert (done["tokens"], done["absent"]) == (["<x>", "<y>"], ["<z>"])
+    assert (done["texts"], done["used"], done["others"]) == (42, 4, 0)
+    here.asked("upgrade")
+    (model,) = here.asked("status")["models"]
+    sides = {token["token"]: token["sides"] for token in model["training"]}
+    assert sides["<x>"] == {"input": "given", "output": "trained"}
+    assert sides["<y>"] == {"input": "trained", "output": "trained"}
+    assert set(sides["<z>"].values()) == {"untrained"}
+
+
+def test_another_field_of_the_data_is_another_run(tmp_path: Path) -> None:
+    here = make(tmp_path)
+    (tmp_path / "texts.jsonl").write_text('{"text": "the <x> in", "other": "the <y> of"}', "utf-8")
+    words = ("train", "--data", "texts.jsonl", "-m", "Learn", "--steps", "1")
+    assert here.asked(*words)["tokens"] == ["<x>"]
+    assert here.asked(*words)["was_done"]
+    other = here.run(*words, "--field", "other")
+    assert (other.returncode, "migrations are pending" in other.stderr) == (2, True)
 
 
 def test_little_memory_divides_a_batch_and_changes_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,13 +278,25 @@ def test_chats_go_through_the_template_and_what_users_say_is_not_learned(tmp_pat
     here.asked("upgrade")
     loaded = load_model(made.model)
     with open_corpus([str(tmp_path / "two.jsonl")]) as data:
-        (example,) = collect_examples(loaded, data, [1024, 1025], None).items
+        (example,) = collect_examples(loaded, data, [1024, 1025], None, 8).items
     learned = [token for token, label in zip(example.ids, example.labels, strict=True) if label != IGNORED]
     decode = loaded.tokenizer.decode
     assert "Hello there<|im_end|>" in decode(list(example.ids), skip_special_tokens=False)
     assert decode(learned, skip_special_tokens=False) == (
         "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\nGood day<|im_end|>\n"
     )
+    # A role has the word of a message, and a token begins with the space before it.
+    template = "{% for each in messages %}{{ each.role }}: {{ each.content }}\n{% endfor %}"
+    held = (made.model / "chat_template.jinja").read_text("utf-8")
+    (made.model / "chat_template.jinja").write_text(template, "utf-8")
+    chat = [{"role": "user", "content": "user"}, {"role": "assistant", "content": "the day"}]
+    (tmp_path / "one.jsonl").write_text(json.dumps({"messages": chat}), "utf-8")
+    with open_corpus([str(tmp_path / "one.jsonl")]) as data:
+        ids = [loaded.tokenizer.token_to_id("Ġthe")]
+        (example,) = collect_examples(loaded, data, ids, None, 8).items
+    learned = [token for token, label in zip(example.ids, example.labels, strict=True) if label != IGNORED]
+    assert decode(learned) == "user:\nassistant: the day\n"
+    (made.model / "chat_template.jinja").write_text(held, "utf-8")
     (tmp_path / "bad.jsonl").write_text('{"messages": [{"role": "user"}]}\n', "utf-8")
     bad = here.run("train", "--data", "bad.jsonl", "-m", "Learn")
     assert bad.returncode == 2
@@ -286,6 +323,10 @@ def test_what_cannot_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert done.returncode in (1, 2)
         assert said in done.stderr
     (tmp_path / "texts.txt").write_text(TEXT, "utf-8")
+    (tmp_path / ".tokmigrate" / "training").write_text("in the way", "utf-8")
+    unsaved = here.run(*words, "--steps", "3")
+    assert (unsaved.returncode, "cannot save the run" in unsaved.stderr) == (1, True), unsaved
+    (tmp_path / ".tokmigrate" / "training").unlink()
     diverged = here.run(*words, "--lr", "1e30", "--steps", "3")
     assert (diverged.returncode, "m: training diverged" in diverged.stderr) == (1, True), diverged
     monkeypatch.setattr(new_rows, "find_spec", lambda name: None if name == "peft" else object())
@@ -332,6 +373,8 @@ def test_a_lora_is_an_adapter_with_the_rows(tmp_path: Path, kind: str) -> None:
     assert "peft leaves out the bias of an output layer" in biased.stderr
     (tmp_path / "lora.json").write_text('{"nosuch": 2}', "utf-8")
     wrong = here.run(*words, "--output", "other")
+    (tmp_path / "lora.json").write_text('{"learning_rate": "fast"}', "utf-8")
+    assert "lora.json:1:1: `learning_rate` is not a positive number" in here.run(*words).stderr
     assert (wrong.returncode, "peft refuses the LoRA" in wrong.stderr) == (2, True)
 
 

@@ -44,14 +44,14 @@ def train_text(entry: ModelEntry, done: TrainedRows, path: str, is_adapter: bool
     else:
         steps = format_count(len(done.losses), "step")
         yield f"{entry.name}: trained {what} in {steps}: {format_tokens(done.tokens)}"
-        texts = f"{done.used:,} with them and {done.others:,} others"
-        yield f"{format_count(done.texts, 'text')}, of which were used, some of them in parts: {texts}"
+        used = f"{done.used:,} with the tokens, {done.others:,} without them"
+        yield f"used of {format_count(done.texts, 'text')}, long ones in parts: {used}"
         if not done.others:
             yield "note: give texts without them too, in which the model learns where they do not stand"
         if done.resumed:
             yield f"continued from step {done.resumed:,}, where an earlier run was interrupted"
         if done.absent:
-            yield f"they do not occur in the data, and keep their rows: {format_tokens(done.absent)}"
+            yield f"they do not occur in the texts that were used, and keep their rows: {format_tokens(done.absent)}"
         losses = [done.losses[step] for step in sorted(done.losses)]
         tenth = max(1, len(losses) // 10)
         first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from tokmigrate.files import read_file, storage_errors
 from tokmigrate.init.file_strategy import PROVENANCE
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.training.loaded_model import silence_libraries
+
+LORA_RATE = 2e-4
+RATE = "learning_rate"
+"""The key beside the fields of a LoraConfig that says how fast its adapter learns."""
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -29,6 +34,9 @@ def read_lora(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         hint = 'for example {"r": 8, "target_modules": "all-linear"}'
         raise FileProblems([Problem(str(path), 1, 1, "a LoraConfig is an object", hint)])
+    rate = fields.get(RATE, LORA_RATE)
+    if not isinstance(rate, int | float) or not 0 < rate < inf:
+        raise FileProblems([Problem(str(path), 1, 1, f"`{RATE}` is not a positive number", "for example 0.0002")])
     return fields
 
 

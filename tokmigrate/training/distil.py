@@ -29,6 +29,7 @@ from tokmigrate.training.new_rows import (
     build_optimizer,
     check_installed,
     choose_rows,
+    list_kept,
     read_rows,
 )
 from tokmigrate.training.run_settings import DistilSettings, build_provenance
@@ -127,6 +128,7 @@ def distil_rows(
     absent = tuple(token for number, token in rows.tokens.items() if number not in found)
     rows = rows.only(found)
     measured = (held_out or pairs)[:_MEASURED]
+    held = read_rows(loaded.model, rows.ids)
     (before, said_before), (after, said_after), losses = _learn(
         loaded, rows, learnt_from, measured, settings, entry.name, on_progress
     )
@@ -138,7 +140,9 @@ def distil_rows(
         LOSSES: losses,
     }
     names = tuple(rows.tokens[number] for number in rows.ids)
-    path = write_learned_rows(workspace, entry, message, names, read_rows(loaded.model, rows.ids), provenance)
+    learned = read_rows(loaded.model, rows.ids)
+    kept = list_kept(names, held, learned)
+    path = write_learned_rows(workspace, entry, message, names, learned, provenance, kept=kept)
     predictions = (said_before, said_after)
     counts = len(pairs), len(pairs) - chosen_count, len(held_out)
     return DistilledRows(path, names, absent, left_out, earlier.revision, *counts, before, after, predictions, losses)

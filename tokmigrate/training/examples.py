@@ -5,18 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from tokmigrate.errors import FileProblems, ModelError, Problem, UsageError, in_one_line
 from tokmigrate.model.worker.corpus_files import Corpus, read_examples
 from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
+from tokmigrate.training.trainer import choose_examples
 
 LONGEST = 512
 """The tokens of a text that is trained on where the model takes more; longer texts are divided."""
 
 IGNORED = -100
 """The label of a token that nothing is to be learned from being predicted, as torch's cross-entropy has it."""
-
 
 _MOST_OTHERS = 2000
 """How many texts without a token to train are used at most."""
@@ -42,18 +43,22 @@ class Examples:
     Args:
         items: Those that have a token to train, and at most as many others.
         used: How many have one.
-        occurrences: By id how often a token to train occurs.
+        found: The ids of the tokens to train that they have.
         texts: How many texts and chats the data has.
     """
 
     items: tuple[Example, ...]
     used: int
-    occurrences: dict[int, int]
+    found: frozenset[int]
     texts: int
 
 
-def collect_examples(loaded: LoadedModel, data: Corpus, ids: Collection[int], max_length: int | None) -> Examples:
-    """Return the texts of the data in which one of `ids` occurs, and as many others, each at most so many tokens long.
+def collect_examples(
+    loaded: LoadedModel, data: Corpus, ids: Collection[int], max_length: int | None, most: int
+) -> Examples:
+    """Return texts of the data in which one of `ids` occurs, and as many others, each at most so many tokens long.
+
+    They are at most `most`, so that a run that reads so many leaves out none.
 
     In texts without these tokens their output rows learn to stay silent, so that the model keeps what it does there.
     The loss of a text is over all its tokens; that of a chat leaves out what others than the assistant say, since the
@@ -65,7 +70,7 @@ def collect_examples(loaded: LoadedModel, data: Corpus, ids: Collection[int], ma
         ModelError: transformers cannot load the template.
     """
     longest = min(loaded.longest or LONGEST, max_length or LONGEST)
-    occurrences = dict.fromkeys(ids, 0)
+    wanted = frozenset(ids)
     items: list[Example] = []
     others: list[Example] = []
     texts = passed = 0
@@ -74,10 +79,10 @@ def collect_examples(loaded: LoadedModel, data: Corpus, ids: Collection[int], ma
         texts += 1
         for start in range(0, len(whole.ids), longest):
             part = Example(whole.ids[start : start + longest], whole.labels[start : start + longest])
-            found = [number for number in part.ids if number in occurrences]
-            for number in found:
-                occurrences[number] += 1
-            if found:
+            if all(label == IGNORED for label in part.labels[1:]):
+                # Nothing is predicted in it.
+                continue
+            if not wanted.isdisjoint(part.ids):
                 items.append(part)
                 continue
             # A sample of all, in which each is as likely as any other.
@@ -86,7 +91,11 @@ def collect_examples(loaded: LoadedModel, data: Corpus, ids: Collection[int], ma
                 others.append(part)
             elif (place := choice.randrange(passed)) < _MOST_OTHERS:
                 others[place] = part
-    return Examples((*items, *others[: len(items)]), len(items), occurrences, texts)
+    others = choice.sample(others, min(len(others), len(items), most // 2))
+    items = choose_examples(items, lambda item: wanted.intersection(item.ids), most - len(others))
+    return Examples(
+        (*items, *others), len(items), wanted.intersection(chain.from_iterable(item.ids for item in items)), texts
+    )
 
 
 def _read(loaded: LoadedModel, data: Corpus) -> Iterator[Example]:
@@ -116,14 +125,18 @@ class _Template:
         self._tokenizer = self._tokenizer or self._load(file)
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+            marked = self._tokenizer.apply_chat_template(
+                [{**each, "content": _MARK} for each in messages], tokenize=False
+            )
         # A template is a program of its author, and may fail in any way.
         except Exception as error:
             what = f"the chat template refuses the messages: {in_one_line(str(error))}"
             raise FileProblems([Problem(file, number, 1, what, "correct the messages, or the template")]) from error
         encoding = self._loaded.tokenizer.encode(text, add_special_tokens=False)
-        others = list(_find_others(messages, text))
+        others = list(_find_others(messages, text, marked.split(_MARK)))
         labels = [
-            IGNORED if any(start <= first and last <= stop for start, stop in others) else token
+            # A token may begin with the space before a word.
+            IGNORED if any(first < stop and start < last for start, stop in others) else token
             for token, (first, last) in zip(encoding.ids, encoding.offsets, strict=True)
         ]
         return Example(tuple(encoding.ids), tuple(labels))
@@ -146,15 +159,26 @@ class _Template:
 
 
 _KEYS = ("role", "content")
+_MARK = "\ufdd0"
+"""Stands for what a message says: a character that no text has."""
 
 
-def _find_others(messages: Sequence[dict[str, str]], text: str) -> Iterator[tuple[int, int]]:
-    """Yield where in a chat the words of those stand that are not the assistant, as far as the template keeps them."""
+def _find_others(messages: Sequence[dict[str, str]], text: str, leads: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield where in a chat the words of those stand that are not the assistant, as far as the template keeps them.
+
+    Args:
+        leads: What the template writes before each message and after the last, if it keeps all of them.
+    """
+    if len(leads) != len(messages) + 1:
+        leads = [""] * len(messages)
     at = 0
-    for message in messages:
+    for message, lead in zip(messages, leads, strict=False):
+        # It may have the same words.
+        if (begin := text.find(lead, at)) >= 0:
+            at = begin + len(lead)
         said = message["content"].strip()
         start = text.find(said, at)
         if start >= 0:
             at = start + len(said)
-            if message["role"] != "assistant":
+            if said and message["role"] != "assistant":
                 yield start, at

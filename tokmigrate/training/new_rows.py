@@ -186,3 +186,13 @@ def read_rows(model: Any, ids: Iterable[int]) -> dict[Side, Matrix]:
     if head is not None and head.weight is not matrices["input"]:
         matrices["output"] = head.weight
     return {side: np.asarray(matrix.detach()[numbers].double().cpu()) for side, matrix in matrices.items()}
+
+
+def list_kept(
+    tokens: Sequence[str], before: Mapping[Side, Matrix], after: Mapping[Side, Matrix]
+) -> dict[Side, list[str]]:
+    """Return by side the tokens whose rows did not learn, such as the input row of one that only ends texts."""
+    return {
+        side: [token for token, was, row in zip(tokens, before[side], rows, strict=True) if np.array_equal(was, row)]
+        for side, rows in after.items()
+    }

@@ -17,12 +17,11 @@ from tokmigrate.errors import ModelError, StoppedError, UsageError
 from tokmigrate.events import OnProgress, no_progress
 from tokmigrate.formatting import format_count, format_list
 from tokmigrate.init.file_strategy import LOSSES, find_provenance
-from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.revision.history import History
 from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.training.adapter import read_adapter_provenance, save_adapter
+from tokmigrate.training.adapter import LORA_RATE, RATE, read_adapter_provenance, save_adapter
 from tokmigrate.training.examples import IGNORED, Example, Examples, collect_examples
 from tokmigrate.training.loaded_model import LoadedModel, load_model
 from tokmigrate.training.new_rows import (
@@ -31,15 +30,13 @@ from tokmigrate.training.new_rows import (
     build_optimizer,
     check_installed,
     choose_rows,
+    list_kept,
     read_rows,
 )
 from tokmigrate.training.run_settings import TrainSettings, build_provenance
 from tokmigrate.training.trainer import find_checkpoint, pad_ids, run_trainer
 
-LORA_RATE = 2e-4
-RATE = "learning_rate"
-"""The key beside the fields of a LoraConfig that says how fast its adapter learns."""
-
+_MODEL_FILES = (".safetensors", ".json", ".jinja")
 _RECORDED = 200
 """Of about how many steps the provenance has the loss."""
 
@@ -51,7 +48,7 @@ class TrainedRows:
     Args:
         path: The migration that holds the rows, or the directory of the adapter.
         tokens: The tokens whose rows were trained.
-        absent: Those that do not occur in the data, and keep their rows.
+        absent: Those that do not occur in what was used of the data, and keep their rows.
         texts: How many texts the data has.
         used: How many of them, or of their parts, have a token to train; `others` are those without that were used too.
         losses: The loss by step, in nats per token.
@@ -95,7 +92,7 @@ def train_rows(
     """
     check_installed()
     provenance = build_provenance("train", data, settings)
-    run = _name_run(entry, {**provenance, "tokens": settings.tokens, "version": __version__})
+    run = _name_run(entry, data, {**provenance, "tokens": settings.tokens, "version": __version__})
     provenance["run"] = run
     done = _find_done(workspace, entry, run, output)
     if done is not None:
@@ -107,15 +104,16 @@ def train_rows(
     if loaded.kind != "causal":
         hint = "`tokmigrate distil` trains the rows of a model that embeds texts"
         raise ModelError("it predicts no text", where=str(entry.path), hint=hint)
-    examples = collect_examples(loaded, data, rows.ids, settings.max_length)
+    examples = collect_examples(loaded, data, rows.ids, settings.max_length, settings.steps * settings.batch_size)
     if not examples.items:
         hint = "give texts with them; chats get those of the chat template"
         raise UsageError("none of the tokens to train occurs in the data", where=data.name, hint=hint)
-    absent = tuple(rows.tokens[number] for number, count in examples.occurrences.items() if not count)
-    rows = rows.only(number for number, count in examples.occurrences.items() if count)
+    absent = tuple(rows.tokens[number] for number in rows.ids if number not in examples.found)
+    rows = rows.only(examples.found)
     names = tuple(rows.tokens[number] for number in rows.ids)
     checkpoints = workspace.root / ".tokmigrate" / "training" / run
     saved = find_checkpoint(checkpoints)
+    before = read_rows(loaded.model, rows.ids)
     model = _add_parameters(loaded, rows, settings)
     exact = _run(loaded, model, examples, settings, checkpoints, entry.name, on_progress)
     losses = {step: round(loss, 4) for step, loss in exact.items()}
@@ -128,7 +126,8 @@ def train_rows(
         model.merge_and_unload()
         learned = read_rows(loaded.model, rows.ids)
         remark = f"Trained in {format_count(settings.steps, 'step')} on {format_list(provenance['data'])}."
-        path = write_learned_rows(workspace, entry, message, names, learned, provenance, [remark])
+        kept = list_kept(names, before, learned)
+        path = write_learned_rows(workspace, entry, message, names, learned, provenance, [remark], kept=kept)
     shutil.rmtree(checkpoints, ignore_errors=True)
     resumed = int(saved.name.rpartition("-")[2]) if saved else 0
     others = len(examples.items) - examples.used
@@ -160,7 +159,7 @@ def _run(
         labels, _ = pad_ids([each.labels for each in batch], IGNORED)
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
-    lora_rate = float((settings.lora or {}).get(RATE, LORA_RATE))
+    lora_rate = (settings.lora or {}).get(RATE, LORA_RATE)
     try:
         return run_trainer(
             model,
@@ -181,15 +180,13 @@ def _run(
         raise StoppedError("stopped", hint=hint if find_checkpoint(checkpoints) else None) from error
 
 
-def _name_run(entry: ModelEntry, settings: Mapping[str, Any]) -> str:
-    """Return a name for a run by all that its result depends on; weights are the same as long as the files are."""
-    directory = entry.here()
-    stamp = read_stamp(directory)
-    files = [(path.name, path.stat()) for path in sorted(directory.glob("*.safetensors"))]
+def _name_run(entry: ModelEntry, data: Corpus, settings: Mapping[str, Any]) -> str:
+    """Return a name for a run by all that its result depends on; the model is the same as long as its files are."""
+    files = [(path.name, path.stat()) for path in sorted(entry.here().iterdir()) if path.suffix in _MODEL_FILES]
     what = {
         **settings,
-        "generation": stamp.generation if stamp else None,
-        "weights": [(name, status.st_size, status.st_mtime_ns) for name, status in files],
+        "fields": [file.field for file in data.files],
+        "model": [(name, status.st_size, status.st_mtime_ns) for name, status in files],
     }
     return blake3(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 

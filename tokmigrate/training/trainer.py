@@ -145,7 +145,9 @@ def explain_errors(name: str, checkpoints: Path | None = None) -> Iterator[None]
         said = in_one_line(str(error))
         # These errors of a full disk have no type of their own.
         if isinstance(error, SafetensorError) or "inline_container" in said:
-            raise StorageError(f"cannot save the run: {said}", where=str(checkpoints)) from error
+            raise StorageError(
+                f"cannot save the run: {said}", where=str(checkpoints), hint="free disk space"
+            ) from error
         hint = "train it with a trainer of your own: docs/training.md"
         raise ModelError(f"it cannot be trained: {said}", where=name, hint=hint) from error
 
