@@ -22,7 +22,7 @@ from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.records import find_undo_records
 from tokmigrate.commands.targets import way_down
 from tokmigrate.errors import StorageError
-from tokmigrate.files import has_directory
+from tokmigrate.files import exists, has_directory
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
@@ -78,6 +78,7 @@ def open_folder(entry: ModelEntry) -> Iterator[Path]:
     """
     # A clone shares its blocks only within a filesystem, and temporary files often lie in memory.
     area = WorkArea(entry.path)
+    is_new = not exists(area.root)
     with suppress(StorageError):
         area.create()
     beside = area.root if has_directory(area.root) and os.access(area.root, os.W_OK) else None
@@ -85,11 +86,17 @@ def open_folder(entry: ModelEntry) -> Iterator[Path]:
         with _lock_folder(path) as is_mine:
             if is_mine:
                 shutil.rmtree(path, ignore_errors=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=_PREFIX, dir=beside, ignore_cleanup_errors=True) as folder,
-        _lock_folder(Path(folder)),
-    ):
-        yield Path(folder)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix=_PREFIX, dir=beside, ignore_cleanup_errors=True) as folder,
+            _lock_folder(Path(folder)),
+        ):
+            yield Path(folder)
+    finally:
+        if is_new:
+            # It stays if another process uses it by now.
+            with suppress(OSError):
+                area.root.rmdir()
 
 
 @contextmanager
