@@ -195,7 +195,11 @@ def test_what_is_said_and_what_takes_the_place_of_the_adapter(tmp_path: Path, mo
     shown = run_here(tmp_path, "bake", "loras/adapter")
     assert shown.returncode == 0, shown.stderr
     plain = f"{both.adapter}-plain"
-    assert 'the rows of 2 tokens, "Ġthe", "<plan>"' in shown.stdout
+    assert 'wrote migrations/0002_bake_the_rows_of_adapter.yaml: the rows of 2 tokens, "Ġthe", "<plan>"' in shown.stdout
+    assert "\nwrote loras/adapter-plain: LoRA factors only\n" in shown.stdout
+    for mistake in ("nosuch", "loras", "m", "tokmigrate.yaml"):
+        refused = run_here(tmp_path, "bake", mistake)
+        assert (refused.returncode, f"{mistake}: there is no adapter_config.json" in refused.stderr) == (2, True)
     assert "- loras/adapter          # take this out\n  - loras/adapter-plain    # put this in" in shown.stdout
     # As it is, the adapter trains a row that would be initialised again.
     assert run_here(tmp_path, "upgrade").returncode == 1

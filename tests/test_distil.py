@@ -173,6 +173,7 @@ def test_what_cannot_be_distilled(demo: Here, encoder: Here, tmp_path: Path) -> 
     text = tmp_path / "other.txt"
     text.write_text("nothing\n", "utf-8")
     for made, words, message in (
+        (demo, ("--lr", "0"), "a learning rate is more than 0"),
         (demo, ("--token", "e"), "the model never had a tokenizer without e"),
         (roles, (), "special tokens stand for no text: <|im_end|>, <|im_start|>, <|pad|>"),
         (demo, ("--corpus", str(TEXT), "--lr", "1e38", "--steps", "4"), "training diverged"),

@@ -178,6 +178,8 @@ def test_pending_migrations_are_measured_before_they_are_applied(tmp_path: Path)
     here, before = make(tmp_path, "untied", REMOVE, ADD, pending=True)
     planned = evaluate(here, [*PLAIN, *MARKED], "--to", "head")
     assert contents(tmp_path / "m") == contents(before)
+    same = here.run("evaluate", "--corpus", "corpus.jsonl").stdout
+    assert "note: both sides are the same; --to head measures pending migrations" in same
     here.asked("upgrade")
     applied = evaluate(here, [*PLAIN, *MARKED])
     for name in ("divergence", "nats_per_byte", "tokens_per_byte", "loss", "texts"):

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -312,11 +313,13 @@ def test_what_cannot_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copytree(tmp_path / "m", tmp_path / "other")
     words = ("train", "--data", "texts.txt", "-m", "Learn")
     for more, said in (
-        ((), "texts.txt: none of the tokens to train occurs in the data"),
+        ((), "texts.txt: none of the tokens to train occurs in the data\nwhat to do: give texts with '<x>', '<y>', "),
         (("--tokens", "list.txt"), "m: 'nosuch' is not in the vocabulary"),
-        (("--tokens", "all"), "all: it is no file with tokens"),
+        (("--tokens", "all"), "all: there is no such file of tokens"),
         (("--token", "<x>", "--model", str(tmp_path / "other")), "a migration is written for a model of the workspace"),
         (("--output", "there"), "--output is for an adapter"),
+        (("--with-lora", "nosuch.json"), "nosuch.json: there is no such file"),
+        *((("--lr", rate), "a learning rate is more than 0") for rate in ("0", "-1", "nan", "inf")),
         (("--message", ""), "a migration needs a message"),
     ):
         done = here.run(*words, *more)
@@ -329,6 +332,10 @@ def test_what_cannot_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / ".tokmigrate" / "training").unlink()
     diverged = here.run(*words, "--lr", "1e30", "--steps", "3")
     assert (diverged.returncode, "m: training diverged" in diverged.stderr) == (1, True), diverged
+    with monkeypatch.context() as broken:
+        broken.setitem(sys.modules, "peft", None)
+        broken.setattr(new_rows, "find_spec", lambda _: object())
+        assert "peft cannot be imported" in here.run(*words).stderr
     monkeypatch.setattr(new_rows, "find_spec", lambda name: None if name == "peft" else object())
     missing = here.run(*words)
     assert missing.returncode == 2
@@ -395,4 +402,5 @@ def test_the_curve_has_few_lines_and_columns() -> None:
     assert lines[0].endswith("|*")
     assert lines[-1].split() == ["step", "1", "1000"]
     assert list(loss_curve({1: 2.0})) == []
+    assert list(loss_curve({1: 2.0, 2: 1.0}))[-1].split() == ["step", "1", "2"]
     assert sum(line.count("*") for line in loss_curve({1: 2.0, 2: 2.0})) == 2

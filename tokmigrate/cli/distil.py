@@ -38,7 +38,7 @@ def distil(
     steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = DistilSettings.steps,
     rate: Annotated[
         float,
-        Option("--lr", help="Set the learning rate, relative to the size of the rows.", metavar="RATE", min=0.0),
+        Option("--lr", help="Set the learning rate, relative to the size of the rows.", metavar="RATE"),
     ] = DistilSettings.learning_rate,
     batch_size: Annotated[
         int, Option("--batch-size", help="Use so many snippets in a step.", metavar="N", min=1)

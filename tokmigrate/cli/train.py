@@ -47,7 +47,7 @@ def train(
     steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = TrainSettings.steps,
     rate: Annotated[
         float,
-        Option("--lr", help="Set the learning rate, relative to the size of the rows.", metavar="RATE", min=0.0),
+        Option("--lr", help="Set the learning rate, relative to the size of the rows.", metavar="RATE"),
     ] = TrainSettings.learning_rate,
     batch_size: Annotated[
         int, Option("--batch-size", help="Use so many texts in a step.", metavar="N", min=1)
@@ -106,7 +106,8 @@ def choose_tokens(tokens: str, named: list[str]) -> str | list[str]:
     """Return what `choose_rows` takes: a word, or the tokens of a file and those that are named."""
     if tokens not in (UNTRAINED, NEW):
         if not files.has_file(Path(tokens)):
-            raise UsageError("it is no file with tokens", where=tokens, hint="untrained, new, or --token TEXT for one")
+            hint = "give `untrained`, `new`, or a file with a token in each line; --token TEXT names one"
+            raise UsageError("there is no such file of tokens", where=tokens, hint=hint)
         return list(dict.fromkeys([*token_lists.read_tokens(tokens, files.read_file(Path(tokens))), *named]))
     return named or tokens
 

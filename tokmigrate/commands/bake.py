@@ -20,7 +20,7 @@ from tokmigrate.audit.training import list_initialised_tokens
 from tokmigrate.commands.adapter_rows import MERGE, AdapterRows, read_adapter_rows
 from tokmigrate.commands.models import check_output, format_path
 from tokmigrate.errors import ModelError, OperationError, UsageError
-from tokmigrate.files import open_for_reading, storage_errors
+from tokmigrate.files import has_file, open_for_reading, storage_errors
 from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.init.file_strategy import read_provenance
 from tokmigrate.model.adapter import AdapterFiles, AdapterTensor, read_adapter
@@ -89,6 +89,9 @@ def bake_adapter(
         ModelError: What the adapter holds cannot be rows of the model, or a plain LoRA.
         OperationError: The rows are another adapter's, or those of baseline tokens need `wanted`.
     """
+    if not has_file(directory / ADAPTER_CONFIG):
+        hint = "name the directory of a peft adapter"
+        raise UsageError(f"there is no {ADAPTER_CONFIG}", where=format_path(workspace, directory), hint=hint)
     check_output(output, entry.path, directory)
     with guard_reading(entry):
         base = take_snapshot(entry)
@@ -99,7 +102,8 @@ def bake_adapter(
     # A migration is shared: a place outside the workspace means nothing elsewhere.
     adapter = directory.name if Path(shown).is_absolute() else shown
     if not held.layers:
-        raise UsageError("there is nothing to bake: it holds LoRA factors only", where=shown)
+        hint = "servers load it as it is"
+        raise UsageError("there is nothing to bake: it holds LoRA factors only", where=shown, hint=hint)
     chosen, left_out = _choose_tokens(held, wanted, shown)
     texts = [held.texts[number] for number in chosen]
     if chosen:

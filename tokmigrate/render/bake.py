@@ -26,19 +26,20 @@ def bake_content(baked: BakedAdapter) -> dict[str, Any]:
 
 def bake_lines(baked: BakedAdapter, workspace: Workspace, model: str) -> Iterator[str]:
     """Yield lines on a baked adapter, and what to do next."""
+    output = format_path(workspace, baked.output) if baked.output else ""
     if baked.path is None:
         yield "no row of a token differs from the model's: no migration is written"
     else:
         shown = format_list([escape_quoted(token) for token in baked.tokens], 6)
-        yield f"wrote {baked.path}: the rows of {format_count(len(baked.tokens), 'token')}, {shown}"
+        rows = f"the rows of {format_count(len(baked.tokens), 'token')}"
+        yield f"wrote {format_path(workspace, baked.path)}: {rows}, {shown}"
     if baked.added:
         yield f"it adds {format_count(len(baked.added), 'token')} that the model lacks"
     if baked.left_out:
         yield f"not baked: {format_count(baked.left_out, 'token')} of the baseline whose rows the adapter changed"
-    yield f"wrote {baked.output}: LoRA factors only" if baked.output else "no LoRA factor is left: the model is all"
+    yield f"wrote {output}: LoRA factors only" if output else "no LoRA factor is left: the model is all"
     if baked.is_listed:
         yield f"in tokmigrate.yaml, under `adapters:` of {model}:"
-        output = format_path(workspace, baked.output) if baked.output else ""
         width = max(len(baked.adapter), len(output))
         yield f"  - {baked.adapter:<{width}}    # take this out"
         if output:

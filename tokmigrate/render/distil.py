@@ -22,7 +22,7 @@ def distil_text(model: str, done: DistilledRows, path: str) -> Iterator[str]:
     if done.written:
         yield f"the model wrote {done.written:,} of the snippets"
     if done.absent:
-        yield f"no snippet that was learned from has them, and they keep their rows: {format_tokens(done.absent)}"
+        yield f"in no snippet to learn from, so not trained: {format_tokens(done.absent)}"
     if done.left_out:
         yield f"special, or in every earlier tokenizer, and left to `tokmigrate train`: {format_tokens(done.left_out)}"
     where = f"on {format_count(done.held_out, 'snippet')} that were held out" if done.held_out else "on all of them"

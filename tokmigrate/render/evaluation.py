@@ -113,6 +113,8 @@ def describe_texts(content: Content) -> Iterator[str]:
     other = texts["all"] - texts["without_new_tokens"]
     yield f"{read}; {other:,} with new tokens or tokenized differently"
     yield f"run in {content['dtype']} on {content['device']}"
+    if content["before"] == content["after"]:
+        yield "note: both sides are the same; --to head measures pending migrations before an upgrade"
     if content["retrained"]:
         yield f"note: trained or saved again since it was migrated: {format_list(content['retrained'])}"
         yield "before are these weights with the earlier tokens; --old DIR compares with another model"

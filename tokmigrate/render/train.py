@@ -33,7 +33,7 @@ def loss_curve(losses: Mapping[int, float]) -> Iterator[str]:
         label = {0: f"{high:.3f}", _LINES - 1: f"{low:.3f}"}.get(line, "")
         yield f"{label:>8} |{''.join('*' if place == line else ' ' for place in places)}".rstrip()
     yield f"{'':8} +{'-' * columns}"
-    yield f"{'step':>8}  {steps[0]}{steps[-1]:>{columns - len(str(steps[0]))}}"
+    yield f"{'step':>8}  {steps[0]} {steps[-1]:>{max(0, columns - len(str(steps[0])) - 1)}}"
 
 
 def train_text(entry: ModelEntry, done: TrainedRows, path: str, is_adapter: bool) -> Iterator[str]:
@@ -47,11 +47,11 @@ def train_text(entry: ModelEntry, done: TrainedRows, path: str, is_adapter: bool
         used = f"{done.used:,} with the tokens, {done.others:,} without them"
         yield f"used of {format_count(done.texts, 'text')}, long ones in parts: {used}"
         if not done.others:
-            yield "note: give texts without them too, in which the model learns where they do not stand"
+            yield "note: add texts without these tokens: the model learns there where not to write them"
         if done.resumed:
             yield f"continued from step {done.resumed:,}, where an earlier run was interrupted"
         if done.absent:
-            yield f"they do not occur in the texts that were used, and keep their rows: {format_tokens(done.absent)}"
+            yield f"not in the texts that were used, so not trained: {format_tokens(done.absent)}"
         losses = [done.losses[step] for step in sorted(done.losses)]
         tenth = max(1, len(losses) // 10)
         first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))

@@ -10,8 +10,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.errors import FileProblems, Problem, TokmigrateError
-from tokmigrate.files import read_file, storage_errors
+from tokmigrate.errors import FileProblems, Problem, TokmigrateError, UsageError
+from tokmigrate.files import has_file, read_file, storage_errors
 from tokmigrate.init.file_strategy import PROVENANCE
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.training.loaded_model import silence_libraries
@@ -24,13 +24,16 @@ _WEIGHTS = "adapter_model.safetensors"
 
 
 def read_lora(path: Path) -> dict[str, Any]:
-    """Return the fields of a LoraConfig that a JSON file holds; raises FileProblems."""
+    """Return the fields of a LoraConfig that a JSON file holds; raises FileProblems, UsageError."""
+    if not has_file(path):
+        hint = 'write one with fields of peft\'s LoraConfig: {"r": 8, "target_modules": "all-linear"}'
+        raise UsageError("there is no such file", where=str(path), hint=hint)
     try:
         fields = json.loads(read_file(path))
     except UnicodeDecodeError as error:
         raise FileProblems([Problem(str(path), 1, 1, "this is not UTF-8")]) from error
     except json.JSONDecodeError as error:
-        raise FileProblems([Problem(str(path), error.lineno, error.colno, f"no JSON: {error.msg}")]) from error
+        raise FileProblems([Problem(str(path), error.lineno, error.colno, f"this is not JSON: {error.msg}")]) from error
     if not isinstance(fields, dict):
         hint = 'for example {"r": 8, "target_modules": "all-linear"}'
         raise FileProblems([Problem(str(path), 1, 1, "a LoraConfig is an object", hint)])

@@ -28,6 +28,7 @@ from tokmigrate.training.new_rows import (
     add_trainable_rows,
     build_optimizer,
     check_installed,
+    check_learning_rate,
     choose_rows,
     list_kept,
     read_rows,
@@ -96,6 +97,7 @@ def distil_rows(
         LimitError: There is not enough memory for it.
     """
     check_installed()
+    check_learning_rate(settings.learning_rate)
     chosen = choose_rows(workspace, entry, settings.tokens)
     rows = _leave_out_special(entry, chosen) if isinstance(settings.tokens, str) else chosen
     earlier = _find_earlier(workspace, entry, rows.tokens.values())

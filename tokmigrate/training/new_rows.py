@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from tokmigrate.state.objects import ObjectStore
 from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
 from tokmigrate.training.run_settings import NEW, UNTRAINED
 from tokmigrate.vocabulary.row_edit import Side
+
+_INSTALL = 'pip install "tokmigrate[train]"'
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,12 @@ def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[
         known = training_on_record(state, snapshot, ObjectStore(workspace.objects))
         takes_all = wanted == NEW
         tokens = {each.id: each.token for each in known if takes_all or set(TO_TRAIN) & set(each.sides.values())}
+        if not tokens and known:
+            hint = "`--tokens new` takes them again; `tokmigrate status` shows how they were trained"
+            raise UsageError("no new token is untrained", where=entry.name, hint=hint)
         if not tokens:
-            hint = "`tokmigrate status` shows what was trained; name tokens with --tokens"
-            raise UsageError(f"no token is {'new' if takes_all else 'new and untrained'}", where=entry.name, hint=hint)
+            hint = "apply a migration that adds tokens, or name some of the vocabulary with --token"
+            raise UsageError("no migration has initialised a token", where=entry.name, hint=hint)
         return NewRows(tokens, layers)
     ids = snapshot.state.tokenizer.ids
     for token in wanted:
@@ -97,10 +103,13 @@ def add_trainable_rows(loaded: LoadedModel, rows: NewRows, lora: Mapping[str, An
         lora: Fields of a LoraConfig, whose adapter learns too.
 
     Raises:
-        UsageError: peft is not installed, or refuses the fields.
+        UsageError: peft cannot be imported, or refuses the fields.
     """
-    check_installed()
-    from peft import LoraConfig, TrainableTokensConfig, get_peft_model  # noqa: PLC0415 - an extra
+    try:
+        with silence_libraries():
+            from peft import LoraConfig, TrainableTokensConfig, get_peft_model  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise UsageError(f"peft cannot be imported: {in_one_line(str(error))}", hint=_INSTALL) from error
 
     # An encoder has no output side, and a tied one follows.
     layers = [name for side, name in rows.layers.items() if side == "input" or loaded.output_rows is not None]
@@ -151,8 +160,13 @@ def check_installed() -> None:
     """Raise UsageError where a library that training needs is missing."""
     missing = [name for name in ("torch", "transformers", "accelerate", "peft") if find_spec(name) is None]
     if missing:
-        hint = 'pip install "tokmigrate[train]"'
-        raise UsageError(f"training needs {format_list(missing)}", hint=hint)
+        raise UsageError(f"training needs {format_list(missing)}", hint=_INSTALL)
+
+
+def check_learning_rate(rate: float) -> None:
+    """Raise UsageError where no row would learn, or none could."""
+    if not 0 < rate < inf:
+        raise UsageError(f"a learning rate is more than 0, and this is {rate}", hint="give --lr 0.1, or leave it out")
 
 
 def build_optimizer(model: Any, learning_rate: float, lora_rate: float = 0.0) -> Any:

@@ -15,7 +15,7 @@ from tokmigrate import __version__
 from tokmigrate.commands.models import check_output
 from tokmigrate.errors import ModelError, StoppedError, UsageError
 from tokmigrate.events import OnProgress, no_progress
-from tokmigrate.formatting import format_count, format_list
+from tokmigrate.formatting import format_count, format_list, format_quoted
 from tokmigrate.init.file_strategy import LOSSES, find_provenance
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.revision.history import History
@@ -29,6 +29,7 @@ from tokmigrate.training.new_rows import (
     add_trainable_rows,
     build_optimizer,
     check_installed,
+    check_learning_rate,
     choose_rows,
     list_kept,
     read_rows,
@@ -91,6 +92,7 @@ def train_rows(
         LimitError: There is not enough memory for it.
     """
     check_installed()
+    check_learning_rate(settings.learning_rate)
     provenance = build_provenance("train", data, settings)
     run = _name_run(entry, data, {**provenance, "tokens": settings.tokens, "version": __version__})
     provenance["run"] = run
@@ -106,7 +108,7 @@ def train_rows(
         raise ModelError("it predicts no text", where=str(entry.path), hint=hint)
     examples = collect_examples(loaded, data, rows.ids, settings.max_length, settings.steps * settings.batch_size)
     if not examples.items:
-        hint = "give texts with them; chats get those of the chat template"
+        hint = f"give texts with {format_quoted(list(rows.tokens.values()))}; chats get those of the chat template"
         raise UsageError("none of the tokens to train occurs in the data", where=data.name, hint=hint)
     absent = tuple(rows.tokens[number] for number in rows.ids if number not in examples.found)
     rows = rows.only(examples.found)
