@@ -247,6 +247,15 @@ def vision(directory: Path) -> Path:
     return directory
 
 
+def sees_all(directory: Path) -> Path:
+    """Make a BERT that is called a decoder."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.BertConfig(vocab_size=TOKENS, initializer_range=0.5, max_position_embeddings=64, **sizes)
+    transformers.BertLMHeadModel(config).save_pretrained(directory)
+    write_tokenizer(directory)
+    return directory
+
+
 def without_unknown(directory: Path) -> Path:
     """Make a model whose tokenizer has no token for what it does not know."""
     llama(directory)
@@ -266,6 +275,7 @@ def without_rows(directory: Path) -> Path:
     ("maker", "words"),
     [
         (vision, "transformers cannot load it"),
+        (sees_all, "it sees the tokens that follow"),
         (without_unknown, "a text cannot be tokenized: WordLevel error: Missing [UNK]"),
         (without_rows, f"go up to {TOKENS}, and the embeddings have {TOKENS}"),
     ],

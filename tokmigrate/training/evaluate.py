@@ -120,7 +120,8 @@ def evaluate(
 
     Raises:
         UsageError: No text of the corpus has anything to measure.
-        ModelError: A model cannot be loaded, or the two are of different kinds.
+        ModelError: A model cannot be loaded, or predicts no next token, or the two are of different kinds.
+        BusyError: The model was changed while it was read.
         LimitError: There is not enough memory for both.
         UndoError: The undo data of the earlier revision is missing here.
     """

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokmigrate.commands.resources import free_memory
+from tokmigrate.errors import ModelError
 from tokmigrate.training.aligned_windows import Window
 from tokmigrate.training.loaded_model import LoadedModel
 from tokmigrate.training.token_match import TokenMatch
@@ -118,6 +119,8 @@ class DecoderMeasure:
         """Prepare to measure; `count_bytes` is called with how much of the corpus was measured."""
         import torch  # noqa: PLC0415
 
+        for side in (before, after):
+            _check_predicts(torch, side)
         self.found = NextTokens()
         self._torch, self._sides, self._match, self._count_bytes = torch, (before, after), match, count_bytes
         device = after.device
@@ -232,6 +235,16 @@ class DecoderMeasure:
         far.mass += float(mass.double().sum())
         far.worst_added = max(far.worst_added, float(added.max()))
         far.worst_mass = max(far.worst_mass, float(mass.max()))
+
+
+def _check_predicts(torch: Any, side: LoadedModel) -> None:
+    """Refuse a model that sees the tokens which it is to predict, as BERT does under the name of a decoder."""
+    ids = torch.tensor([[0, 0], [0, 1]], device=side.device)
+    with torch.inference_mode():
+        one, other = side.run(ids, torch.ones_like(ids), use_cache=False).logits[:, 0].float()
+    if not torch.allclose(one, other, rtol=1e-3, atol=1e-3, equal_nan=True):
+        message = "it sees the tokens that follow, so it does not predict the next one"
+        raise ModelError(message, where=str(side.directory), hint="measure a model that is trained to do so")
 
 
 def _append_rows(torch: Any, before: LoadedModel, after: LoadedModel, rows: Sequence[int]) -> bool:
