@@ -256,6 +256,14 @@ def sees_all(directory: Path) -> Path:
     return directory
 
 
+def diverged(directory: Path) -> Path:
+    """Make a model with a weight that is not a number."""
+    tensors = load_file(llama(directory) / "model.safetensors")
+    tensors["model.norm.weight"][0] = math.nan
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
 def without_unknown(directory: Path) -> Path:
     """Make a model whose tokenizer has no token for what it does not know."""
     llama(directory)
@@ -275,6 +283,7 @@ def without_rows(directory: Path) -> Path:
     ("maker", "words"),
     [
         (vision, "transformers cannot load it"),
+        (diverged, "an infinity or a NaN comes out"),
         (sees_all, "it sees the tokens that follow"),
         (without_unknown, "a text cannot be tokenized: WordLevel error: Missing [UNK]"),
         (without_rows, f"go up to {TOKENS}, and the embeddings have {TOKENS}"),

@@ -92,6 +92,11 @@ class Embeddings:
     same: Cosines = field(default_factory=Cosines)
     other: Cosines = field(default_factory=Cosines)
 
+    @property
+    def sums(self) -> tuple[float, ...]:
+        """All that was added up, in which a NaN stays."""
+        return self.same.total, self.other.total
+
 
 class EncoderMeasure:
     """Measures two encoders on texts, in batches."""

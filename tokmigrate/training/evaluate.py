@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, islice
-from math import log1p
+from math import isfinite, log1p
 from pathlib import Path
 from threading import Lock
 
@@ -184,6 +184,9 @@ def _measure_pair(
         for texts, read in _read_texts(corpus, limit):
             _measure(texts, read, (before, after), match, measure, counts)
         measure.finish()
+    if not all(map(isfinite, measure.found.sums)):
+        hint = "`tokmigrate report` names rows that hold one"
+        raise ModelError("an infinity or a NaN comes out of the model before or after", where=model, hint=hint)
     if not counts.texts:
         raise UsageError("no line of it has text", where=corpus.name, hint="give a text file, a line for each text")
     kept = {pair_of_rows[pair.now] for pair_of_rows in match.outputs}

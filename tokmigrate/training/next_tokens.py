@@ -104,6 +104,11 @@ class NextTokens:
     after_new: tuple[TokenLoss, TokenLoss] = field(default_factory=_both_sides)
 
     @property
+    def sums(self) -> tuple[float, ...]:
+        """All that was added up, in which a NaN stays."""
+        return self.whole.before, self.whole.after, self.divergence.added, self.divergence.removed
+
+    @property
     def whole(self) -> Losses:
         """The loss on all text."""
         same, other = self.same, self.other
