@@ -160,6 +160,7 @@ def test_only_what_the_steps_read_is_trained(tmp_path: Path) -> None:
     here.asked("upgrade")
     (model,) = here.asked("status")["models"]
     sides = {token["token"]: token["sides"] for token in model["training"]}
+    assert "peft-config` gives" in here.run("status").stdout
     assert sides["<x>"] == {"input": "given", "output": "trained"}
     assert sides["<y>"] == {"input": "trained", "output": "trained"}
     assert set(sides["<z>"].values()) == {"untrained"}
@@ -317,6 +318,7 @@ def test_what_cannot_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (("--tokens", "list.txt"), "m: 'nosuch' is not in the vocabulary"),
         (("--tokens", "all"), "all: there is no such file of tokens"),
         (("--token", "<x>", "--model", str(tmp_path / "other")), "a migration is written for a model of the workspace"),
+        (("--tokens", "new", "--token", "<x>"), "--tokens new and --token name other tokens"),
         (("--output", "there"), "--output is for an adapter"),
         (("--with-lora", "nosuch.json"), "nosuch.json: there is no such file"),
         *((("--lr", rate), "a learning rate is more than 0") for rate in ("0", "-1", "nan", "inf")),

@@ -105,6 +105,11 @@ class TokenTraining:
         return Training.MOVED if Training.MOVED in found else Training.UNTRAINED
 
     @property
+    def is_to_train(self) -> bool:
+        """Whether a row of it is still to be trained."""
+        return not {*TO_TRAIN}.isdisjoint(self.sides.values())
+
+    @property
     def was_trained(self) -> bool:
         """Whether its token occurred in training: its input row, or the row that both sides share, was trained here."""
         return self.sides.get("input") is Training.TRAINED and self.provenance is None

@@ -109,6 +109,8 @@ def choose_tokens(tokens: str, named: list[str]) -> str | list[str]:
             hint = "give `untrained`, `new`, or a file with a token in each line; --token TEXT names one"
             raise UsageError("there is no such file of tokens", where=tokens, hint=hint)
         return list(dict.fromkeys([*token_lists.read_tokens(tokens, files.read_file(Path(tokens))), *named]))
+    if named and tokens == NEW:
+        raise UsageError("--tokens new and --token name other tokens", hint="leave out one, or list all in a file")
     return named or tokens
 
 

@@ -42,7 +42,7 @@ def training_lines(found: Sequence[TokenTraining]) -> Iterator[str]:
         for said, labels in alike.items():
             yield f"{len(labels):,} of {len(found):,} new tokens {said}: {format_list(labels, _SHOWN)}"
     yield from (f"not known: {why}" for why in dict.fromkeys(token.why for token in found if token.why))
-    if any(token.training.value in ("untrained", "moved", "partly") for token in found):
+    if any(token.is_to_train for token in found):
         yield "`tokmigrate peft-config` gives the ids of those not trained, for a LoRA run"
 
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,6 +97,7 @@ def _load(directory: Path, device: Any, dtype: Any) -> LoadedModel:
         model = loader.from_pretrained(
             directory, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
+        model = model.to(device).eval()
         rows = len(model.get_input_embeddings().weight)
     with library_errors(lambda cause: ModelError(cause, where=str(directory / FILE))):
         tokenizer = open_tokenizer(directory / FILE)
@@ -108,7 +110,7 @@ def _load(directory: Path, device: Any, dtype: Any) -> LoadedModel:
     longest = getattr(inner, "max_position_embeddings", None)
     if longest is not None and inner.model_type in POSITION_IDS_FROM_PAD:
         longest -= (inner.pad_token_id or 0) + 1
-    return LoadedModel(directory, model.to(device).eval(), tokenizer, kind, device, dtype, longest)
+    return LoadedModel(directory, model, tokenizer, kind, device, dtype, longest)
 
 
 def _find_kind(directory: Path, config: Any, transformers: Any) -> tuple[Kind, Any]:
@@ -129,9 +131,9 @@ def _choose_place(directories: Sequence[Path], torch: Any) -> tuple[Any, Any]:
     tensors = [entry for directory in directories for _, entry in read_weights(directory).tensors()]
     stored = sum(entry.end - entry.begin for entry in tensors)
     whole = sum(_FLOAT32 * _count(entry.shape) for entry in tensors)
-    if whole < _SMALL:
-        # The parts of so small a model take less time than threads need to wait for one another.
-        torch.set_num_threads(1)
+    threads = _count_threads()
+    # The parts of a small model take less time than threads need to wait for one another.
+    torch.set_num_threads(1 if whole < _SMALL else threads)
     places = [(torch.device("cpu"), free_memory())]
     if torch.cuda.is_available():
         places.insert(0, (torch.device("cuda"), torch.cuda.mem_get_info()[0]))
@@ -146,6 +148,14 @@ def _choose_place(directories: Sequence[Path], torch: Any) -> tuple[Any, Any]:
         where=format_list([str(directory) for directory in directories]),
         hint="run this on a larger machine",
     )
+
+
+@cache
+def _count_threads() -> int:
+    """Return how many threads torch had before a model was loaded."""
+    import torch  # noqa: PLC0415
+
+    return int(torch.get_num_threads())
 
 
 def _count(shape: tuple[int, ...]) -> int:

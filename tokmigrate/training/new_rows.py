@@ -16,7 +16,7 @@ import numpy as np
 
 from tokmigrate.audit.lora import name_layer
 from tokmigrate.audit.run_status import guard_reading
-from tokmigrate.audit.training import TO_TRAIN, training_on_record
+from tokmigrate.audit.training import training_on_record
 from tokmigrate.errors import ModelError, OperationError, UsageError, in_one_line, suggest
 from tokmigrate.formatting import format_list
 from tokmigrate.model.formats.dtype import Matrix
@@ -81,7 +81,7 @@ def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[
         state = open_state_if_present(workspace.state, workspace.root)
         known = training_on_record(state, snapshot, ObjectStore(workspace.objects))
         takes_all = wanted == NEW
-        tokens = {each.id: each.token for each in known if takes_all or set(TO_TRAIN) & set(each.sides.values())}
+        tokens = {each.id: each.token for each in known if takes_all or each.is_to_train}
         if not tokens and known:
             hint = "`--tokens new` takes them again; `tokmigrate status` shows how they were trained"
             raise UsageError("no new token is untrained", where=entry.name, hint=hint)

@@ -144,7 +144,7 @@ def explain_errors(name: str, checkpoints: Path | None = None) -> Iterator[None]
     except (ValueError, RuntimeError, SafetensorError) as error:
         said = in_one_line(str(error))
         # These errors of a full disk have no type of their own.
-        if isinstance(error, SafetensorError) or "inline_container" in said:
+        if isinstance(error, SafetensorError) or "PytorchStreamWriter" in said or "unexpected pos" in said:
             raise StorageError(
                 f"cannot save the run: {said}", where=str(checkpoints), hint="free disk space"
             ) from error
