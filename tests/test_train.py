@@ -287,11 +287,11 @@ def test_chats_go_through_the_template_and_what_users_say_is_not_learned(tmp_pat
     assert decode(learned, skip_special_tokens=False) == (
         "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\nGood day<|im_end|>\n"
     )
-    # A role has the word of a message, and a token begins with the space before it.
-    template = "{% for each in messages %}{{ each.role }}: {{ each.content }}\n{% endfor %}"
+    # A role has the word of a message, a token begins with the space before it, and the template changes the order.
+    template = "{% for each in messages[1:] + messages[:1] %}{{ each.role }}: {{ each.content }}\n{% endfor %}"
     held = (made.model / "chat_template.jinja").read_text("utf-8")
     (made.model / "chat_template.jinja").write_text(template, "utf-8")
-    chat = [{"role": "user", "content": "user"}, {"role": "assistant", "content": "the day"}]
+    chat = [{"role": "assistant", "content": "the day"}, {"role": "user", "content": "user"}]
     (tmp_path / "one.jsonl").write_text(json.dumps({"messages": chat}), "utf-8")
     with open_corpus([str(tmp_path / "one.jsonl")]) as data:
         ids = [loaded.tokenizer.token_to_id("Ġthe")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -123,17 +124,16 @@ class _Template:
                 hint = 'as in {"role": "user", "content": "Hello"}'
                 raise FileProblems([Problem(file, number, 1, "a message has the texts `role` and `content`", hint)])
         self._tokenizer = self._tokenizer or self._load(file)
+        marks = [{**message, "content": _MARK.format(place)} for place, message in enumerate(messages)]
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False)
-            marked = self._tokenizer.apply_chat_template(
-                [{**each, "content": _MARK} for each in messages], tokenize=False
-            )
+            marked = self._tokenizer.apply_chat_template(marks, tokenize=False)
         # A template is a program of its author, and may fail in any way.
         except Exception as error:
             what = f"the chat template refuses the messages: {in_one_line(str(error))}"
             raise FileProblems([Problem(file, number, 1, what, "correct the messages, or the template")]) from error
         encoding = self._loaded.tokenizer.encode(text, add_special_tokens=False)
-        others = list(_find_others(messages, text, marked.split(_MARK)))
+        others = list(_find_others(messages, text, marked))
         labels = [
             # A token may begin with the space before a word.
             IGNORED if any(first < stop and start < last for start, stop in others) else token
@@ -159,23 +159,23 @@ class _Template:
 
 
 _KEYS = ("role", "content")
-_MARK = "\ufdd0"
-"""Stands for what a message says: a character that no text has."""
+_MARK = "\ufdd0{}\ufdd0"
+"""Stands for what a message says, with its number, between characters that no text has."""
 
 
-def _find_others(messages: Sequence[dict[str, str]], text: str, leads: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _find_others(messages: Sequence[dict[str, str]], text: str, marked: str) -> Iterator[tuple[int, int]]:
     """Yield where in a chat the words of those stand that are not the assistant, as far as the template keeps them.
 
     Args:
-        leads: What the template writes before each message and after the last, if it keeps all of them.
+        marked: The same chat with marks in place of the words.
     """
-    if len(leads) != len(messages) + 1:
-        leads = [""] * len(messages)
+    parts = re.split(_MARK.format(r"(\d+)"), marked)
     at = 0
-    for message, lead in zip(messages, leads, strict=False):
-        # It may have the same words.
+    for lead, number in zip(parts[::2], parts[1::2], strict=False):
+        # What the template writes may have the same words.
         if (begin := text.find(lead, at)) >= 0:
             at = begin + len(lead)
+        message = messages[int(number)]
         said = message["content"].strip()
         start = text.find(said, at)
         if start >= 0:
