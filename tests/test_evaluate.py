@@ -24,6 +24,7 @@ from making import BOS, EOS, TOKENS, WORDS, llama, tokenizer_json, workspace, wr
 from safetensors.torch import load_file, save_file
 from workspaces import REPOSITORY, contents, make_workspace
 
+import tokmigrate
 from tokmigrate.commands.earlier_model import open_folder
 from tokmigrate.errors import BusyError
 from tokmigrate.events import ActivityStarted, Event
@@ -364,6 +365,15 @@ def test_checks_that_hold(tmp_path: Path) -> None:
     assert again["divergence"] == found["divergence"]
     here.asked("downgrade", "base")
     assert contents(tmp_path / "a") == before
+
+
+def test_a_check_runs_each_of_several_models_once(tmp_path: Path) -> None:
+    make_checked(tmp_path, "a", "b", kl_at_most=1.0)
+    events: list[Event] = []
+    with tokmigrate.open(tmp_path) as opened:
+        assert len(opened.upgrade(on_progress=events.append)) == 2
+    measured = [each.model for each in events if isinstance(each, ActivityStarted) and "measuring" in each.activity]
+    assert measured == ["a", "b"]
 
 
 def test_the_corpus_of_a_check_is_missing(tmp_path: Path) -> None:

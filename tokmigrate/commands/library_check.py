@@ -30,12 +30,14 @@ Outcome = Sequence[tuple[Snapshot, Documents]]
 class Accepted:
     """What the libraries accepted: the files of a model and its adapters after the change, and notes for the user.
 
-    `bytes_to_write` is about how much the change writes beside the model.
+    `bytes_to_write` is about how much the change writes beside the model; `predictions` is what the checks that run the
+    model depended on, where they held.
     """
 
     documents: tuple[Documents, ...]
     notes: tuple[str, ...]
     bytes_to_write: int = 0
+    predictions: object = None
 
 
 def outcome_of_plan(plan: Plan) -> Outcome:

@@ -12,7 +12,7 @@ from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.training import list_trained_events, training_on_record
 from tokmigrate.commands.later_model import open_later_model
 from tokmigrate.commands.library_check import Accepted, Verifications, accept_outcome, outcome_of_plan
-from tokmigrate.commands.plan import BoundPlan, checks_of, plan_or_reuse, preview_upgrade, runs_model
+from tokmigrate.commands.plan import BoundPlan, bind_plan, checks_of, plan_or_reuse, preview_upgrade, runs_model
 from tokmigrate.commands.records import build_upgrade_outcome
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
@@ -76,6 +76,7 @@ def accept_upgrade(
     if runs_model(planned):
         with open_later_model(workspace, entry, planned) as staged:
             check_predictions(planned, staged.directory, on_progress)
+        accepted = replace(accepted, predictions=bind_plan(workspace, planned))
     return replace(accepted, bytes_to_write=planned.bytes_to_write)
 
 
@@ -146,7 +147,7 @@ def upgrade(
 
         run = Run(Direction.UPGRADE, planned.after, [revision for revision, _ in pending], outcome)
         own, *beside = builder.changes()
-        if runs_model(planned):
+        if runs_model(planned) and not (accepted and accepted.predictions == bind_plan(workspace, planned)):
 
             def read(staged: Path, read_weights: Callable[[Path], object] = own.read) -> None:
                 read_weights(staged)
