@@ -14,7 +14,7 @@ from blake3 import blake3
 from tokmigrate import __version__
 from tokmigrate.commands.models import check_output
 from tokmigrate.errors import ModelError, StoppedError, UsageError
-from tokmigrate.events import OnProgress, no_progress
+from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_count, format_list, format_quoted
 from tokmigrate.init.file_strategy import LOSSES, find_provenance
 from tokmigrate.model.worker.corpus_files import Corpus
@@ -106,7 +106,9 @@ def train_rows(
     if loaded.kind != "causal":
         hint = "`tokmigrate distil` trains the rows of a model that embeds texts"
         raise ModelError("it predicts no text", where=str(entry.path), hint=hint)
-    examples = collect_examples(loaded, data, rows.ids, settings.max_length, settings.steps * settings.batch_size)
+    with report_activity(on_progress, entry.name, "reading"):
+        most = settings.steps * settings.batch_size
+        examples = collect_examples(loaded, data, rows.ids, settings.max_length, most)
     if not examples.items:
         hint = f"give texts with {format_quoted(list(rows.tokens.values()))}; chats get those of the chat template"
         raise UsageError("none of the tokens to train occurs in the data", where=data.name, hint=hint)
