@@ -148,16 +148,18 @@ def test_tied_embeddings_learn_both_sides_in_one_row(tmp_path: Path) -> None:
     assert rows.tolist() == [[making.TOKENS]]
 
 
-def test_texts_of_one_new_token_alone(demo: Here, tmp_path: Path) -> None:
-    """Of such a text the model predicts nothing."""
+@pytest.mark.parametrize("more", ["", " is at the end"])
+def test_a_text_that_begins_with_its_only_new_token(demo: Here, tmp_path: Path, more: str) -> None:
+    """Nothing predicts that token."""
     library = Tokenizer.from_file(str(demo.model / "tokenizer.json"))
     old = Tokenizer.from_file(str(DEMO / "tokenizer.json")).get_vocab()
     number = next(number for token, number in library.get_vocab().items() if token not in old and token[0] != "Ġ")
     corpus = tmp_path / "corpus.txt"
-    corpus.write_text(f"{library.decode([number])}\n", "utf-8")
+    corpus.write_text(f"{library.decode([number])}{more}\n", "utf-8")
     words = ("--token", library.id_to_token(number), "--corpus", str(corpus), "--steps", "3")
     told = demo.asked("distil", *words)
     assert (told["snippets"], told["held_out"]) == (1, 0)
+    assert told["predictions"] == [0, 0]
     assert 0 < told["after"] < told["before"]
 
 

@@ -30,7 +30,7 @@ def distil_text(model: str, done: DistilledRows, path: str) -> Iterator[str]:
     yield f"distance to {before}, {where}: {done.before:.4f} before, {done.after:.4f} after"
     if any(done.predictions):
         unlike, like = done.predictions
-        yield f"chances of new tokens, from those of their pieces: {unlike:.4f} nats before, {like:.4f} after"
+        yield f"divergence of their chances from those of their pieces: {unlike:.4f} nats before, {like:.4f} after"
         if like > unlike:
             yield "the output rows became worse: take more --steps, or a lower --lr"
     yield from loss_curve(done.losses)

@@ -131,7 +131,7 @@ def _format_event(event: TokenEvent) -> str:
         case "moved":
             return f"moved from id {event.old_id} to {event.token_id}"
         case "reinitialised":
-            return f"row initialised again, row initialised by {format_init(event.init)}"
+            return f"row initialised again by {format_init(event.init)}"
         case "removed":
             return f"removed, its id was {event.old_id}"
         case "trained":

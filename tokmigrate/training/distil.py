@@ -57,7 +57,7 @@ class DistilledRows:
         before: The distance on those with the rows as they were; `after` with those that were learned. Where none are
             held out, it is measured on all.
         predictions: How far the chances of new tokens are from those of their pieces there, before and after, in nats;
-            0 of an encoder.
+            0 of an encoder, and where no snippet has text before a new token.
         losses: The loss by step.
     """
 
@@ -134,18 +134,18 @@ def distil_rows(
     (before, said_before), (after, said_after), losses = _learn(
         loaded, rows, learnt_from, measured, settings, entry.name, on_progress
     )
+    predictions = (said_before, said_after) if any(pair.predicted for pair in measured) else (0.0, 0.0)
     provenance = {
         **build_provenance("distil", corpus, settings),
         "teacher": earlier.revision,
         "distance": [before, after],
-        "predictions": [said_before, said_after],
+        "predictions": predictions,
         LOSSES: losses,
     }
     names = tuple(rows.tokens[number] for number in rows.ids)
     learned = read_rows(loaded.model, rows.ids)
     kept = list_kept(names, held, learned)
     path = write_learned_rows(workspace, entry, message, names, learned, provenance, kept=kept)
-    predictions = (said_before, said_after)
     counts = len(pairs), len(pairs) - chosen_count, len(held_out)
     return DistilledRows(path, names, absent, left_out, earlier.revision, *counts, before, after, predictions, losses)
 
