@@ -233,7 +233,7 @@ def test_a_run_that_is_killed_after_its_last_step_only_writes(tmp_path: Path, mo
     for path in [*files, tmp_path / first["path"]]:
         path.unlink()
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
