@@ -297,6 +297,19 @@ def test_a_directory_that_cannot_be_compared_with(tmp_path: Path, maker: Callabl
     assert (done.returncode, words in done.stderr) == (1, True), done.stderr
 
 
+def test_the_model_is_named_where_its_kind_is_not_measured(tmp_path: Path) -> None:
+    """The model before its migrations is a copy, which nobody knows."""
+    config = transformers.T5Config(vocab_size=TOKENS, d_model=16, d_ff=16, d_kv=8, num_layers=1, num_heads=2)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "m")
+    write_tokenizer(tmp_path / "m")
+    workspace(tmp_path, {"m": tmp_path / "m"}, [{"operations": [ADD]}])
+    here = Here(tmp_path)
+    here.asked("upgrade")
+    (tmp_path / "corpus.txt").write_text("the end\n", "utf-8")
+    done = here.run("evaluate", "--corpus", "corpus.txt")
+    assert f"error: {tmp_path / 'm'}: t5 encodes and decodes" in done.stderr
+
+
 @pytest.mark.parametrize("kind", ["causal", "encoder"])
 def test_a_text_without_tokens_has_no_figures(tmp_path: Path, kind: str) -> None:
     model = llama(tmp_path / "m") if kind == "causal" else bert(tmp_path / "m", None)

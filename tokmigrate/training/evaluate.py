@@ -168,11 +168,13 @@ def _measure_pair(
 ) -> Evaluation:
     contents = digest_contents(snapshot)
     with report_activity(on_progress, model, "reading"):
-        loaded = load_models(*dict.fromkeys(pair.directories))
+        # Of what neither can do the model itself is named, not a copy in the work area.
+        directories = list(dict.fromkeys((pair.directories[pair.now], *pair.directories)))
+        loaded = dict(zip(directories, load_models(*directories), strict=True))
     stamp = read_stamp(snapshot.directory)
     if (stamp.generation if stamp else None) != snapshot.generation:
         raise BusyError("it was changed while it was read", where=model, hint="run the command again")
-    before, after = loaded[0], loaded[-1]
+    before, after = (loaded[directory] for directory in pair.directories)
     if before.kind != after.kind:
         hint = "name a model of the same kind with --old"
         raise ModelError(f"it is no {after.kind} model", where=str(before.directory), hint=hint)
