@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from workspaces import REPOSITORY, contents, make_workspace
 
 import tokmigrate
-from tokmigrate.commands.earlier_model import open_folder
+from tokmigrate.apply.temporary_folder import open_temporary_folder
 from tokmigrate.errors import BusyError
 from tokmigrate.events import ActivityStarted, Event
 from tokmigrate.model.worker.corpus_files import Corpus, CorpusFile
@@ -215,11 +215,11 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 def test_a_model_is_staged_in_its_work_area_where_there_can_be_one(tmp_path: Path) -> None:
     entry = ModelEntry("m", llama(tmp_path / "m"))
-    with open_folder(entry) as folder:
+    with open_temporary_folder(entry.path) as folder:
         assert folder.parent == tmp_path / ".m.tokmigrate"
     assert not folder.parent.exists()
     folder.parent.write_bytes(b"in the way")
-    with open_folder(entry) as folder:
+    with open_temporary_folder(entry.path) as folder:
         assert tmp_path not in folder.parents
     assert not folder.exists()
 

@@ -427,6 +427,7 @@ WRITING_OR_LOCKING = {
     "durable.py",
     "lock.py",
     "shard_writer.py",
+    "temporary_folder.py",
     "output.py",
 }
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -17,18 +13,14 @@ from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.publish import check_room, margin_bytes
 from tokmigrate.apply.shard_pass import Contents
 from tokmigrate.apply.stage import stage
-from tokmigrate.apply.workarea import WorkArea
+from tokmigrate.apply.temporary_folder import open_temporary_folder
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.records import find_undo_records
 from tokmigrate.commands.targets import way_down
-from tokmigrate.errors import StorageError
-from tokmigrate.files import exists, has_directory
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.vocabulary.ids import Run
-
-_PREFIX = "staged-"
 
 
 @dataclass(frozen=True)
@@ -64,57 +56,10 @@ def open_earlier_model(workspace: Workspace, entry: ModelEntry, revision: str) -
         target, revisions = way_down(workspace, entry, snapshot, revision)
         records = find_undo_records(workspace, entry, snapshot, revisions)
         back = build_downgrade(snapshot, records, ObjectStore(workspace.objects))
-        with open_folder(entry) as folder:
+        with open_temporary_folder(entry.path) as folder:
             directory = folder / entry.path.name
             stage_into(directory, snapshot, back.candidate, lambda _: back.completion)
             yield StagedModel(directory, target, back.candidate.edit.positions(), back.semantic_undo)
-
-
-@contextmanager
-def open_folder(entry: ModelEntry) -> Iterator[Path]:
-    """Give a folder in the work area of a model, or where temporary files go if there can be none; it is gone after.
-
-    Those of killed processes are removed: a folder that is in use is locked.
-    """
-    # A clone shares its blocks only within a filesystem, and temporary files often lie in memory.
-    area = WorkArea(entry.path)
-    is_new = not exists(area.root)
-    with suppress(StorageError):
-        area.create()
-    beside = area.root if has_directory(area.root) and os.access(area.root, os.W_OK) else None
-    for path in beside.glob(f"{_PREFIX}*") if beside else ():
-        with _lock_folder(path) as is_mine:
-            if is_mine:
-                shutil.rmtree(path, ignore_errors=True)
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix=_PREFIX, dir=beside, ignore_cleanup_errors=True) as folder,
-            _lock_folder(Path(folder)),
-        ):
-            yield Path(folder)
-    finally:
-        if is_new:
-            # It stays if another process uses it by now.
-            with suppress(OSError):
-                area.root.rmdir()
-
-
-@contextmanager
-def _lock_folder(path: Path) -> Iterator[bool]:
-    """Hold the lock of a folder while it is not held by another process, and say whether that is so."""
-    try:
-        opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        yield False
-        return
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        yield False
-    else:
-        yield True
-    finally:
-        os.close(opened)
 
 
 def stage_into(

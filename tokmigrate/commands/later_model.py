@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from tokmigrate.apply.build_upgrade import UpgradeBuilder
+from tokmigrate.apply.temporary_folder import open_temporary_folder
 from tokmigrate.audit.run_status import guard_reading
-from tokmigrate.commands.earlier_model import StagedModel, open_folder, stage_into
+from tokmigrate.commands.earlier_model import StagedModel, stage_into
 from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
@@ -24,7 +25,7 @@ def open_later_model(workspace: Workspace, entry: ModelEntry, plan: Plan) -> Ite
     Raises:
         StorageError: There is no space for it.
     """
-    with guard_reading(entry), open_folder(entry) as folder:
+    with guard_reading(entry), open_temporary_folder(entry.path) as folder:
         # The undo data is of no use, since nothing is changed.
         builder = UpgradeBuilder(replace(plan, adapters=()), workspace.seed, ObjectStore(folder / "objects"))
         (change,) = builder.changes()

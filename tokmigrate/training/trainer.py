@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tokmigrate.commands.resources import free_memory
 from tokmigrate.errors import LimitError, ModelError, StorageError, in_one_line
 from tokmigrate.events import OnProgress, report_activity
-from tokmigrate.files import storage_errors
+from tokmigrate.files import read_file, storage_errors
 from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
 
 _CHECKPOINTS = 10
@@ -158,9 +158,9 @@ def find_checkpoint(folder: Path) -> Path | None:
     for path in folder.glob("checkpoint-*"):
         try:
             # It is written last.
-            state = json.loads((path / "trainer_state.json").read_bytes())
+            state = json.loads(read_file(path / "trainer_state.json"))
             found[int(state["global_step"])] = path
-        except (OSError, ValueError, KeyError, TypeError):
+        except (StorageError, ValueError, KeyError, TypeError):
             shutil.rmtree(path, ignore_errors=True)
     return found[max(found)] if found else None
 
