@@ -1,7 +1,8 @@
 """What each way to initialise new rows does to old text, and how good the rows are after so many steps of training.
 
     python benchmarks/initialisation.py DIRECTORY --model NAME=MODEL=TEXT … [--encoder NAME=MODEL] [--tokens 64]
-        [--steps 0 20 100] [--train ROWS …] [--seeds 1] [--learn-rate 0.02] [--mergekit PYTHON] [--plot FILE.svg]
+        [--steps 0 20 100] [--train ROWS …] [--distil 20 100] [--seeds 1] [--learn-rate 0.02] [--mergekit PYTHON]
+        [--plot FILE.svg]
 
 A decoder learns merges from TEXT with `learn extend`, an encoder gets words of docstrings with `add_words`; tokmigrate
 makes the rows of each strategy. Of a decoder the table has the KL divergence on text without new tokens beside the
@@ -28,7 +29,7 @@ from typing import Any
 
 import torch
 from encoder import measure_encoder
-from new_rows import NewTokens, Rows, open_tokenizer, run_mergekit
+from new_rows import INITS, NewTokens, Rows, distil_rows, open_tokenizer, run_mergekit
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, softplus
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -136,10 +137,7 @@ class Decoder:
 def train_rows(
     model: Decoder, rows: Rows, windows: torch.Tensor, steps: Sequence[int], rate: float, batch: int, seed: int
 ) -> Iterator[Rows]:
-    """Train new rows by the loss of the next token, and yield them after so many steps each.
-
-    Another way to learn, such as distillation, is another function with these arguments.
-    """
+    """Train new rows by the loss of the next token, and yield them after so many steps each."""
     rows = {side: values.clone().requires_grad_() for side, values in rows.items()}
     # A step of Adam moves each number by about the learning rate.
     rates = {"input": model.input, "output": model.output}
@@ -172,6 +170,9 @@ def measure_decoder(directory: Path, name: str, source: Path, text: Path, given:
         new = tokens.write_tokenizer()
         if given.mergekit:
             made |= run_mergekit(given.mergekit, tokens, made["mean"])
+        for steps in given.distil:
+            start = "subtokens, first_piece"
+            made[f"distil, {steps} steps"] = distil_rows(tokens, INITS[start], made[start], texts.learnt, steps)
         for place, rows in enumerate(made.values()):
             save_file({side: values.contiguous() for side, values in rows.items()}, root / f"{place}.safetensors")
         (root / "rows.json").write_text(json.dumps({"new": new, "names": [*made]}), "utf-8")
@@ -270,6 +271,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--steps", type=int, nargs="*", default=[0, 20, 100])
     parser.add_argument("--train", nargs="*", metavar="ROWS", help="train these alone")
+    parser.add_argument("--distil", type=int, nargs="*", default=[], help="distil for so many steps, from pieces")
     parser.add_argument("--held", type=int, default=40_000, help="the letters that are measured")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--learn-rate", type=float, default=0.02, help="as a share of the size of the old numbers")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
-from transplant import run
+from transplant import run, workspace
 
 from tokmigrate.apply.new_rows import new_row_bytes, open_tensors
 from tokmigrate.commands.plan import plan
@@ -108,6 +109,27 @@ class NewTokens:
         planned = self.plan(INITS["mean"])
         (self.root / "tokenizer.json").write_text(json.dumps(planned.final.documents["tokenizer.json"]), "utf-8")
         return sorted(number for number, _ in planned.edit.recipes())
+
+
+def distil_rows(tokens: NewTokens, init: str, begun: Rows, texts: list[str], steps: int) -> Rows:
+    """Return the rows after so many steps of `tokmigrate distil`, in a copy of the model; `init` makes those before."""
+    tokens.plan(init)
+    root = tokens.root.resolve() / "distil"
+    model = workspace(root, tokens.source)
+    shutil.copytree(tokens.root / "migrations", root / "migrations", dirs_exist_ok=True)
+    (root / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    run(root, "upgrade")
+    run(root, "distil", "--corpus", "texts.jsonl", "--steps", str(steps), "-m", "Distil")
+    known = open_tokenizer(model)
+    ids = sorted({*known.get_vocab().values()} - {*open_tokenizer(tokens.source).get_vocab().values()})
+    rows = {side: values.clone() for side, values in begun.items()}
+    for side, values in rows.items():
+        learned = load_file(root / "migrations" / f"0002_distil.{side}.safetensors")
+        for place, number in enumerate(ids):
+            # Tokens that do not occur keep their rows.
+            values[place] = learned.get(known.id_to_token(number), values[place])
+    shutil.rmtree(root)
+    return rows
 
 
 def run_mergekit(python: str, tokens: NewTokens, mean: Rows) -> dict[str, Rows]:

@@ -395,7 +395,6 @@ def _read_arrow(file: CorpusFile, raw: BinaryIO) -> Iterator[tuple[Any, int]]:
 
 
 def _find_column(file: CorpusFile, schema: Any) -> int:
-    field = file.choose_field(schema.names)
-    if field not in schema.names:
+    if (field := file.choose_field(schema.names)) not in schema.names:
         raise _missing_field(file, 1, schema.names)
     return int(schema.get_field_index(field))
