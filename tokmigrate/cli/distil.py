@@ -37,9 +37,9 @@ def distil(
     ] = None,
     steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = DistilSettings.steps,
     rate: Annotated[
-        float,
-        Option("--lr", help="Set the learning rate, relative to the size of the rows.", metavar="RATE"),
-    ] = DistilSettings.learning_rate,
+        float | None,
+        Option("--lr", help="Set the learning rate, not 0.03 (of an encoder 0.1).", metavar="RATE"),
+    ] = None,
     batch_size: Annotated[
         int, Option("--batch-size", help="Use so many snippets in a step.", metavar="N", min=1)
     ] = DistilSettings.batch_size,
@@ -60,6 +60,7 @@ def distil(
 
     A tenth of the snippets is held out, and the distance is measured there before and after: of a decoder, how much of
     the last hidden states differs from the first new token on; of an encoder, one minus the cosine of the embeddings.
+    The learning rate is a share of the size of the embeddings' numbers, as in `train`.
     """
     chosen = DistilSettings(training.choose_tokens(tokens, token or []), steps, rate, batch_size, snippets, seed)
     with (

@@ -8,7 +8,7 @@ teacher and student are one loaded model.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokmigrate.commands.earlier_tokenizer import EarlierTokenizer, find_earlier_tokenizer
@@ -22,7 +22,7 @@ from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
 from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.training import distillation
-from tokmigrate.training.loaded_model import LoadedModel, load_model
+from tokmigrate.training.loaded_model import Kind, LoadedModel, load_model
 from tokmigrate.training.new_rows import (
     NewRows,
     add_trainable_rows,
@@ -37,6 +37,9 @@ from tokmigrate.training.run_settings import DistilSettings, build_provenance
 from tokmigrate.training.snippets import SnippetSample, write_snippets
 from tokmigrate.training.text_ends import tokenize_texts
 from tokmigrate.training.trainer import choose_examples, explain_errors, run_trainer
+
+_RATES: Mapping[Kind, float] = {"causal": 0.03, "encoder": 0.1}
+"""The learning rates by default; output rows learn too, and with more they become worse in a decoder that ties both."""
 
 _HELD_OUT, _MEASURED = 10, 64
 """One snippet of so many is held out, and at most so many of those are measured."""
@@ -97,13 +100,15 @@ def distil_rows(
         LimitError: There is not enough memory for it.
     """
     check_installed()
-    check_learning_rate(settings.learning_rate)
+    if settings.learning_rate is not None:
+        check_learning_rate(settings.learning_rate)
     chosen = choose_rows(workspace, entry, settings.tokens)
     rows = _leave_out_special(entry, chosen) if isinstance(settings.tokens, str) else chosen
     earlier = _find_earlier(workspace, entry, rows.tokens.values())
     rows = rows.only(number for number, token in rows.tokens.items() if token not in earlier.tokenizer.ids)
     left_out = tuple(token for number, token in chosen.tokens.items() if number not in rows.tokens)
     loaded = load_model(entry.path)
+    rate = settings.learning_rate or _RATES[loaded.kind]
     if corpus is None and loaded.kind == "encoder":
         hint = "give texts with the tokens: --corpus FILE"
         raise ModelError("it embeds texts, and cannot write snippets itself", where=str(entry.path), hint=hint)
@@ -132,11 +137,11 @@ def distil_rows(
     measured = (held_out or pairs)[:_MEASURED]
     held = read_rows(loaded.model, rows.ids)
     (before, said_before), (after, said_after), losses = _learn(
-        loaded, rows, learnt_from, measured, settings, entry.name, on_progress
+        loaded, rows, learnt_from, measured, settings, rate, entry.name, on_progress
     )
     predictions = (said_before, said_after) if any(pair.predicted for pair in measured) else (0.0, 0.0)
     provenance = {
-        **build_provenance("distil", corpus, settings),
+        **build_provenance("distil", corpus, replace(settings, learning_rate=rate)),
         "teacher": earlier.revision,
         "distance": [before, after],
         "predictions": predictions,
@@ -221,6 +226,7 @@ def _learn(
     pairs: Sequence[distillation.Pair],
     measured: Sequence[distillation.Pair],
     settings: DistilSettings,
+    rate: float,
     name: str,
     on_progress: OnProgress,
 ) -> tuple[tuple[float, float], tuple[float, float], dict[int, float]]:
@@ -240,7 +246,7 @@ def _learn(
             steps=settings.steps,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            optimizer=build_optimizer(trained, settings.learning_rate),
+            optimizer=build_optimizer(trained, rate),
             on_progress=on_progress,
         )
         after = distillation.measure_distance(student, measured, settings.batch_size, pad, loaded.device)

@@ -47,14 +47,15 @@ class DistilSettings:
 
     Args:
         tokens: Which ones, as `choose_rows` takes them.
-        learning_rate: As a share of the size of the embeddings' numbers, see `build_optimizer`.
+        learning_rate: As a share of the size of the embeddings' numbers, see `build_optimizer`; the one of the kind
+            of model if None.
         batch_size: The snippets of a step.
         snippets: How many a token gets at most.
     """
 
     tokens: str | Sequence[str] = UNTRAINED
     steps: int = 100
-    learning_rate: float = 0.1
+    learning_rate: float | None = None
     batch_size: int = 16
     snippets: int = 100
     seed: int = 0
