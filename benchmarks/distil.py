@@ -54,11 +54,11 @@ def measure(root: Path, source: Path, count: int, inits: Sequence[str], steps: S
         first = 0.0
         for number in (0, *steps):
             model = make_workspace(root / "workspace", source, words, init)
-            begun = time.monotonic()
+            start = time.monotonic()
             if number:
                 run(root / "workspace", "distil", "--corpus", str(corpus), "--steps", str(number))
                 run(root / "workspace", "upgrade")
-            seconds = time.monotonic() - begun
+            seconds = time.monotonic() - start
             cosines = (embed(AutoModel.from_pretrained(model).eval(), model, held) * before).sum(1)
             distance = 1 - float(cosines.mean())
             first = first or distance

@@ -111,7 +111,7 @@ class NewTokens:
         return sorted(number for number, _ in planned.edit.recipes())
 
 
-def distil_rows(tokens: NewTokens, init: str, begun: Rows, texts: list[str], steps: int) -> Rows:
+def distil_rows(tokens: NewTokens, init: str, initial: Rows, texts: list[str], steps: int) -> Rows:
     """Return the rows after so many steps of `tokmigrate distil`, in a copy of the model; `init` makes those before."""
     tokens.plan(init)
     root = tokens.root.resolve() / "distil"
@@ -122,7 +122,7 @@ def distil_rows(tokens: NewTokens, init: str, begun: Rows, texts: list[str], ste
     run(root, "distil", "--corpus", "texts.jsonl", "--steps", str(steps), "-m", "Distil")
     known = open_tokenizer(model)
     ids = sorted({*known.get_vocab().values()} - {*open_tokenizer(tokens.source).get_vocab().values()})
-    rows = {side: values.clone() for side, values in begun.items()}
+    rows = {side: values.clone() for side, values in initial.items()}
     for side, values in rows.items():
         learned = load_file(root / "migrations" / f"0002_distil.{side}.safetensors")
         for place, number in enumerate(ids):

@@ -92,12 +92,13 @@ def test_the_model_after_the_upgrade_is_the_one_that_was_trained(
     before, files = tensors_of(tmp_path / "m"), contents(tmp_path / "m")
     trained: list[torch.Tensor] = []
 
-    def read_rows(model: Any, ids: Any) -> Any:
+    def write_rows(*arguments: Any) -> Path:
+        model = next(each for each in arguments if isinstance(each, torch.nn.Module))
         with torch.no_grad():
             trained.append(model(IDS).logits.float())
-        return new_rows.read_rows(model, ids)
+        return new_rows.write_rows(*arguments)
 
-    monkeypatch.setattr(training, "read_rows", read_rows)
+    monkeypatch.setattr(training, "write_rows", write_rows)
     loss = mean_loss(tmp_path / "m")
     done = train(here)
     assert done["losses"]["1"] == pytest.approx(loss, rel=1e-3)
@@ -189,7 +190,7 @@ def test_little_memory_divides_a_batch_and_changes_no_loss(tmp_path: Path, monke
         passes.append(original(*arguments))
         return passes[-1]
 
-    monkeypatch.setattr(trainer, "free_memory", lambda: 0)
+    monkeypatch.setattr(trainer, "find_free_memory", lambda _: 0)
     monkeypatch.setattr(trainer, "divide_batch", divide_batch)
     divided = train(here)
     assert passes == [8]
@@ -237,7 +238,7 @@ def test_a_run_that_is_killed_after_its_last_step_only_writes(tmp_path: Path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "write_learned_rows", stop)
+        patch.setattr(training, "write_rows", stop)
         assert here.run("train", "--data", "texts.txt", "-m", "Learn", "--steps", "4").returncode == 130
     again = train(here)
     assert (again["resumed"], again["losses"]) == (4, first["losses"])

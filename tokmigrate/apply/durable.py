@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,8 +107,25 @@ def remove_durably(path: Path) -> None:
     _fsync_name(path)
 
 
+@contextmanager
+def open_new_directory(path: Path) -> Iterator[Path]:
+    """Give a directory that becomes `path`, where nothing is, once all in it is on the disk; none if that fails."""
+    temporary = temporary_path(path)
+    # One that a killed process left is no use to anyone.
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        yield temporary
+        fsync_tree_bottom_up(temporary)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_parents(path)
+
+
 def temporary_path(path: Path) -> Path:
-    """Return the name under which `write_durably` writes, and which a process that was killed leaves behind."""
+    """Return the name under which what is new is written, and which a process that was killed leaves behind."""
     return path.with_name(f".{path.name}.new")
 
 

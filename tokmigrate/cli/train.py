@@ -1,4 +1,4 @@
-"""Commands that run a model: they measure it, and train its new rows."""
+"""Commands that train the rows of new tokens, or bake those that an adapter holds."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from blake3 import blake3
 
-from tokmigrate.apply.durable import fsync_parents, fsync_tree_bottom_up
+from tokmigrate.apply.durable import open_new_directory
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.audit.training import list_initialised_tokens
 from tokmigrate.commands.adapter_rows import MERGE, AdapterRows, read_adapter_rows
@@ -190,22 +190,11 @@ def _write_plain_lora(files: AdapterFiles, factors: Sequence[AdapterTensor], out
     if not factors:
         yield None
         return
-    stage = output.with_name(f".{output.name}.new")
-    with storage_errors("write the adapter", output):
-        # One that a killed process left is no use to anyone.
-        shutil.rmtree(stage, ignore_errors=True)
-        try:
-            stage.mkdir()
-            config = {**files.documents[ADAPTER_CONFIG], "trainable_token_indices": None, "modules_to_save": None}
-            layout = layout_of(files.texts[ADAPTER_CONFIG].decode("utf-8"))
-            (stage / ADAPTER_CONFIG).write_bytes(layout.encode(config))
-            _write_factors(files, factors, stage / ADAPTER)
-            fsync_tree_bottom_up(stage)
-            stage.rename(output)
-        except BaseException:
-            shutil.rmtree(stage, ignore_errors=True)
-            raise
-    fsync_parents(output)
+    with storage_errors("write the adapter", output), open_new_directory(output) as folder:
+        config = {**files.documents[ADAPTER_CONFIG], "trainable_token_indices": None, "modules_to_save": None}
+        layout = layout_of(files.texts[ADAPTER_CONFIG].decode("utf-8"))
+        (folder / ADAPTER_CONFIG).write_bytes(layout.encode(config))
+        _write_factors(files, factors, folder / ADAPTER)
     try:
         yield output
     except BaseException:

@@ -148,8 +148,16 @@ def _row(data: bytes, path: str, name: str) -> Matrix:
 def read_provenance(data: bytes, path: str) -> dict[str, Any] | None:
     """Return what a file of rows says of how they were learned, None where it says nothing."""
     try:
-        told = json.loads((_header(data, path).metadata or {}).get(PROVENANCE, ""))
-    except (ValueError, RecursionError, WeightsError):
+        return parse_provenance(_header(data, path).metadata)
+    except WeightsError:
+        return None
+
+
+def parse_provenance(metadata: Mapping[str, str] | None) -> dict[str, Any] | None:
+    """Return what the metadata of a safetensors file says of how its rows were learned, None where it says nothing."""
+    try:
+        told = json.loads((metadata or {}).get(PROVENANCE, ""))
+    except (ValueError, RecursionError):
         return None
     return told if isinstance(told, dict) and isinstance(told.get("command"), str) else None
 

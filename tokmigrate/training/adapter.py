@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
 
+from tokmigrate.apply.durable import open_new_directory
 from tokmigrate.errors import FileProblems, Problem, TokmigrateError, UsageError
 from tokmigrate.files import has_file, read_file, storage_errors
-from tokmigrate.init.file_strategy import PROVENANCE
+from tokmigrate.init.file_strategy import PROVENANCE, parse_provenance
 from tokmigrate.model.formats.safetensors_header import read_header
+from tokmigrate.model.weights.weights import ADAPTER
 from tokmigrate.training.loaded_model import silence_libraries
 
 LORA_RATE = 2e-4
 RATE = "learning_rate"
 """The key beside the fields of a LoraConfig that says how fast its adapter learns."""
-
-_WEIGHTS = "adapter_model.safetensors"
 
 
 def read_lora(path: Path) -> dict[str, Any]:
@@ -49,24 +47,17 @@ def save_adapter(model: Any, directory: Path, provenance: Mapping[str, Any]) -> 
 
     with storage_errors("save the adapter", directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-        try:
+        with open_new_directory(directory) as folder:
             with silence_libraries():
                 # The base model has all rows already.
                 model.save_pretrained(str(folder), save_embedding_layers=False)
             metadata = {"format": "pt", PROVENANCE: json.dumps(provenance, ensure_ascii=False)}
-            save_file(load_file(folder / _WEIGHTS), folder / _WEIGHTS, metadata=metadata)
-            folder.chmod(0o755)
-            folder.rename(directory)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+            save_file(load_file(folder / ADAPTER), folder / ADAPTER, metadata=metadata)
 
 
 def read_adapter_provenance(directory: Path) -> dict[str, Any] | None:
     """Return how an adapter was trained, None where its file does not say, or it is not there."""
     try:
-        told = json.loads((read_header(directory / _WEIGHTS).metadata or {}).get(PROVENANCE, ""))
-    except (TokmigrateError, ValueError):
+        return parse_provenance(read_header(directory / ADAPTER).metadata)
+    except TokmigrateError:
         return None
-    return told if isinstance(told, dict) else None

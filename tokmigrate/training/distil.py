@@ -16,10 +16,8 @@ from tokmigrate.errors import ModelError, UsageError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_list
 from tokmigrate.init.file_strategy import LOSSES
-from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.tokenizer.library import open_tokenizer
 from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
-from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.training import distillation
 from tokmigrate.training.loaded_model import Kind, LoadedModel, load_model
@@ -30,8 +28,8 @@ from tokmigrate.training.new_rows import (
     check_installed,
     check_learning_rate,
     choose_rows,
-    list_kept,
     read_rows,
+    write_rows,
 )
 from tokmigrate.training.run_settings import DistilSettings, build_provenance
 from tokmigrate.training.snippets import SnippetSample, write_snippets
@@ -147,18 +145,16 @@ def distil_rows(
         "predictions": predictions,
         LOSSES: losses,
     }
-    names = tuple(rows.tokens[number] for number in rows.ids)
-    learned = read_rows(loaded.model, rows.ids)
-    kept = list_kept(names, held, learned)
-    path = write_learned_rows(workspace, entry, message, names, learned, provenance, kept=kept)
+    path = write_rows(workspace, entry, message, rows, held, loaded.model, provenance)
     counts = len(pairs), len(pairs) - chosen_count, len(held_out)
-    return DistilledRows(path, names, absent, left_out, earlier.revision, *counts, before, after, predictions, losses)
+    return DistilledRows(
+        path, rows.names, absent, left_out, earlier.revision, *counts, before, after, predictions, losses
+    )
 
 
 def _leave_out_special(entry: ModelEntry, rows: NewRows) -> NewRows:
     """Return the rows but those of special tokens, which stand for no text."""
-    added = take_snapshot(entry).state.tokenizer.added
-    found = rows.only(n for n, token in rows.tokens.items() if token not in added or not added[token][0].special)
+    found = rows.only(rows.tokens.keys() - rows.special)
     if not found.tokens:
         named = format_list(sorted(rows.tokens.values()), 3)
         hint = "train their rows instead: `tokmigrate train`; or name them with --token to distil their spelling"

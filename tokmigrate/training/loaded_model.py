@@ -134,11 +134,10 @@ def _choose_place(directories: Sequence[Path], torch: Any) -> tuple[Any, Any]:
     threads = _count_threads()
     # The parts of a small model take less time than threads need to wait for one another.
     torch.set_num_threads(1 if whole < _SMALL else threads)
-    places = [(torch.device("cpu"), free_memory())]
-    if torch.cuda.is_available():
-        places.insert(0, (torch.device("cuda"), torch.cuda.mem_get_info()[0]))
+    names = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
     free: int | None = None
-    for device, free in places:
+    for device in map(torch.device, names):
+        free = find_free_memory(device)
         for needed, dtype in ((whole, torch.float32), (stored, "auto")):
             if free is None or needed * _SPARE <= free:
                 return device, dtype
@@ -148,6 +147,13 @@ def _choose_place(directories: Sequence[Path], torch: Any) -> tuple[Any, Any]:
         where=format_list([str(directory) for directory in directories]),
         hint="run this on a larger machine",
     )
+
+
+def find_free_memory(device: Any) -> int | None:
+    """Return the bytes of memory that are free where a model runs, None if unknown."""
+    import torch  # noqa: PLC0415
+
+    return int(torch.cuda.mem_get_info()[0]) if device.type == "cuda" else free_memory()
 
 
 @cache

@@ -7,9 +7,10 @@ that ties its embeddings the head follows the input side.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.weights.movement import embeddings
 from tokmigrate.plan.progress import check_progress
 from tokmigrate.revision.history import History
+from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -41,18 +43,25 @@ class NewRows:
     Args:
         tokens: Their texts by id.
         layers: The layer of each side by the name that peft finds it by; of a model with tied embeddings, the input's.
+        special: The ids of the special tokens among all of the model.
     """
 
     tokens: Mapping[int, str]
     layers: Mapping[Side, str]
+    special: frozenset[int]
 
     @property
     def ids(self) -> list[int]:
         return sorted(self.tokens)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tokens in the order of their ids."""
+        return tuple(self.tokens[number] for number in self.ids)
+
     def only(self, ids: Iterable[int]) -> NewRows:
         """Return some of them."""
-        return NewRows({number: self.tokens[number] for number in ids}, self.layers)
+        return replace(self, tokens={number: self.tokens[number] for number in ids})
 
 
 def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[str] = UNTRAINED) -> NewRows:
@@ -77,6 +86,7 @@ def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[
             hint = "train the model as a whole, with a trainer of your own"
             raise ModelError(f"rows of '{tensor.name}' cannot be learned alone", where=entry.name, hint=hint)
     layers = {side: name_layer(snapshot, tensor) for side, tensor in matrices.items()}
+    special = frozenset(number for token, number in snapshot.state.tokenizer.added.values() if token.special)
     if isinstance(wanted, str):
         state = open_state_if_present(workspace.state, workspace.root)
         known = training_on_record(state, snapshot, ObjectStore(workspace.objects))
@@ -88,12 +98,12 @@ def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[
         if not tokens:
             hint = "apply a migration that adds tokens, or name some of the vocabulary with --token"
             raise UsageError("no migration has initialised a token", where=entry.name, hint=hint)
-        return NewRows(tokens, layers)
+        return NewRows(tokens, layers, special)
     ids = snapshot.state.tokenizer.ids
     for token in wanted:
         if token not in ids:
             raise OperationError(f"'{token}' is not in the vocabulary", where=entry.name, hint=suggest(token, ids))
-    return NewRows({ids[token]: token for token in wanted}, layers)
+    return NewRows({ids[token]: token for token in wanted}, layers, special)
 
 
 def add_trainable_rows(loaded: LoadedModel, rows: NewRows, lora: Mapping[str, Any] | None = None) -> Any:
@@ -202,11 +212,25 @@ def read_rows(model: Any, ids: Iterable[int]) -> dict[Side, Matrix]:
     return {side: np.asarray(matrix.detach()[numbers].double().cpu()) for side, matrix in matrices.items()}
 
 
-def list_kept(
-    tokens: Sequence[str], before: Mapping[Side, Matrix], after: Mapping[Side, Matrix]
-) -> dict[Side, list[str]]:
-    """Return by side the tokens whose rows did not learn, such as the input row of one that only ends texts."""
-    return {
-        side: [token for token, was, row in zip(tokens, before[side], rows, strict=True) if np.array_equal(was, row)]
-        for side, rows in after.items()
+def write_rows(
+    workspace: Workspace,
+    entry: ModelEntry,
+    message: str,
+    rows: NewRows,
+    before: Mapping[Side, Matrix],
+    model: Any,
+    provenance: Mapping[str, Any],
+    remarks: Sequence[str] = (),
+) -> Path:
+    """Write a migration that gives a model of the workspace the rows that the loaded `model` has now.
+
+    Args:
+        before: What `read_rows` gave before they learned. Of rows that did not, such as the input row of a token that
+            only ends texts, the migration says so.
+    """
+    names, learned = rows.names, read_rows(model, rows.ids)
+    kept = {
+        side: [token for token, was, row in zip(names, before[side], held, strict=True) if np.array_equal(was, row)]
+        for side, held in learned.items()
     }
+    return write_learned_rows(workspace, entry, message, names, learned, provenance, remarks, kept=kept)

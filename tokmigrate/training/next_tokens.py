@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokmigrate.commands.resources import free_memory
 from tokmigrate.errors import ModelError
 from tokmigrate.training.aligned_windows import Window
-from tokmigrate.training.loaded_model import LoadedModel
+from tokmigrate.training.loaded_model import LoadedModel, find_free_memory
 from tokmigrate.training.token_match import TokenMatch
 from tokmigrate.training.trainer import pad_ids
 
@@ -144,7 +143,7 @@ class DecoderMeasure:
             if self._runs_once:
                 self._others[BEFORE] = slice(self._widths[AFTER], None)
         row_bytes = _COPIES * max(self._widths)
-        self._most = max(1, min(_MOST_TOKENS, _find_free(torch, device) // row_bytes))
+        self._most = max(1, min(_MOST_TOKENS, _find_batch_bytes(device) // row_bytes))
         self._chunk = max(1, _CHUNK_BYTES // row_bytes)
         self._waiting: dict[bool, list[tuple[Window, int]]] = {True: [], False: []}
         self._tokens = 0
@@ -276,9 +275,8 @@ def _select(torch: Any, rows: Sequence[int], device: Any) -> Any:
     return torch.tensor(rows, dtype=torch.long, device=device)
 
 
-def _find_free(torch: Any, device: Any) -> int:
+def _find_batch_bytes(device: Any) -> int:
     """Return the bytes that a batch may take."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info()[0]) // 4
-    free = free_memory()
-    return _MOST_MEMORY if free is None else min(free // 4, _MOST_MEMORY)
+    free = find_free_memory(device)
+    part = _MOST_MEMORY if free is None else free // 4
+    return part if device.type == "cuda" else min(part, _MOST_MEMORY)

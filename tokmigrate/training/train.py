@@ -19,7 +19,6 @@ from tokmigrate.formatting import format_count, format_list, format_quoted
 from tokmigrate.init.file_strategy import LOSSES, find_provenance
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.revision.history import History
-from tokmigrate.revision.learned_rows import write_learned_rows
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.training.adapter import LORA_RATE, RATE, read_adapter_provenance, save_adapter
 from tokmigrate.training.examples import IGNORED, Example, Examples, collect_examples
@@ -31,8 +30,8 @@ from tokmigrate.training.new_rows import (
     check_installed,
     check_learning_rate,
     choose_rows,
-    list_kept,
     read_rows,
+    write_rows,
 )
 from tokmigrate.training.run_settings import TrainSettings, build_provenance
 from tokmigrate.training.trainer import find_checkpoint, pad_ids, run_trainer
@@ -114,7 +113,6 @@ def train_rows(
         raise UsageError("none of the tokens to train occurs in the data", where=data.name, hint=hint)
     absent = tuple(rows.tokens[number] for number in rows.ids if number not in examples.found)
     rows = rows.only(examples.found)
-    names = tuple(rows.tokens[number] for number in rows.ids)
     checkpoints = workspace.root / ".tokmigrate" / "training" / run
     saved = find_checkpoint(checkpoints)
     before = read_rows(loaded.model, rows.ids)
@@ -124,18 +122,16 @@ def train_rows(
     every = -(-len(losses) // _RECORDED)
     provenance[LOSSES] = {step: loss for step, loss in losses.items() if step % every == 0 or step == 1}
     if output is not None:
-        save_adapter(model, output, {**provenance, "version": __version__, "tokens": names})
+        save_adapter(model, output, {**provenance, "version": __version__, "tokens": rows.names})
         path = output
     else:
         model.merge_and_unload()
-        learned = read_rows(loaded.model, rows.ids)
         remark = f"Trained in {format_count(settings.steps, 'step')} on {format_list(provenance['data'])}."
-        kept = list_kept(names, before, learned)
-        path = write_learned_rows(workspace, entry, message, names, learned, provenance, [remark], kept=kept)
+        path = write_rows(workspace, entry, message, rows, before, loaded.model, provenance, [remark])
     shutil.rmtree(checkpoints, ignore_errors=True)
     resumed = int(saved.name.rpartition("-")[2]) if saved else 0
     others = len(examples.items) - examples.used
-    return TrainedRows(path, names, absent, examples.texts, examples.used, others, losses, resumed)
+    return TrainedRows(path, rows.names, absent, examples.texts, examples.used, others, losses, resumed)
 
 
 def _add_parameters(loaded: LoadedModel, rows: NewRows, settings: TrainSettings) -> Any:

@@ -12,11 +12,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tokmigrate.commands.resources import free_memory
 from tokmigrate.errors import LimitError, ModelError, StorageError, in_one_line
 from tokmigrate.events import OnProgress, report_activity
 from tokmigrate.files import read_file, storage_errors
-from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
+from tokmigrate.training.loaded_model import LoadedModel, find_free_memory, silence_libraries
 
 _CHECKPOINTS = 10
 """How many times a run is saved at least."""
@@ -178,9 +177,7 @@ def pad_ids(sequences: Sequence[Sequence[int]], pad: int = 0) -> tuple[Any, Any]
 
 def divide_batch(loaded: LoadedModel, longest: int, batch_size: int) -> int:
     """Return into how many passes a batch is divided so that about half of the free memory suffices for one."""
-    import torch  # noqa: PLC0415
-
-    free = torch.cuda.mem_get_info()[0] if loaded.device.type == "cuda" else free_memory()
+    free = find_free_memory(loaded.device)
     config = loaded.model.config.get_text_config()
     # Logits with their gradient, and what each layer keeps for the backward pass, in float32.
     a_token = 4 * (4 * config.vocab_size + _KEPT_PER_LAYER * config.hidden_size * config.num_hidden_layers)
