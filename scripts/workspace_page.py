@@ -26,6 +26,9 @@ models:
   support:
     path: /data/support-7b
     adapters: [/data/loras/support]
+    copies:
+      - /data/onnx/support
+      - {path: /data/gguf/support.gguf, follow: true}
     tags: [chat]
     vocab_tensors:
       extra.head.weight: {axis: 0, side: output}

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from tokmigrate.errors import FileProblems, UnknownNameError, UsageError
-from tokmigrate.settings import NEW_WORKSPACE, ModelEntry, VocabTensorSetting, Workspace, find_workspace, read_workspace
+from tokmigrate.settings import (
+    NEW_WORKSPACE,
+    ModelCopy,
+    ModelEntry,
+    VocabTensorSetting,
+    Workspace,
+    find_workspace,
+    read_workspace,
+)
 
 FULL = """\
 format: 1
@@ -18,6 +26,7 @@ models:
   support-7b:
     path: /data/support-7b
     adapters: [/data/loras/support, loras/b]
+    copies: [/data/onnx, {path: support.gguf, follow: true}]
     tags: [chat]
     vocab_tensors:
       a.weight: {axis: 1, side: output}
@@ -53,6 +62,7 @@ def test_everything_that_the_file_says(tmp_path: Path) -> None:
     support = read.models["support-7b"]
     assert support.path == Path("/data/support-7b")
     assert support.adapters == (Path("/data/loras/support"), tmp_path / "loras/b")
+    assert support.copies == (ModelCopy(Path("/data/onnx")), ModelCopy(tmp_path / "support.gguf", follow=True))
     assert support.tags == ("chat",)
     assert support.vocab_tensors == {"a.weight": VocabTensorSetting(axis=1, side="output"), "b.weight": "ignore"}
     assert support.id_fields == {"router_token_id": "ids", "talker.some_index": "ignore"}
@@ -103,6 +113,14 @@ def test_a_field_of_ids_has_a_known_shape(tmp_path: Path) -> None:
     ((line, column, message),) = faults(tmp_path, text)
     assert (line, column) == (3, 40)
     assert "ids" in message
+
+
+def test_only_a_gguf_can_follow(tmp_path: Path) -> None:
+    copies = "[a.onnx, {path: b.onnx, follow: true}, {path: c.GGUF, follow: true}]"
+    text = f"format: 1\nmodels:\n  m: {{path: x, copies: {copies}}}\n"
+    ((line, column, message),) = faults(tmp_path, text)
+    assert (line, column) == (3, 33)
+    assert "only a .gguf file can" in message
 
 
 def test_the_format_is_named_in_the_hint(tmp_path: Path) -> None:

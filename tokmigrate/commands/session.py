@@ -14,7 +14,7 @@ from tokmigrate.apply.publish import Change, RecoveryOutcome, publish, recover
 from tokmigrate.apply.undo_record import read_left
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.commands.library_check import Accepted, outcome_of_changes, verify_once
-from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError, UndoError
+from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError, UndoError, UsageError
 from tokmigrate.events import OnProgress, Step, StepReached, Warned
 from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import read_stamp
@@ -164,6 +164,7 @@ def model_session(
     workspace: Workspace, entry: ModelEntry, timeout_s: float, on_progress: OnProgress
 ) -> Iterator[tuple[WorkArea, State, RecoveryOutcome]]:
     """Hold the locks of a model and its adapters, with whatever was interrupted recovered."""
+    _refuse_followers(entry)
     area = WorkArea(entry.path)
     area.create()
     with hold_lock(area.lock, timeout_s), ExitStack() as stack:
@@ -187,6 +188,16 @@ def model_session(
                 _close(state, orphan, generation)
             ObjectStore(workspace.objects).remove_unfinished()
         yield area, state, found
+
+
+def _refuse_followers(entry: ModelEntry) -> None:
+    for copy in entry.copies:
+        if copy.follow:
+            raise UsageError(
+                "this version cannot change a GGUF with its model",
+                where=str(copy.path),
+                hint="remove `follow: true` in tokmigrate.yaml, and convert the model again after the migration",
+            )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from tokmigrate.settings.workspace import (
     Closed,
     FieldShape,
     LintSetting,
+    ModelCopy,
     ModelEntry,
     Name,
     VocabTensorSetting,
@@ -40,11 +41,36 @@ STATE_VARIABLE = "TOKMIGRATE_STATE"
 SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.DOTALL)
 
 
+class CopyKeys(Closed):
+    """A copy of a model."""
+
+    path: Name = Field(description="The file or directory.")
+    follow: bool = Field(
+        default=False, description="Whether it changes in the same transaction as the model; only a `.gguf` file can."
+    )
+
+
+def _path_alone(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _check_follow(copy: CopyKeys) -> CopyKeys:
+    if copy.follow and not copy.path.lower().endswith(".gguf"):
+        hint = "leave `follow` out, and make the copy again after a migration: `tokmigrate status` says when"
+        raise FieldError(f"'{copy.path}' cannot follow the model: only a .gguf file can", hint)
+    return copy
+
+
 class ModelKeys(Closed):
     """A model."""
 
     path: Name = Field(description="Its directory.")
     adapters: tuple[Name, ...] = Field(default=(), description="Directories of LoRA adapters that change with it.")
+    copies: tuple[Annotated[CopyKeys, BeforeValidator(_path_alone), AfterValidator(_check_follow)], ...] = Field(
+        default=(),
+        description="What was made from it, each as its keys or its path alone: a GGUF, an ONNX export, a draft model. "
+        "`tokmigrate status` says which of them are stale.",
+    )
     tags: tuple[Name, ...] = Field(
         default=(), description="Groups that it belongs to; `models:` of a migration may name one instead of models."
     )
@@ -60,10 +86,6 @@ class ModelKeys(Closed):
         "of a position and an id; `bias`, sequences of ids, each with a number; `ignore`, none. Only where "
         "tokmigrate asks for it.",
     )
-
-
-def _path_alone(value: object) -> object:
-    return {"path": value} if isinstance(value, str) else value
 
 
 def _check_name(name: str) -> str:
@@ -169,6 +191,7 @@ def _entry(name: str, model: ModelKeys, root: Path, content: FileKeys) -> ModelE
         name=name,
         path=absolute(root, model.path),
         adapters=tuple(absolute(root, adapter) for adapter in model.adapters),
+        copies=tuple(ModelCopy(absolute(root, copy.path), copy.follow) for copy in model.copies),
         tags=model.tags,
         vocab_tensors=MappingProxyType(model.vocab_tensors),
         id_fields=MappingProxyType(model.id_fields),

@@ -82,11 +82,24 @@ class WeightsSetting(Closed):
 
 
 @dataclass(frozen=True)
+class ModelCopy:
+    """A file or directory that was made from a model, such as a GGUF, an ONNX export or a draft model.
+
+    Args:
+        follow: Whether it is changed with the model, which only a GGUF can be.
+    """
+
+    path: Path
+    follow: bool = False
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """A model of the workspace.
 
     Args:
         adapters: The directories of the adapters that change with it; all paths are absolute.
+        copies: What was made from it, and is stale after a migration.
         vocab_tensors: By tensor name, what resolves an open question, or `ignore` for a coincidence.
         id_fields: By the name or dotted path of a field, how it holds ids of tokens, or `ignore` where it holds none.
     """
@@ -94,6 +107,7 @@ class ModelEntry:
     name: str
     path: Path
     adapters: tuple[Path, ...] = ()
+    copies: tuple[ModelCopy, ...] = ()
     tags: tuple[str, ...] = ()
     vocab_tensors: Mapping[str, VocabTensorSetting | Literal["ignore"]] = field(default_factory=dict)
     id_fields: Mapping[str, FieldShape | Literal["ignore"]] = field(default_factory=dict)
@@ -203,6 +217,7 @@ models:
 #  support-7b:
 #    path: /data/support-7b
 #    adapters: [/data/loras/support]      # changed together with the model
+#    copies: [/data/gguf/support.gguf]    # made from the model: `status` says which are stale
 #    tags: [chat]                         # a migration may name a tag instead of models
 #    vocab_tensors:                       # only where tokmigrate asks for it
 #      extra.head.weight: {axis: 0, side: output}
