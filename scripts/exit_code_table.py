@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from tokmigrate.errors import EXIT_CODES, TokmigrateError
+from tokmigrate.errors import EXIT_CODES, error_types
 
 _MORE = {
     0: "`downgrade` over several models skips those that are already there.",
@@ -30,14 +28,6 @@ def exit_codes() -> list[str]:
     """Return the lines of the section."""
     lines = ["## Exit codes", "", "| code | meaning | more | errors, the `kind` of `--json` |", "|---|---|---|---|"]
     for code, meaning in EXIT_CODES.items():
-        names = ", ".join(f"`{each.__name__}`" for each in _kinds(TokmigrateError) if each.exit_code == code)
+        names = ", ".join(f"`{each.__name__}`" for each in error_types() if each.exit_code == code)
         lines.append(f"| {code} | {meaning} | {_MORE[code]} | {names} |")
     return [*lines, "", _BELOW]
-
-
-def _kinds(kind: type[TokmigrateError]) -> Iterator[type[TokmigrateError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        # A module may have one of its own, which it does not let out.
-        if child.__module__ == TokmigrateError.__module__:
-            yield from _kinds(child)

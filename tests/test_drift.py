@@ -313,8 +313,9 @@ def test_a_stale_plan_is_refused_for_what_is_so(act: Callable[[Workspace], Any],
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
     """Return why a plan is stale, as the one error says."""
-    said, _, hint = done.stderr.partition("\n")
-    assert hint == "what to do: make and review a new one: `tokmigrate plan -o FILE`\n"
+    said, hint, more = done.stderr.splitlines()
+    assert hint == "what to do: make and review a new one: `tokmigrate plan -o FILE`"
+    assert more == "more: tokmigrate explain stale-plan"
     return said.removeprefix("error: demo: the plan is stale: ")
 
 

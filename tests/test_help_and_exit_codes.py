@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,9 @@ from command_tables import commands
 from typer.core import TyperOption
 from workspaces import BASE, REPOSITORY, Workspace, make_workspace, run_here
 
-from tokmigrate import errors
 from tokmigrate.cli.app import COMMANDS
 from tokmigrate.commands.check import DRIFTED, PENDING, UP_TO_DATE
-from tokmigrate.errors import EXIT_CODES, TokmigrateError
+from tokmigrate.errors import EXIT_CODES, OperationError, error_types
 
 
 @pytest.fixture
@@ -65,14 +65,8 @@ def test_a_word_after_two_dashes_is_no_option(place: Workspace) -> None:
     assert "'--debug'" in said.stderr
 
 
-def kinds(kind: type[TokmigrateError]) -> list[type[TokmigrateError]]:
-    """Return the errors of the tree, without those that a module keeps to itself."""
-    children = (child for child in kind.__subclasses__() if child.__module__ == errors.__name__)
-    return [kind, *(each for child in children for each in kinds(child))]
-
-
 def test_exit_codes_are_documented_alike_everywhere(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {each.exit_code for each in kinds(TokmigrateError)} | {UP_TO_DATE, PENDING, DRIFTED}
+    given = {each.exit_code for each in error_types()} | {UP_TO_DATE, PENDING, DRIFTED}
     assert given == set(EXIT_CODES)
     short = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     monkeypatch.setenv("COLUMNS", "500")
@@ -80,8 +74,28 @@ def test_exit_codes_are_documented_alike_everywhere(place: Workspace, monkeypatc
     table = (REPOSITORY / "docs" / "reference.md").read_text("utf-8").split("\n## Exit codes\n")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", table, re.MULTILINE))
     assert [int(code) for code in rows] == list(EXIT_CODES)
-    for each in kinds(TokmigrateError):
+    for each in error_types():
         assert f"`{each.__name__}`" in rows[str(each.exit_code)]
+
+
+def test_an_error_names_what_explains_it() -> None:
+    topics = [each.topic for each in error_types()]
+    assert {"internal", "usage", "file-problems", "unknown-name", "missing-model", "recovery-needed"} < set(topics)
+    assert len(set(topics)) == len(topics)
+
+    class WrongShapeError(OperationError):
+        """An error of a plug-in, which has no page of its own."""
+
+    assert WrongShapeError("wrong").topic == "operation"
+    assert WrongShapeError not in error_types()
+
+
+def test_an_error_that_says_all_names_no_topic(place: Workspace) -> None:
+    for words in (("nosuch",), ("plan", "nosuch"), ("downgrade", BASE)):
+        assert "more: " not in run_here(place.root, *words).stderr
+    shutil.rmtree(place.model)
+    assert run_here(place.root, "plan").stderr.splitlines()[-1] == "more: tokmigrate explain missing-model"
+    assert json.loads(run_here(place.root, "plan", "--json").stdout)["error"]["explain"] == "missing-model"
 
 
 # What the glossary has another word for.

@@ -39,7 +39,9 @@ def test_a_folder_that_is_not_there(place: Workspace, words: tuple[str, ...]) ->
     said = run_here(place.root, *words)
     assert (said.returncode, said.stdout) == (2, "")
     told = f"{place.settings}:2:13: the folder of the migrations does not exist: {place.root / 'migration'}"
-    assert said.stderr == f"error: {told} (correct the path, or make the folder)\n"
+    assert said.stderr == (
+        f"error: {told} (correct the path, or make the folder)\nmore: tokmigrate explain file-problems\n"
+    )
     problems = json.loads(run_here(place.root, *words, "--json").stdout)["error"]["problems"]
     assert [(each["line"], each["column"]) for each in problems] == [(2, 13)]
     assert not (place.root / "migration").exists()
@@ -91,4 +93,5 @@ def test_what_is_named_like_a_migration_and_is_no_file(place: Workspace, suffix:
         assert said.stderr.splitlines() == [
             f"error: migrations/0004_x{suffix}:1:1: a dangling link (fix or remove it)",
             f"error: migrations/0005_x{suffix}:1:1: a folder, and no migration file (let its name begin with _)",
+            "more: tokmigrate explain file-problems",
         ]

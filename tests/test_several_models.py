@@ -96,6 +96,16 @@ def test_the_same_error_is_reported_once(place: Workspace) -> None:
     assert len(document(place, 2, "plan", "nosuch")["failed"]) == 2
 
 
+def test_what_explains_errors_of_one_kind_is_named_once(place: Workspace) -> None:
+    listed(place, "absent", "demo", "gone")
+    for name in ("plan", "upgrade"):
+        said = run_here(place.root, name).stderr.splitlines()
+        assert [line for line in said if line.startswith("more: ")] == ["more: tokmigrate explain missing-model"]
+        assert sum(line.startswith("error: ") for line in said) == 2
+    failed = document(place, 1, "plan")["failed"]
+    assert [each["error"]["explain"] for each in failed] == ["missing-model", "missing-model"]
+
+
 def test_a_plan_that_lacks_a_model_is_not_written(place: Workspace) -> None:
     listed(place, "demo", "absent")
     assert run_here(place.root, "plan", "-o", "plan.json").returncode == 1
@@ -146,7 +156,12 @@ def test_a_failure_on_the_way_ends_it_and_is_summed_up(place: Workspace, monkeyp
     done = run_here(place.root, "upgrade")
     assert done.returncode == 1
     assert f"a: upgraded to {HEAD}" in done.stdout
-    assert done.stderr == ("error: b: no space\nwhat to do: make room\ndone: a; failed: b; not tried: c\n")
+    assert done.stderr.splitlines() == [
+        "error: b: no space",
+        "what to do: make room",
+        "more: tokmigrate explain storage",
+        "done: a; failed: b; not tried: c",
+    ]
     found = document(place, 1, "upgrade")
     assert [each["model"] for each in found["models"]] == ["a"]
     assert [each["model"] for each in found["failed"]] == ["b"]

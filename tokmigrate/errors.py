@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,6 +30,16 @@ class TokmigrateError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    topic: ClassVar[str] = "internal"
+    """What `tokmigrate explain` calls errors of this class."""
+    is_plain: ClassVar[bool] = False
+    """Whether message and hint are enough and no topic is printed: a wrong word on the command line, or no fault."""
+
+    def __init_subclass__(cls, *, is_plain: bool = False) -> None:
+        """Name the topic; a class of another module, such as a plug-in, has the topic of its base class."""
+        if cls.__module__ == __name__:
+            cls.topic = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__.removesuffix("Error")).lower()
+            cls.is_plain = is_plain
 
     def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
@@ -40,7 +51,7 @@ class TokmigrateError(Exception):
         return f"{self.where}: {self.message}" if self.where else self.message
 
 
-class UsageError(TokmigrateError):
+class UsageError(TokmigrateError, is_plain=True):
     """A file or a command line that cannot be meant like this."""
 
     exit_code = 2
@@ -69,7 +80,7 @@ class FileProblems(UsageError):  # noqa: N818 - it holds several
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class UnknownNameError(UsageError):
+class UnknownNameError(UsageError, is_plain=True):
     """A name that nothing answers to."""
 
 
@@ -125,7 +136,7 @@ class UndoError(TokmigrateError):
     """The undo data is missing or damaged."""
 
 
-class AlreadyThereError(UndoError):
+class AlreadyThereError(UndoError, is_plain=True):
     """A model that is where a downgrade would bring it."""
 
 
@@ -153,10 +164,18 @@ class RecoveryNeededError(BusyError):
     """An interrupted change must be recovered first."""
 
 
-class StoppedError(TokmigrateError):
+class StoppedError(TokmigrateError, is_plain=True):
     """Ctrl-C, SIGTERM or SIGHUP; the code is the one that a shell expects then."""
 
     exit_code = 130
+
+
+def error_types(root: type[TokmigrateError] = TokmigrateError) -> Iterator[type[TokmigrateError]]:
+    """Yield each class of the tree, without those that a module keeps to itself."""
+    yield root
+    for child in root.__subclasses__():
+        if child.__module__ == __name__:
+            yield from error_types(child)
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:

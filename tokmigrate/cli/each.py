@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -220,13 +220,14 @@ def _print_failures(failures: Failures) -> None:
         before.append(error)
 
 
-def _print_failure(model: str, error: TokmigrateError, before: Iterable[TokmigrateError], *, alone: bool) -> None:
-    """Write an error to stderr, with the model's name unless it is clear; the same error is printed once."""
+def _print_failure(model: str, error: TokmigrateError, before: Collection[TokmigrateError], *, alone: bool) -> None:
+    """Write an error to stderr, with the model's name unless it is clear; the same error or topic is printed once."""
     if any((str(error), error.hint) == (str(each), each.hint) for each in before):
         return
     # An error in a file or on the command line concerns all models.
     is_clear = alone or isinstance(error, UsageError) or error.where == model
-    output.print_error(error, as_json=False, model=None if is_clear else model)
+    names_topic = error.topic not in {each.topic for each in before}
+    output.print_error(error, as_json=False, model=None if is_clear else model, names_topic=names_topic)
 
 
 def _exit_with(failures: Failures, codes: Iterable[int]) -> None:

@@ -129,6 +129,7 @@ def error_document(error: TokmigrateError) -> dict[str, Any]:
         "message": error.message,
         "where": error.where,
         "hint": error.hint,
+        "explain": error.topic,
         "exit_code": error.exit_code,
     }
     if isinstance(error, FileProblems):
@@ -157,19 +158,20 @@ def print_traceback(error: TokmigrateError) -> None:
         sys.stderr.write(escape_lines("".join(traceback.format_exception(error))))
 
 
-def print_error(error: TokmigrateError, as_json: bool, model: str | None = None) -> None:
-    """Write an error, which may have to name its model, and its traceback if --debug is given."""
+def print_error(error: TokmigrateError, as_json: bool, model: str | None = None, *, names_topic: bool = True) -> None:
+    """Write an error, which may have to name its model and its topic, and its traceback if --debug is given."""
     print_traceback(error)
     if as_json:
         print_json(error_document(error))
         if not is_lost(sys.stdout):
             return
     if isinstance(error, FileProblems):
-        for problem in error.problems:
-            echo_err(f"error: {problem}")
-        return
-    echo_err(f"error: {f'{model}: ' if model else ''}{error}")
-    if error.hint:
+        lines = [f"error: {problem}" for problem in error.problems]
+    else:
         # A hint may hold lines for a file.
-        for line in f"what to do: {error.hint}".split("\n"):
-            echo_err(line)
+        hint = f"what to do: {error.hint}".split("\n") if error.hint else []
+        lines = [f"error: {f'{model}: ' if model else ''}{error}", *hint]
+    if names_topic and not error.is_plain:
+        lines.append(f"more: tokmigrate explain {error.topic}")
+    for line in lines:
+        echo_err(line)
