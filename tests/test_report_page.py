@@ -6,8 +6,6 @@ import base64
 import copy
 import json
 import re
-import shutil
-import subprocess
 import unicodedata
 import zlib
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browser import browsed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import llama, workspace
@@ -28,7 +27,6 @@ from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.render.escape import escape_parts, escape_prose_parts
 from tokmigrate.render.html import LISTED_AT_MOST, format_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "input", "br", "link", "img", "hr"}
 HOSTILE = "</script><b>\u202eevil\u200b\u0007"
 
@@ -237,29 +235,6 @@ def test_each_token_of_the_library_is_on_the_page_once(phi: tuple[SharedModel, P
     assert all(vocabulary[str(each[1])] == each[0] for each in parsed.rest)
     assert f'<dd id="count-tokens">{model.library().get_vocab_size():,}</dd>' in text
     assert len(text) < 600_000
-
-
-def browsed(path: Path, *arguments: str, fragment: str = "") -> str:
-    """Open a page in Chromium, wait for its script, and return what Chromium prints."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: apt-get install chromium")
-    profile = path.parent / "profile"
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        f"--user-data-dir={profile}",
-    ]
-    done = subprocess.run(
-        [*command, "--virtual-time-budget=20000", *arguments, path.as_uri() + fragment],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout
 
 
 def found_in(dom: str) -> dict[str, str]:
