@@ -79,12 +79,18 @@ def lint(
     print_result("lint", Result(lint_report.findings_content(linted), [text], notes, code), as_json)
 
 
-def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> None:
+def check(
+    model: Models = None,
+    here: Here = False,
+    copies: Annotated[bool, Option("--copies", help="Exit with 1 if a copy of a model is not current.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Exit with 0 if up to date, 3 if pending, 4 on drift.
 
     Writes nothing. Retrained weights and re-saved but equivalent files are reported but are not drift. Drift is a token
     with another id, a rule, role or template that differs from the migrations, or a stamp that is missing, edited or of
-    another model. Lost undo data exits with 4 too, and migrations that no downgrade can undo are listed.
+    another model. Lost undo data exits with 4 too, and migrations that no downgrade can undo are listed. Copies that
+    tokmigrate.yaml lists are compared, and a stale one is a warning; `--copies` makes it an error.
     """
     workspace = open_workspace()
     results = ModelResults("check", select_models(workspace, model, here), as_json)
@@ -92,7 +98,8 @@ def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> 
         with results.keep_error(entry):
             found = checking.check(workspace, entry)
             content, lines = check_report.check_content(found), check_report.check_lines(found)
-            results.add(Result(content, lines, exit_code=found.exit_code))
+            outdated = copies and any(copy.state != "current" for copy in found.copies)
+            results.add(Result(content, lines, exit_code=found.exit_code or int(outdated)))
     results.finish()
 
 

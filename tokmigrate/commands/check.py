@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tokmigrate.audit.copies import CopyStatus, compare_copies, list_outdated
 from tokmigrate.audit.drift import Drift
 from tokmigrate.audit.ledger_check import UndoData, undo_data
 from tokmigrate.audit.run_status import refuse_in_progress
@@ -36,6 +37,7 @@ class Checked:
         detected: Which revision it looks like, by what and what to do, where that is a later one; else None.
         notes: Warnings about the model, which change no exit code.
         training: The tokens whose rows migrations initialised, and whether they were trained.
+        copies: What was made from the model, and whether it is stale.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Checked:
     detected: str | None = None
     notes: tuple[str, ...] = ()
     training: tuple[TokenTraining, ...] = field(default=(), repr=False)
+    copies: tuple[CopyStatus, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -80,6 +83,7 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
     training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     # What the ledger knows need not be read off the tokens.
     likely = None if drift.stamp else describe_detected(workspace, entry, snapshot, progress)
+    copies = compare_copies(entry.copies, snapshot, state)
     return Checked(
         entry.name,
         snapshot.revision,
@@ -87,6 +91,7 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
         drift,
         undo=undo_data(workspace, snapshot),
         detected=likely[1] if likely else None,
-        notes=tuple(map(str, ids_without_token(snapshot.state))),
+        notes=(*map(str, ids_without_token(snapshot.state)), *list_outdated(copies)),
         training=training,
+        copies=copies,
     )

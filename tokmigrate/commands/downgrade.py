@@ -9,6 +9,7 @@ from tokmigrate.apply.build_downgrade import build_downgrade
 from tokmigrate.apply.known_files import find_known
 from tokmigrate.apply.metadata_check import refuse_losses
 from tokmigrate.apply.publish import RecoveryOutcome
+from tokmigrate.audit.copies import describe_stale_copies
 from tokmigrate.audit.run_status import is_in_progress
 from tokmigrate.audit.training import list_trained_events, training_on_record
 from tokmigrate.commands.library_check import (
@@ -115,6 +116,8 @@ def downgrade(
         model = sync_with_stamp(state, entry, snapshot)
         objects = ObjectStore(workspace.objects)
         records = find_undo_records(workspace, entry, snapshot, revisions)
+        for line in describe_stale_copies(entry.copies):
+            on_progress(Warned(entry.name, line))
         on_progress(ActivityStarted(entry.name, "reading"))
         back = build_downgrade(snapshot, records, objects, find_known(snapshot, state.known_files(model)))
         beside = changes_down(entry.name, adapters_of(entry, snapshot), records, objects, on_progress)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tokmigrate.apply.digests import read_shard_digest
 from tokmigrate.apply.library_check import verify_model
+from tokmigrate.audit.copies import CopyStatus, compare_copies
 from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.ledger_check import UndoData, undo_data
 from tokmigrate.audit.lora import HeldRows, find_trained_tokens, rows_of_adapter
@@ -58,6 +59,7 @@ class ModelStatus:
     tied: bool
     tensors: tuple[VocabularyTensor, ...] = field(repr=False)
     adapters: tuple[AdapterStatus, ...]
+    copies: tuple[CopyStatus, ...]
     training: tuple[TokenTraining, ...] = field(repr=False)
     notes: tuple[str, ...]
 
@@ -102,6 +104,7 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
                 )
                 for each in adapters_of(entry, snapshot)
             ),
+            copies=compare_copies(entry.copies, snapshot, state),
             training=training,
             notes=(
                 *snapshot.notes,

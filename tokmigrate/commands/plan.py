@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tokmigrate.apply.digests import compute_sampled_digest
 from tokmigrate.apply.metadata_check import refuse_losses
+from tokmigrate.audit.copies import describe_stale_copies
 from tokmigrate.audit.run_status import is_in_progress, refuse_in_progress
 from tokmigrate.commands.models import adapters_of, format_path
 from tokmigrate.commands.records import refuse_drift
@@ -219,7 +220,8 @@ def plan_or_reuse(
         except OperationError as error:
             error.hint = _add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
             raise
-    return replace(made, remarks=(*drift, *_check_lock(workspace, history, progress.applied, made)))
+    lock = _check_lock(workspace, history, progress.applied, made)
+    return replace(made, remarks=(*drift, *lock, *describe_stale_copies(entry.copies)))
 
 
 def _add_stamp_hint(

@@ -69,6 +69,7 @@ def check_content(found: Checked) -> dict[str, Any]:
         "broken": found.broken,
         "detected": found.detected,
         "notes": found.notes,
+        "copies": [vars(copy) for copy in found.copies],
         "undo": undo_content(found.undo),
     }
 

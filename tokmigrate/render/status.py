@@ -91,6 +91,8 @@ def status_text(status: ModelStatus) -> RenderableType:
         table.add_row("adapter", escape(label))
         for held in adapter.rows:
             table.add_row("", escape(adapter_rows_line(held)))
+    for copy in status.copies:
+        table.add_row("copy", escape(f"{copy.path}: {copy.state}, {copy.reason}"))
     for line in training_lines(status.training):
         table.add_row("training", escape(line))
     for note in status.notes:
@@ -133,5 +135,6 @@ def status_content(status: ModelStatus) -> dict[str, Any]:
         **vars(status),
         "pending": [migration.revision for migration in status.pending],
         "adapters": [{**vars(adapter), "trained": adapter.trained} for adapter in status.adapters],
+        "copies": [vars(copy) for copy in status.copies],
         "training": training_content(status.training),
     }
