@@ -517,10 +517,10 @@ def test_checks_stay_when_migrations_are_squashed(tmp_path: Path) -> None:
     assert "the KL on a sample.txt is" in here.run("upgrade").stderr
 
 
-def test_the_page_on_training_and_the_report(tmp_path: Path) -> None:
+def test_the_page_on_evaluate_and_the_report(tmp_path: Path) -> None:
     made = make_workspace(tmp_path / "w")
-    page = (REPOSITORY / "docs" / "training.md").read_text("utf-8")
-    commands, output = re.findall(r"^```(?:bash)?\n(.*?)^```$", page.partition("## Measure")[2], re.S | re.M)[:2]
+    page = (REPOSITORY / "docs" / "evaluate.md").read_text("utf-8")
+    commands, output = re.findall(r"^```(?:bash)?\n(.*?)^```$", page, re.S | re.M)[:2]
     here = Here(made.root)
     (texts,) = re.findall(r"<<'END'\n(.*?)^END$", commands, re.S | re.M)
     (made.root / "texts.jsonl").write_text(texts, "utf-8")

@@ -1,4 +1,4 @@
-"""Trainers of others train the new rows: the recipes of docs/training.md, and what `peft-config --for` prints."""
+"""Trainers of others train the new rows: the recipes of docs/trainers.md, and what `peft-config --for` prints."""
 
 from __future__ import annotations
 
@@ -46,10 +46,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def recipes() -> list[tuple[str, str]]:
-    """Return the blocks of the section on other trainers, with their language."""
-    page = (REPOSITORY / "docs" / "training.md").read_text("utf-8")
-    (section,) = re.findall(r"^## With your own trainer$(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
-    return re.findall(r"^```(bash|python)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    """Return the blocks of the page on other trainers, with their language."""
+    page = (REPOSITORY / "docs" / "trainers.md").read_text("utf-8")
+    return re.findall(r"^```(bash|python)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 
 
 def test_each_recipe_of_the_page_trains_the_new_rows(tmp_path: Path) -> None:
@@ -60,7 +59,7 @@ def test_each_recipe_of_the_page_trains_the_new_rows(tmp_path: Path) -> None:
             if language == "bash":
                 typed(made.root, code)
             else:
-                exec(compile(code, "docs/training.md", "exec"), names)  # noqa: S102
+                exec(compile(code, "docs/trainers.md", "exec"), names)  # noqa: S102
 
     # The pad token is in no text that counts: weight decay is off, and the softmax moves its output row.
     for model in ("tuned", "by-hand"):

@@ -1,6 +1,6 @@
 """Publishing a change: together or not at all, and only where there is space for it.
 
-The order of the steps is what makes a crash harmless; see docs/architecture.md, "How a change is published".
+The order of the steps is what makes a crash harmless; see docs/publishing.md.
 """
 
 from __future__ import annotations

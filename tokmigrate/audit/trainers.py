@@ -1,6 +1,6 @@
 """What trainers of others take to train the rows of new tokens: which of them train single rows, and by which keys.
 
-Each statement was read in the source of the version that its comment names; docs/training.md has the files.
+Each statement was read in the source of the version that its comment names; docs/trainers.md has the files.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _keep_tied(rows: LoraRows) -> Settings:
         if layer.split(".")[-1] != "embed_tokens":
             raise ModelError(
                 f"peft ties the output layer to embed_tokens only, not to '{layer}', where it trains whole layers",
-                hint="train single rows, with `--for peft` and one line of Python: docs/training.md shows it for TRL",
+                hint="train single rows, with `--for peft` and one line of Python: docs/trainers.md shows it for TRL",
             )
     return {"modules_to_save": list(rows.indices), "ensure_weight_tying": True}
 

@@ -147,7 +147,7 @@ def explain_errors(name: str, checkpoints: Path | None = None) -> Iterator[None]
             raise StorageError(
                 f"cannot save the run: {said}", where=str(checkpoints), hint="free disk space"
             ) from error
-        hint = "train it with a trainer of your own: docs/training.md"
+        hint = "train it with a trainer of your own: docs/trainers.md"
         raise ModelError(f"it cannot be trained: {said}", where=name, hint=hint) from error
 
 
