@@ -5,14 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shutil
-import subprocess
-import sys
-import zipfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
 
 from workspaces import REPOSITORY
 
@@ -26,24 +21,6 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert files("tokmigrate").joinpath("py.typed").is_file()
-
-
-def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
-        shutil.copy(REPOSITORY / name, source)
-    for name in ("tokmigrate", "tests", "scripts"):
-        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=source, capture_output=True, timeout=120, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    about = f"tokmigrate-{tokmigrate.__version__}.dist-info"
-    assert {name.split("/")[0] for name in names} == {"tokmigrate", about}
-    assert {"tokmigrate/py.typed", f"{about}/licenses/LICENSE", f"{about}/entry_points.txt"} <= names
-    modules = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "tokmigrate").rglob("*.py")}
-    assert {name for name in names if name.endswith(".py")} == modules
 
 
 def test_docstrings_name_the_parameters_that_there_are() -> None:

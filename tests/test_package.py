@@ -1,0 +1,146 @@
+"""What is uploaded: the two distributions, their metadata, and the extras."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import BytesParser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from workspaces import REPOSITORY
+
+import tokmigrate
+
+ABOUT = f"tokmigrate-{tokmigrate.__version__}.dist-info"
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+FOR_CONTRIBUTORS = {"dev", "docs"}
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """Both, with what the wheel holds and the names in the sdist; `rebuilt` is the wheel made of the sdist."""
+
+    wheel: Path
+    sdist: Path
+    files: dict[str, bytes]
+    names: set[str]
+    rebuilt: dict[str, bytes]
+
+    @property
+    def metadata(self) -> Message:
+        return BytesParser().parsebytes(self.files[f"{ABOUT}/METADATA"])
+
+
+def build(source: Path, target: Path, *kinds: str) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(target), *kinds]
+    subprocess.run(command, cwd=source, capture_output=True, timeout=120, check=True)
+
+
+def read_wheel(folder: Path) -> dict[str, bytes]:
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
+    folder = tmp_path_factory.mktemp("built")
+    build(REPOSITORY, folder)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+        top = f"tokmigrate-{tokmigrate.__version__}"
+        names = {each.name.removeprefix(f"{top}/") for each in archive.getmembers() if each.isfile()}
+    build(folder / top, folder / "rebuilt", "-t", "wheel")
+    (wheel,) = folder.glob("*.whl")
+    return Distributions(wheel, sdist, read_wheel(folder), names, read_wheel(folder / "rebuilt"))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built: Distributions) -> None:
+    names = set(built.files)
+    assert {name.split("/")[0] for name in names} == {"tokmigrate", ABOUT}
+    assert {f"{ABOUT}/licenses/LICENSE", f"{ABOUT}/entry_points.txt"} <= names
+    package = {path for path in (REPOSITORY / "tokmigrate").rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert {name for name in names if not name.startswith((ABOUT, "tokmigrate/pages/"))} == {
+        str(path.relative_to(REPOSITORY)) for path in package
+    }
+
+
+def test_the_sdist_holds_what_git_tracks(built: Distributions) -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("the tree is no clone")
+    tracked = {name for name in listed.stdout.splitlines() if (REPOSITORY / name).exists()}
+    assert tracked <= built.names
+    assert not {name for name in built.names if "__pycache__" in name or name.startswith((".tokmigrate", ".venv"))}
+
+
+def test_the_wheel_is_the_same_from_the_sdist(built: Distributions) -> None:
+    assert built.rebuilt == built.files
+
+
+def test_twine_accepts_both(built: Distributions) -> None:
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(built.wheel), str(built.sdist)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_long_description_has_no_relative_link(built: Distributions) -> None:
+    text = str(built.metadata.get_payload())
+    targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", text) + re.findall(r'(?:src|srcset|href)="([^"]+)"', text)
+    assert len(targets) > 10
+    assert [target for target in targets if not target.startswith("https://")] == []
+    tag = f"v{tokmigrate.__version__}"
+    own = [target for target in targets if target.startswith(("https://github.com/tokmigrate/", "https://raw."))]
+    for target in own:
+        ref, _, path = target.split("/tokmigrate/tokmigrate/")[1].removeprefix("blob/").partition("/")
+        assert ref == tag
+        assert (REPOSITORY / path.partition("#")[0]).exists(), target
+        assert target.startswith("https://raw.") == (Path(path).suffix in {".svg", ".png"})
+
+
+def test_the_metadata_name_the_project_and_each_python(built: Distributions) -> None:
+    urls = dict(each.split(", ", 1) for each in built.metadata.get_all("Project-URL", []))
+    assert set(urls) == {"Homepage", "Documentation", "Source", "Changelog", "Issues"}
+    assert all(url.startswith("https://") for url in urls.values())
+    named = set(re.findall(r"Python :: (3\.\d+)", "\n".join(built.metadata.get_all("Classifier", []))))
+    assert named == {"3.11", "3.12", "3.13"}
+    assert built.metadata["Requires-Python"] == f">={min(named)}"
+    workflow = (REPOSITORY / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert named <= set(re.findall(r'"(3\.\d+)"', workflow))
+
+
+def test_all_names_each_extra_of_a_user() -> None:
+    (everything,) = map(Requirement, EXTRAS["all"])
+    assert everything.name == "tokmigrate"
+    assert everything.extras == set(EXTRAS) - FOR_CONTRIBUTORS - {"all"}
+
+
+def test_a_requirement_is_listed_once() -> None:
+    listed = [Requirement(text).name for texts in (PROJECT["dependencies"], *EXTRAS.values()) for text in texts]
+    assert sorted({name for name in listed if listed.count(name) > 1 and name != "tokmigrate"}) == []
+
+
+def test_extras_that_texts_name_exist() -> None:
+    texts = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md"), *(REPOSITORY / "tokmigrate").rglob("*.py")]
+    named = {
+        extra
+        for path in texts
+        for extras in re.findall(r"(?:tokmigrate|install .*\.)\[([a-z,]+)\]", path.read_text("utf-8"))
+        for extra in extras.split(",")
+    }
+    assert {"train", "corpus"} <= named <= set(EXTRAS)
+
+
+def test_python_m_tokmigrate() -> None:
+    said = subprocess.run([sys.executable, "-m", "tokmigrate", "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout == f"tokmigrate {tokmigrate.__version__}\n"
