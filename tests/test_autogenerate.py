@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
 import yaml
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import BOS, EOS, tokenizer_json
 from real_tokenizers import real
+from safetensors.numpy import save_file
 from shared_models import SharedModel, shared_model
 from workspaces import Workspace as Place
 
@@ -92,6 +94,45 @@ def test_tokens_that_were_added_by_hand(tmp_path: Path) -> None:
     assert done.left == ()
     assert names(done) == ["add_tokens", "set_special_tokens"]
     assert {"<tool>": 32011, "<think>": 32012, "<|pad|>": 32013}.items() <= model.library().get_vocab().items()
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_new_tokens_get_the_rows_of_the_other_model(has_bias: bool, tmp_path: Path) -> None:
+    here, there = (shared_model(tmp_path / name, "gpt2-chatml") for name in ("here", "there"))
+    if has_bias:
+        rows = here.rows()
+        rows["lm_head.bias"] = np.arange(len(rows["lm_head.weight"]), dtype=np.float32)
+        for model in (here, there):
+            save_file(rows, model.directory / "model.safetensors", metadata={"format": "pt"})
+    there.migrate(
+        "- add_tokens: {tokens: [<thought>, {content: <|tool|>, special: true}], init: {strategy: normal}}\n"
+        '- extend_vocab: {merges: ["Ġto ken"], init: {strategy: normal}}'
+    )
+    done = autogenerate(here.workspace, "Take", side_of(here.directory), side_of(there.directory), with_rows=True)
+    assert (done.left, names(done)) == ((), ["add_tokens", "extend_vocab"])
+    assert [path.name for path in done.row_files] == [
+        *("0001_take.input.safetensors", "0001_take.output.safetensors"),
+        *(["0001_take.bias.safetensors"] if has_bias else []),
+    ]
+    upgrade(here.workspace, here.entry)
+    assert {name: rows.tobytes() for name, rows in here.rows().items()} == {
+        name: rows.tobytes() for name, rows in there.rows().items()
+    }
+
+
+def test_a_tokenizer_alone_has_no_rows(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "gpt2-chatml")
+    other = shutil.copytree(real("gpt2-chatml"), tmp_path / "other") / "tokenizer.json"
+    document = json.loads(other.read_text("utf-8"))
+    number = 1 + max(entry["id"] for entry in document["added_tokens"])
+    document["added_tokens"].append({**document["added_tokens"][-1], "id": number, "content": "<thought>"})
+    other.write_text(json.dumps(document), "utf-8")
+    words = ("revision", "-m", "A thought", "--autogenerate", "--from", "m", "--to", "other")
+    said = Place(tmp_path).run(*words, "--with-rows")
+    assert said.returncode == 1
+    assert "there is no config.json" in said.stderr
+    assert [path.name for path in model.workspace.migrations.iterdir()] == []
+    assert Place(tmp_path).run(*words).returncode == 0
 
 
 def test_spare_tokens_that_got_a_use(tmp_path: Path) -> None:

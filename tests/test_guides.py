@@ -75,7 +75,9 @@ def test_a_recipe_goes_up_and_down(model: str, recipe: str, tmp_path: Path) -> N
     up_and_down(makers[model](tmp_path) if model in makers else shared_model(tmp_path, model).root, recipe)
 
 
-@pytest.mark.parametrize("page", ["tutorial.md", "cookbook.md", "learn.md", "transplant.md", "workspace.md"])
+@pytest.mark.parametrize(
+    "page", ["tutorial.md", "cookbook.md", "learn.md", "transplant.md", "workspace.md", "adopt.md"]
+)
 def test_a_page_can_be_typed_from_top_to_bottom(page: str, tmp_path: Path) -> None:
     for name in ("models", "migrations"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)

@@ -50,6 +50,7 @@ def revision(
     after: Annotated[
         str | None, Option("--to", metavar="DIR", help="Set the new tokenizer.", autocompletion=complete_model)
     ] = None,
+    with_rows: Annotated[bool, Option("--with-rows", help="Give new tokens the rows that --to has for them.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a new migration file after the head.
@@ -57,7 +58,8 @@ def revision(
     With `--autogenerate --from DIR --to DIR` the file holds the operations that turn one tokenizer into the other.
     Either may be a model of the workspace; the first is then taken as planned at the head. The migration is planned on
     the first tokenizer before it is written; long lists are in files beside it. Differences that no operation expresses
-    are listed here and in the file.
+    are listed here and in the file. With `--with-rows` the second is a model, and new tokens get its rows, which are
+    in safetensors files beside the migration.
     """
     new_file.check_message(message)
     workspace = open_workspace_for_writing()
@@ -67,11 +69,11 @@ def revision(
             raise UsageError(
                 "--autogenerate takes --from and --to, and writes YAML", hint="--autogenerate --from DIR --to DIR"
             )
-        _autogenerate(workspace, message, before, after, as_json)
+        _autogenerate(workspace, message, before, after, with_rows, as_json)
         locking.lock_head(workspace, known)
         return
-    if before is not None or after is not None:
-        raise UsageError("--from and --to need --autogenerate", hint="add --autogenerate")
+    if before is not None or after is not None or with_rows:
+        raise UsageError("--from, --to and --with-rows need --autogenerate", hint="add --autogenerate")
     write = new_file.write_python_migration if python else new_file.write_yaml_migration
     path = write(workspace, message)
     locked = locking.lock_head(workspace, known)
@@ -79,13 +81,13 @@ def revision(
     print_result("revision", Result({"file": path, "locked": locked}, [f"wrote {path}"], notes), as_json)
 
 
-def _autogenerate(workspace: Workspace, message: str, before: str, after: str, as_json: bool) -> None:
-    done = derivation.autogenerate(
-        workspace, message, compare.side_at_head(workspace, before), compare.resolve_side(workspace, after)
-    )
+def _autogenerate(workspace: Workspace, message: str, before: str, after: str, with_rows: bool, as_json: bool) -> None:
+    sides = compare.side_at_head(workspace, before), compare.resolve_side(workspace, after)
+    done = derivation.autogenerate(workspace, message, *sides, with_rows=with_rows)
     names = [operation.name for operation in done.operations]
     if done.path:
-        line = f"wrote {', '.join([str(done.path), *(path.name for path in done.list_files)])}: {', '.join(names)}"
+        files = [str(done.path), *(path.name for path in (*done.list_files, *done.row_files))]
+        line = f"wrote {', '.join(files)}: {', '.join(names)}"
     else:
         line = "no file was written" if done.left else "the tokenizers are equivalent: no file was written"
     notes: list[RenderableType] = []
@@ -99,6 +101,7 @@ def _autogenerate(workspace: Workspace, message: str, before: str, after: str, a
     content = {
         "file": done.path,
         "list_files": done.list_files,
+        "row_files": done.row_files,
         "operations": names,
         "left": done.left,
         "refused": done.refused,

@@ -120,7 +120,7 @@ def stamp_copy(
         _, documents = read_documents(other)
         found = without_ignorable(differences(documents, snapshot.state.documents))
         if found:
-            wanted, hint = "the other model means", "save the tokenizer of that model beside these weights"
+            wanted, hint = "the other model means", "copy these files from that model beside these weights"
             raise _build_mismatch(entry.name, wanted, map(str, found), hint)
         new = _copy_stamp(state, workspace, snapshot, source, other)
         check_progress(replace(snapshot, stamp=new.stamp), History.read(workspace).chain_for(entry))

@@ -18,7 +18,9 @@ from tokmigrate import __version__
 from tokmigrate.init.file_strategy import KEPT, PROVENANCE
 from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.formats.safetensors_header import encode_header
-from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.weights.movement import embeddings
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.operations.operation import Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.new_file import file_name, write_yaml_migration
@@ -53,17 +55,9 @@ def write_learned_rows(
         kept: Those of the tokens whose rows on a side were not learned, but are the model's.
     """
     said = {side: {PROVENANCE: _format_provenance(provenance, kept.get(side, ()))} for side in SIDES}
-    names = {side: file_name(workspace, message, f".{side}.safetensors") for side in rows}
-    attachments: dict[str, str | bytes] = {
-        names[side]: _encode(tokens, matrix, said[side]) for side, matrix in rows.items()
-    }
-    specs = {side: {"strategy": "file", "path": name} for side, name in names.items()}
-    biases = _read_biases(entry, tokens)
-    if biases is not None:
-        name = file_name(workspace, message, ".bias.safetensors")
-        attachments[name] = _encode(tokens, biases, said["output"])
-        specs["output"] = {**specs.get("output", specs["input"]), "bias": name}
-    init = specs if len(specs) > 1 else specs["input"]
+    biases = read_biases(take_snapshot(entry), tokens)
+    init, files = encode_row_files(workspace, message, tokens, rows, biases, said)
+    attachments: dict[str, str | bytes] = {**files}
     new = {token.content for token in added}
     fields: dict[str, dict[str, Any]] = {
         "add_tokens": {"tokens": [asdict(token) for token in added], "init": init},
@@ -90,14 +84,47 @@ def write_learned_rows(
     )
 
 
-def _read_biases(entry: ModelEntry, tokens: Sequence[str]) -> Matrix | None:
+def encode_row_files(
+    workspace: Workspace,
+    message: str,
+    tokens: Sequence[str],
+    rows: Mapping[Side, Matrix],
+    biases: Matrix | None,
+    metadata: Mapping[Side, Mapping[str, str]] = MappingProxyType({}),
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the `init:` of a new migration that gives tokens these rows, and the files that it names.
+
+    Args:
+        rows: Their rows, `(tokens, hidden)`, by side; the input side alone where the model ties both.
+        biases: Those of the output side, `(tokens, 1)`; None where the head has none.
+        metadata: What the files of a side say of their rows.
+    """
+    names = {side: file_name(workspace, message, f".{side}.safetensors") for side in rows}
+    files = {names[side]: _encode(tokens, matrix, metadata.get(side, {})) for side, matrix in rows.items()}
+    specs: dict[str, dict[str, str]] = {side: {"strategy": "file", "path": name} for side, name in names.items()}
+    if biases is not None:
+        name = file_name(workspace, message, ".bias.safetensors")
+        files[name] = _encode(tokens, biases, metadata.get("output", {}))
+        specs["output"] = {**specs.get("output", specs["input"]), "bias": name}
+    init: dict[str, Any] = {**(specs if len(specs) > 1 else specs["input"])}
+    return init, files
+
+
+def read_biases(snapshot: Snapshot, tokens: Sequence[str]) -> Matrix | None:
     """Return the biases of tokens on the output side, `(tokens, 1)`; None where the head has none."""
-    snapshot = take_snapshot(entry)
     biases = [tensor for tensor in snapshot.tensors if tensor.side == "output" and tensor.width == 1]
-    if not biases:
-        return None
+    return _read_rows(snapshot, biases[0], tokens) if biases else None
+
+
+def read_token_rows(snapshot: Snapshot, tokens: Sequence[str]) -> dict[Side, Matrix]:
+    """Return the rows of tokens, `(tokens, hidden)`, by side; the input side alone where the model ties both."""
+    matrices = embeddings(snapshot.tensors)
+    return {side: _read_rows(snapshot, matrices[side], tokens) for side in SIDES if side in matrices}
+
+
+def _read_rows(snapshot: Snapshot, tensor: VocabularyTensor, tokens: Sequence[str]) -> Matrix:
     ids = snapshot.state.tokenizer.ids
-    with snapshot.weights.open_rows(biases[0].name, biases[0].axis) as rows:
+    with snapshot.weights.open_rows(tensor.name, tensor.axis) as rows:
         return np.stack([rows.row(ids[token]) for token in tokens])
 
 
