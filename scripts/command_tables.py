@@ -37,11 +37,19 @@ def common_options() -> list[str]:
     return _table(group.callback, [each for each in group.params if "completion" not in str(each.name)])
 
 
+def panels() -> dict[str, list[str]]:
+    """Return the names of the commands in each panel of the help."""
+    found: dict[str, list[str]] = {}
+    for name in commands():
+        found.setdefault(COMMANDS[name.split()[0]].panel, []).append(name)
+    return found
+
+
 def section(name: str, command: TyperCommand) -> list[str]:
     """Return the lines that describe a command and its options, as Markdown."""
     paragraphs = (inspect.getdoc(inspect.unwrap(command.callback or section)) or "").split("\n\n")
     text = "\n\n".join(textwrap.fill(each, 120, break_long_words=False, break_on_hyphens=False) for each in paragraphs)
-    return [f"### `tokmigrate {name}`", "", text, "", *_table(command.callback, command.params)]
+    return [f"## `tokmigrate {name}`", "", text, "", *_table(command.callback, command.params)]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Exit codes as a section of Markdown, with the errors that have them, read off the tree of errors."""
+"""Exit codes as a page of Markdown, with the errors that have them, read off the tree of errors."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ same, stderr says which are done, failed and not tried, and so does `--json` (`m
 
 
 def exit_codes() -> list[str]:
-    """Return the lines of the section."""
-    lines = ["## Exit codes", "", "| code | meaning | more | errors, the `kind` of `--json` |", "|---|---|---|---|"]
+    """Return the lines of the page."""
+    lines = ["# Exit codes", "", "| code | meaning | more | errors, the `kind` of `--json` |", "|---|---|---|---|"]
     for code, meaning in EXIT_CODES.items():
         names = ", ".join(f"`{each.__name__}`" for each in error_types() if each.exit_code == code)
         lines.append(f"| {code} | {meaning} | {_MORE[code]} | {names} |")

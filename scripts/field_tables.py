@@ -10,33 +10,33 @@ from pydantic import BaseModel
 
 Schema = Mapping[str, Any]
 
-LINKS = {"InitSpec": "an [`init`]({reference}#init-strategies)"}
-"""What has a section of its own; `{reference}` is the page that holds it."""
+LINKS = {"InitSpec": "an [`init`]({strategies})"}
+"""What has a page of its own; `{strategies}` is that of the init strategies."""
 
 _HEAD = ["| field | takes | meaning | default |", "|---|---|---|---|"]
 _WORDS = {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "`true` or `false`"}
 _SEVERAL = {"text": "texts", "a whole number": "whole numbers", "a number": "numbers", "a mapping": "mappings"}
 
 
-def tables(kind: type[BaseModel], reference: str = "", left_out: tuple[str, ...] = ()) -> list[str]:
+def tables(kind: type[BaseModel], strategies: str = "", left_out: tuple[str, ...] = ()) -> list[str]:
     """Return the table of a model's fields, and one for each mapping that a field holds.
 
     Args:
         kind: The model.
-        reference: The page that links lead to, as seen from the page that the table is for.
+        strategies: The page of the init strategies, as seen from the page that the table is for.
         left_out: Fields that are listed elsewhere.
     """
     schema = kind.model_json_schema()
-    return schema_tables(schema, schema.get("$defs", {}), reference, left_out)
+    return schema_tables(schema, schema.get("$defs", {}), strategies, left_out)
 
 
-def schema_tables(schema: Schema, definitions: Schema, reference: str, left_out: tuple[str, ...] = ()) -> list[str]:
+def schema_tables(schema: Schema, definitions: Schema, strategies: str, left_out: tuple[str, ...] = ()) -> list[str]:
     """Return the tables of a schema of a mapping.
 
     Args:
         schema: The schema.
         definitions: What its references name.
-        reference: As for `tables`.
+        strategies: As for `tables`.
         left_out: As for `tables`.
     """
     required = schema.get("required", [])
@@ -46,39 +46,39 @@ def schema_tables(schema: Schema, definitions: Schema, reference: str, left_out:
         if name in left_out:
             continue
         default = "required" if name in required else _default(field.get("default"))
-        taken = takes(field, definitions, reference, is_optional=name not in required)
+        taken = takes(field, definitions, strategies, is_optional=name not in required)
         # The schema leaves out a description that a mapping has itself.
         said = field.get("description") or definitions.get(_named(field), {}).get("description", "")
         rows.append(f"| `{name}` | {_cell(taken)} | {_cell(said)} | {default} |")
         for held in dict.fromkeys(_mappings(field)):
             if not _strategy(definitions.get(held, {})):
                 inner += [f"What `{name}` holds:", ""]
-                inner += schema_tables(definitions[held], definitions, reference)
+                inner += schema_tables(definitions[held], definitions, strategies)
     return [*_HEAD, *rows, "", *inner] if rows else []
 
 
-def takes(schema: Schema, definitions: Schema, reference: str, *, is_optional: bool = False) -> str:
+def takes(schema: Schema, definitions: Schema, strategies: str, *, is_optional: bool = False) -> str:
     """Return in words what a value may be.
 
     Args:
         schema: The schema of the value.
         definitions: What its references name.
-        reference: As for `tables`.
+        strategies: As for `tables`.
         is_optional: Whether null means that nothing is given, and so is not said.
     """
     choices = schema.get("anyOf") or schema.get("oneOf")
     if choices and "discriminator" not in schema:
         members = [each for each in choices if not (is_optional and each.get("type") == "null")]
-        return " or ".join(dict.fromkeys(takes(each, definitions, reference) for each in members))
+        return " or ".join(dict.fromkeys(takes(each, definitions, strategies) for each in members))
     if choices:
         # Only strategies are distinguished by a field.
-        return f"a [strategy]({reference}#init-strategies)"
+        return f"a [strategy]({strategies})"
     if "$ref" in schema:
         name = _named(schema)
         strategy = _strategy(definitions.get(name, {}))
         if strategy:
-            return f"the [strategy]({reference}#init-strategies) `{strategy}`"
-        return LINKS[name].format(reference=reference) if name in LINKS else "a mapping"
+            return f"the [strategy]({strategies}) `{strategy}`"
+        return LINKS[name].format(strategies=strategies) if name in LINKS else "a mapping"
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
@@ -86,10 +86,10 @@ def takes(schema: Schema, definitions: Schema, reference: str, *, is_optional: b
     if schema.get("type") == "null":
         return "`null`"
     if schema.get("type") == "array":
-        return f"a list of {_several(takes(schema.get('items', {}), definitions, reference))}"
+        return f"a list of {_several(takes(schema.get('items', {}), definitions, strategies))}"
     if schema.get("type") == "object":
         values = schema.get("additionalProperties")
-        held = takes(values, definitions, reference) if isinstance(values, Mapping) else ""
+        held = takes(values, definitions, strategies) if isinstance(values, Mapping) else ""
         return f"a mapping from text to {held}" if held else "a mapping"
     kind = schema.get("type")
     word = _WORDS.get(kind[0] if isinstance(kind, list) else str(kind), "anything")
@@ -101,7 +101,7 @@ def _several(words: str) -> str:
 
 
 def _mappings(schema: Schema) -> Iterator[str]:
-    """Yield the names of the mappings that a value may hold, without those that have a section of their own."""
+    """Yield the names of the mappings that a value may hold, without those that have a page of their own."""
     if "$ref" in schema and _named(schema) not in LINKS:
         yield _named(schema)
     for member in schema.get("anyOf", []):
@@ -112,7 +112,7 @@ def _mappings(schema: Schema) -> Iterator[str]:
 
 
 def _strategy(schema: Schema) -> str:
-    """Return the name of a strategy, which has a section of its own; nothing for other mappings."""
+    """Return the name of a strategy, which has a page of its own; nothing for other mappings."""
     return str(schema.get("properties", {}).get("strategy", {}).get("const", ""))
 
 

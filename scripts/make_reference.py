@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from command_tables import commands, common_options, section
+from command_tables import commands, common_options, panels, section
 from exit_code_table import exit_codes
 from field_tables import schema_tables, tables
 from pydantic import BaseModel
@@ -21,27 +21,46 @@ from tokmigrate.revision.migration import CHECKS, PRECONDITIONS
 from tokmigrate.revision.new_file import SCHEMA_FILE, json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE, SCHEMA = "docs/reference.md", f"migrations/{SCHEMA_FILE}"
+FOLDER, SCHEMA = "docs/reference", f"migrations/{SCHEMA_FILE}"
 
-_ABOUT = """\
+_INDEX = """\
 # Reference
 
 Generated from the code by `python scripts/make_reference.py`.
 
-Of a migration file: [its fields](#a-migration-file), [operations](#operations), [init strategies](#init-strategies),
-[preconditions](#preconditions), [checks](#checks). Of the command line: [commands](#commands) and
-[exit codes](#exit-codes).
+| of | |
+|---|---|
+| a migration | [fields](migration.md), [operations](operations.md), [init strategies](init.md), [checks](checks.md) |
+| the command line | [commands](commands.md), [exit codes](exit-codes.md) |
+| a workspace | [`tokmigrate.yaml`](../workspace.md), [lint rules](../rules.md), [formats](../formats.md) |
+| Python | [API](../api.md), [plug-ins](../plugins.md) |
+| models | [architectures](../architectures.md) |
+"""
+_OPERATIONS = """\
+# Operations
 
-## A migration file
+What stands under `operations:` of a migration. The page of each has its fields and an example.
+
+| operation | what it does |
+|---|---|
 """
 _INIT = """\
-## Init strategies
+# Init strategies
 
 Each is given as `init: {strategy: NAME, …}`, or apart for each side:
 """
 
 _WHICH = """\
-### When which
+## Strategies
+
+The page of each has its fields and an example.
+
+| strategy | the row |
+|---|---|
+"""
+
+_WHEN = """\
+## When which
 
 - Words that were several tokens: `subtokens` with `output: first_piece`, which `learn extend` writes, starts best.
 - The same, where other text must hardly change: `interpolate` starts nearly as well, for a fraction of that effect.
@@ -50,17 +69,23 @@ _WHICH = """\
 - A token that takes over another one's part: `copy`.
 
 Leave `norm` out on the output side: it multiplies the effect on other text. Measured on four models, before and after
-training: [benchmarks/RESULTS.md](../benchmarks/RESULTS.md#ways-to-initialise-new-rows). In the picture the rows
+training: [benchmarks/RESULTS.md](../../benchmarks/RESULTS.md#ways-to-initialise-new-rows). In the picture the rows
 of 256 tokens of code are trained, and nothing else, in a small Llama:
 
-![Nats per byte of code over the steps of training, by strategy](initialisation.svg)
+![Nats per byte of code over the steps of training, by strategy](../initialisation.svg)
+"""
+_COMMANDS = """\
+# Commands
+
+`tokmigrate COMMAND --help` shows the same. `-m` is `--message` of `revision`, and `--model` of all others.
 """
 
 
 def generated() -> dict[str, str]:
     """Return the text of each generated file, by its path in the repository."""
     schema = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-    return {REFERENCE: reference(), SCHEMA: schema, PAGE: workspace_page(), **pages()}
+    reference = {f"{FOLDER}/{name}.md": text for name, text in reference_pages().items()}
+    return {SCHEMA: schema, PAGE: workspace_page(), **reference, **pages()}
 
 
 def out_of_date(root: Path, texts: Mapping[str, str]) -> list[str]:
@@ -70,7 +95,9 @@ def out_of_date(root: Path, texts: Mapping[str, str]) -> list[str]:
         root: The folder of the repository.
         texts: What should be there.
     """
-    made = [path for folder in ("operations", "strategies") for path in (root / "docs" / folder).glob("*.md")]
+    made = [
+        path for folder in ("operations", "strategies", "reference") for path in (root / "docs" / folder).glob("*.md")
+    ]
     held = {path.relative_to(root).as_posix() for path in made} | {name for name in texts if (root / name).is_file()}
     there = {name: (root / name).read_text("utf-8") for name in held}
     return sorted(name for name in {*texts, *there} if texts.get(name) != there.get(name))
@@ -94,48 +121,73 @@ def write(root: Path, texts: Mapping[str, str]) -> None:
 def pages() -> dict[str, str]:
     """Return the page of each operation and strategy, with the example that stands beside it."""
     found: dict[str, str] = {}
-    for folder, kinds in (("operations", operation_types()), ("strategies", strategy_types())):
+    for folder, kinds, index in (
+        ("operations", operation_types(), "operations"),
+        ("strategies", strategy_types(), "init"),
+    ):
         for name, kind in kinds.items():
             page = f"docs/{folder}/{name}.md"
             example = (ROOT / page).with_suffix(".yaml").read_text("utf-8")
-            lines = [f"# `{name}`", "", *_said(kind, "../reference.md"), "## Example", ""]
+            lines = [f"# `{name}`", "", *_said(kind, "../reference/init.md"), "## Example", ""]
             lines += ["Under `operations:` of a migration:", "", f"```yaml\n{example}```", ""]
-            found[page] = "\n".join([*lines, "[All operations and strategies](../reference.md)"]) + "\n"
+            found[page] = "\n".join([*lines, f"[All {folder}](../reference/{index}.md)"]) + "\n"
     return found
 
 
-def reference() -> str:
-    """Return the reference as Markdown."""
+def reference_pages() -> dict[str, str]:
+    """Return the pages of the reference, by their names."""
     schema = json_schema()
-    lines = [_ABOUT, *schema_tables(schema, schema["$defs"], "")]
-    lines += ["## Operations", "", "A page of its own, with an example, is behind each name.", ""]
-    for name, operation in operation_types().items():
-        lines += [f"### [`{name}`](operations/{name}.md)", "", *_said(operation, "")]
     spec = InitSpec.model_json_schema()
     sides = next(form for form in spec["anyOf"] if "properties" in form)
-    lines += [_INIT, *schema_tables(sides, spec["$defs"], ""), _WHICH]
-    for name, strategy in strategy_types().items():
-        lines += [f"### [`{name}`](strategies/{name}.md)", "", *_said(strategy, "")]
-    lines += ["## Preconditions", "", "Under `preconditions:`; what has to hold before.", ""]
-    for name, condition in PRECONDITIONS.items():
-        lines += [f"### `{name}`", "", *_said(condition, "")]
-    lines += ["## Checks", "", "Under `verify:`; what has to hold after.", ""]
-    for name, check in CHECKS.items():
-        lines += [f"### `{name}`", "", *_said(check, "")]
-    lines += [
-        "## Commands",
-        "",
-        "`-m` is `--message` of `revision`, and `--model` of all others.",
-        "",
-        *common_options(),
-    ]
-    for name, command in commands().items():
-        lines += section(name, command)
-    return "\n".join([*lines, *exit_codes()]).rstrip() + "\n"
+    found = {
+        "index": [_INDEX],
+        "migration": ["# A migration file", "", *schema_tables(schema, schema["$defs"], "init.md")],
+        "operations": [_OPERATIONS + _summaries("operations", operation_types())],
+        "init": [
+            _INIT,
+            *schema_tables(sides, spec["$defs"], "#strategies"),
+            _WHICH + _summaries("strategies", strategy_types()),
+            _WHEN,
+        ],
+        "checks": [
+            *("# Preconditions and checks", "", "## Preconditions", ""),
+            *("Under `preconditions:`; what has to hold before.", ""),
+            *(line for name, kind in PRECONDITIONS.items() for line in (f"### `{name}`", "", *_said(kind, "init.md"))),
+            *("## Checks", "", "Under `verify:`; what has to hold after.", ""),
+            *(line for name, kind in CHECKS.items() for line in (f"### `{name}`", "", *_said(kind, "init.md"))),
+        ],
+        "exit-codes": exit_codes(),
+        "commands": [_COMMANDS, *common_options()],
+    }
+    known = commands()
+    for panel, names in panels().items():
+        page = f"commands-{panel.lower()}"
+        found["commands"] += [f"## [{panel}]({page}.md)", "", "| command | what it does |", "|---|---|"]
+        found["commands"] += [
+            f"| [`{name}`]({page}.md#tokmigrate-{name.replace(' ', '-')}) | {known[name].get_short_help_str(200)} |"
+            for name in names
+        ]
+        found["commands"].append("")
+        found[page] = [
+            f"# Commands: {panel}",
+            "",
+            *(line for each in names for line in section(each, known[each])),
+        ]
+    return {name: "\n".join(lines).rstrip() + "\n" for name, lines in found.items()}
+
+
+def _summaries(folder: str, kinds: Mapping[str, type[BaseModel]]) -> str:
+    """Return the rows of a table with the first sentence of each kind."""
+    rows = (f"| [`{name}`](../{folder}/{name}.md) | {_first_sentence(kind)} |" for name, kind in kinds.items())
+    return "\n".join(rows) + "\n"
+
+
+def _first_sentence(kind: object) -> str:
+    return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split()).replace("|", "\\|")
 
 
 def _said(kind: type[BaseModel], page: str) -> list[str]:
-    """Return what a kind of item is, and its fields; `page` holds the sections that links lead to."""
+    """Return what a kind of item is, and its fields; `page` is that of the init strategies."""
     is_strategy = issubclass(kind, tuple(strategy_types().values()))
     lines = [inspect.getdoc(kind) or "", ""]
     shorthand = getattr(kind, "shorthand", None)

@@ -61,7 +61,7 @@ TOKMIGRATE_STATE=sqlite:///trial.db tokmigrate status
 
 A state in memory is refused: it would be lost when the command ends.
 
-[Reference](reference.md) · [Tutorial](tutorial.md)
+[Reference](reference/index.md) · [Tutorial](tutorial.md)
 """
 
 

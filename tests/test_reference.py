@@ -10,6 +10,7 @@ import pytest
 from make_reference import generated, out_of_date, write
 from workspaces import REPOSITORY
 
+from tokmigrate.cli.app import COMMANDS
 from tokmigrate.init.spec import strategy_types
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.new_file import json_schema
@@ -30,8 +31,8 @@ def texts() -> Mapping[str, str]:
 
 
 def section(text: str, title: str) -> str:
-    """Return what stands below a heading of the third order."""
-    return re.split(r"\n##+ ", text.split(f"### {title}\n")[1])[0]
+    """Return what stands below a heading of the second order."""
+    return re.split(r"\n## ", text.split(f"\n## {title}\n")[1])[0]
 
 
 def test_the_generated_files_are_current(texts: Mapping[str, str]) -> None:
@@ -39,15 +40,15 @@ def test_the_generated_files_are_current(texts: Mapping[str, str]) -> None:
 
 
 @pytest.mark.parametrize("folder", ["operations", "strategies"])
-def test_every_field_is_in_the_reference_and_on_its_page(texts: Mapping[str, str], folder: str) -> None:
+def test_every_field_is_on_the_page_that_the_reference_names(texts: Mapping[str, str], folder: str) -> None:
     kinds = operation_types() if folder == "operations" else strategy_types()
     for name, kind in kinds.items():
-        in_reference = section(texts["docs/reference.md"], f"[`{name}`]({folder}/{name}.md)")
+        index = texts[f"docs/reference/{'operations' if folder == 'operations' else 'init'}.md"]
+        assert f"\n| [`{name}`](../{folder}/{name}.md) | " in index
         page = texts[f"docs/{folder}/{name}.md"]
         for attribute, info in kind.model_fields.items():
             field = info.alias or attribute
             if (folder, field) != ("strategies", "strategy"):
-                assert f"\n| `{field}` | " in in_reference, (name, field)
                 assert f"\n| `{field}` | " in page, (name, field)
 
 
@@ -73,7 +74,6 @@ def test_every_field_is_in_the_reference_and_on_its_page(texts: Mapping[str, str
     ],
 )
 def test_values_and_defaults_of_operations(texts: Mapping[str, str], name: str, row: str) -> None:
-    assert row in section(texts["docs/reference.md"], f"[`{name}`](operations/{name}.md)")
     assert row in texts[f"docs/operations/{name}.md"]
 
 
@@ -91,32 +91,35 @@ def test_values_and_defaults_of_operations(texts: Mapping[str, str], name: str, 
     ],
 )
 def test_values_and_defaults_of_options(texts: Mapping[str, str], command: str, row: str) -> None:
-    assert row in section(texts["docs/reference.md"], f"`tokmigrate {command}`")
+    panel = COMMANDS[command].panel.lower()
+    assert row in section(texts[f"docs/reference/commands-{panel}.md"], f"`tokmigrate {command}`")
 
 
 def test_every_field_of_a_migration_file_is_there(texts: Mapping[str, str]) -> None:
-    told = texts["docs/reference.md"].split("\n## A migration file\n")[1].split("\n## ")[0]
     for field in json_schema()["properties"]:
-        assert f"\n| `{field}` | " in told
+        assert f"\n| `{field}` | " in texts["docs/reference/migration.md"]
     for field in ("input", "output", "table"):
-        assert f"\n| `{field}` | " in texts["docs/reference.md"].split("\n## Init strategies\n")[1].split("\n### ")[0]
+        assert f"\n| `{field}` | " in texts["docs/reference/init.md"]
 
 
 def test_a_page_that_is_changed_missing_or_of_nothing_is_found_and_put_right(tmp_path: Path) -> None:
     texts = {
-        "docs/reference.md": "all\n",
+        "docs/reference/checks.md": "all\n",
         "docs/operations/add.md": "one\n",
         "docs/strategies/mean.md": "two\n",
         "migrations/tokmigrate.schema.json": "{}\n",
     }
     write(tmp_path, texts)
     assert out_of_date(tmp_path, texts) == []
-    (tmp_path / "docs" / "reference.md").write_text("changed\n", "utf-8")
+    (tmp_path / "docs" / "reference" / "checks.md").write_text("changed\n", "utf-8")
     (tmp_path / "docs" / "operations" / "add.md").unlink()
-    for gone in ("operations/gone", "strategies/gone"):
+    for gone in ("operations/gone", "reference/gone", "strategies/gone"):
         (tmp_path / "docs" / f"{gone}.md").write_text("of nothing\n", "utf-8")
     (tmp_path / "docs" / "operations" / "add.yaml").write_text("- add: {}\n", "utf-8")
-    stale = ["docs/operations/add.md", "docs/operations/gone.md", "docs/reference.md", "docs/strategies/gone.md"]
+    stale = [
+        f"docs/{name}.md"
+        for name in ("operations/add", "operations/gone", "reference/checks", "reference/gone", "strategies/gone")
+    ]
     assert out_of_date(tmp_path, texts) == stale
     write(tmp_path, texts)
     assert out_of_date(tmp_path, texts) == []
