@@ -13,14 +13,9 @@ from pathlib import Path
 import check_words
 import make_plan_picture
 import pytest
-from command_tables import commands
 from workspaces import DEMO, REPOSITORY, contents, environment, run_here
 
-from tokmigrate.cli.app import COMMANDS
-
 README = (REPOSITORY / "README.md").read_text("utf-8")
-PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
-ROOT_PAGES = [path for name in ("README", "CONTRIBUTING", "SECURITY") if (path := REPOSITORY / f"{name}.md").is_file()]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -138,14 +133,6 @@ def test_a_migration_of_ones_own(tmp_path: Path) -> None:
     assert contents(tmp_path / "my-model") == before
 
 
-@pytest.mark.parametrize("page", [REPOSITORY / "README.md", *PAGES], ids=lambda page: page.name)
-def test_every_command_that_is_named_exists(page: Path) -> None:
-    text = page.read_text("utf-8")
-    typed_out = "".join(without_installation(block) for block in blocks(text, "bash") + blocks(text, ""))
-    named = {*re.findall(r"`tokmigrate ([a-z-]+)", text), *re.findall(r"\btokmigrate ([a-z-]+)", typed_out)}
-    assert named <= set(COMMANDS)
-
-
 def test_every_command_of_the_readme_is_typed_by_a_test() -> None:
     """The blocks of README and tutorial are run from top to bottom; so are the commands of `typed` in this file."""
     pages = (REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md")
@@ -190,14 +177,6 @@ def test_pages_for_developers_name_files_that_exist() -> None:
             assert made_up or any(each.is_file() for each in found), path
 
 
-def test_links_lead_somewhere() -> None:
-    for page in (*ROOT_PAGES, *(REPOSITORY / "docs").rglob("*.md")):
-        for target, place in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", prose(page)):
-            there = page.parent / target if target else page
-            assert there.exists(), f"{page.name}: {target}"
-            assert not place or place in headings(there), f"{page.name}: {target}#{place}"
-
-
 def test_every_page_is_reached_from_the_readme() -> None:
     reached: set[Path] = set()
     waiting = [REPOSITORY / "README.md"]
@@ -207,22 +186,6 @@ def test_every_page_is_reached_from_the_readme() -> None:
         targets = {(page.parent / target).resolve() for target in re.findall(r"\]\(([^)#:]+\.md)[^)]*\)", prose(page))}
         waiting += targets - reached
     assert {*(REPOSITORY / "docs").rglob("*.md")} <= reached
-
-
-def test_the_docs_name_only_options_that_there_are() -> None:
-    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
-        for command, words in re.findall(r"`tokmigrate ([a-z-]+)((?: [^`]*)?)`", page.read_text("utf-8")):
-            inner = (name for name in commands() if f"{command}{words} ".startswith(f"{name} ") and " " in name)
-            group = next(inner, command)
-            options = {word for each in commands()[group].params for word in each.opts}
-            used = set(re.findall(r"(?<= )--?[a-z][a-z-]*", words))
-            assert used <= options | {"--debug", "--help"}, (page.name, command, words)
-
-
-def headings(page: Path) -> set[str]:
-    """Return the names that GitHub gives the headings of a page."""
-    found = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
 def prose(page: Path) -> str:
