@@ -105,7 +105,8 @@ def test_the_steps_of_the_action_run(tmp_path: Path) -> None:
     typed(tmp_path, f"MODELS=demo COMMENT={tmp_path}/plan.md\n" + steps["Plan"]["run"])
     assert by_default == (tmp_path / "plan.md").read_text("utf-8")
     comment = (tmp_path / "plan.md").read_text("utf-8")
-    assert comment.startswith("### tokmigrate plan\n\n    demo: base → c07d18e2b9f4\n")
-    assert "<|im_start|>" in comment
-    # A fence could be ended by a token that is called like one.
-    assert all(line.startswith("    ") for line in comment.splitlines()[2:])
+    assert comment.startswith("## tokmigrate plan\n\n### `demo`: `base` → `c07d18e2b9f4`\n")
+    assert '`"<\\|im_start\\|>"`' in comment
+    shutil.rmtree(tmp_path / "models" / "demo")
+    typed(tmp_path, f"( MODELS=demo COMMENT={tmp_path}/plan.md\n{steps['Plan']['run']} ) && exit 9 || test $? = 1")
+    assert "`demo`: cannot be planned\n" in (tmp_path / "plan.md").read_text("utf-8")

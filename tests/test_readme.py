@@ -114,7 +114,7 @@ def test_a_migration_of_ones_own(tmp_path: Path) -> None:
     planned = typed(tmp_path, "tokmigrate plan")
     assert re.search(r'^"<tool_call>"\s+1024\s+new *$', planned, re.MULTILINE)
     assert re.search(r'^"</tool_call>"\s+1025\s+new *$', planned, re.MULTILINE)
-    for word in ("safe", "rows 1024 → 1026", "model-00001-of-00002.safetensors", "to be written"):
+    for word in ("safe", "rows          1024 → 1026", "model-00001-of-00002.safetensors", "to be written"):
         assert word in planned
     (tmp_path / "texts.txt").write_text("No tool.\n<tool_call>look</tool_call>\n", "utf-8")
     measuring = re.search(r"`(tokmigrate plan --corpus \S+)`", README)

@@ -19,7 +19,7 @@ from tokmigrate.files import storage_error
 from tokmigrate.signals import raise_keyboard_interrupt
 
 COMMANDS = {
-    "plan": Entry("Run", "run", "Show what an upgrade would change, without writing anything."),
+    "plan": Entry("Run", "plan", "Show what an upgrade would change, without writing anything."),
     "upgrade": Entry("Run", "run", "Apply pending migrations to tokenizer and embeddings."),
     "downgrade": Entry("Run", "run", "Undo migrations down to a revision, byte for byte.", takes_negative=True),
     "stamp": Entry("Run", "run", "Record that an existing model is at a revision."),

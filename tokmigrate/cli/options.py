@@ -83,6 +83,8 @@ Field = Annotated[
     Option("--field", help="Select the field of JSON Lines and Parquet with the text, not `text`.", metavar="NAME"),
 ]
 
+REVISION_NAMES = "A revision id, a prefix of it, a file number, a tag, head, or +N."
+
 RECOVERED = {
     "nothing": "",
     "before": "a command was interrupted before it wrote any file: they are unchanged",

@@ -1,8 +1,7 @@
-"""Commands that change models or say where they are: plan, upgrade, downgrade, stamp, tag, peft-config."""
+"""Commands that change models or say where they are: upgrade, downgrade, stamp, tag, peft-config."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from tokmigrate import events
 from tokmigrate.audit import lora, trainers
 from tokmigrate.cli.each import ChangeResults, ModelResults, Result, print_result
 from tokmigrate.cli.options import (
+    REVISION_NAMES,
     AcceptDrift,
     AsJson,
-    Field,
-    Here,
     LockTimeout,
     Models,
     NoOwner,
@@ -27,7 +24,7 @@ from tokmigrate.cli.options import (
     open_workspace,
     select_models,
 )
-from tokmigrate.cli.output import declare_changes, echo, json_lines, print_json
+from tokmigrate.cli.output import declare_changes, json_lines
 from tokmigrate.commands import downgrade as downgrading
 from tokmigrate.commands import plan as planning
 from tokmigrate.commands import preparation
@@ -35,11 +32,9 @@ from tokmigrate.commands import stamp as stamping
 from tokmigrate.commands import tag as tags
 from tokmigrate.commands import upgrade as upgrading
 from tokmigrate.errors import UsageError
-from tokmigrate.model.worker import corpus_files
-from tokmigrate.plan import corpus as plan_corpus
 from tokmigrate.render import check as check_report
-from tokmigrate.render import impact, terminal, training
 from tokmigrate.render import plan as plan_report
+from tokmigrate.render import terminal, training
 from tokmigrate.training import evaluate as measuring
 
 if TYPE_CHECKING:
@@ -49,82 +44,14 @@ if TYPE_CHECKING:
     from tokmigrate.plan.plan import Plan
     from tokmigrate.settings import ModelEntry, Workspace
 
-_NAMES = "A revision id, a prefix of it, a file number, a tag, head, or +N."
-Target = Annotated[str, Argument(help=_NAMES, autocompletion=complete_revision)]
-
 KeepGoing = Annotated[bool, Option("--keep-going", help="Continue with the other models after one fails.")]
 Jobs = Annotated[int, Option("--jobs", "-j", help="Change this many models at a time.", metavar="N", min=1)]
 
 
-def plan(
-    revision: Target = "head",
-    model: Models = None,
-    here: Here = False,
-    corpus: Annotated[
-        Path | None,
-        Option(
-            help="Count how the plan changes the tokenization of this file, line by line.",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            readable=True,
-        ),
-    ] = None,
-    field: Field = None,
-    output: Annotated[
-        Path | None,
-        Option("--output", "-o", help="Write the plan to a file for `upgrade --plan`; - is stdout.", metavar="FILE"),
-    ] = None,
-    accept_drift: AcceptDrift = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show what an upgrade would change, without writing anything.
-
-    The plan lists ids, rows, files, bytes and risks. With `--corpus FILE` (a text in each line, JSON Lines or Parquet)
-    it also counts the texts that are tokenized differently, those that get other ids, tokens, unknown tokens, and texts
-    longer than the model takes, and shows the texts that change most. Texts are counted as a model gets them, with the
-    special tokens around them. The longest text is given by `model_max_length`, or else by the positions in
-    config.json. If nothing in the plan changes tokenization, the file is not read.
-
-    `-o FILE` writes a plan that is bound to the migrations, the files and the state that it was made from:
-    `upgrade --plan FILE` applies it and nothing else. With `-o -` it goes to stdout, and all else to stderr.
-    """
-    to_stdout = output == Path("-")
-    if to_stdout and as_json:
-        raise UsageError("-o - and --json both go to stdout", hint="name a file: -o FILE")
-    workspace = open_workspace(accept_drift)
-    entries = select_models(workspace, model, here)
-    bounds: list[BoundPlan] = []
-    results = ModelResults("plan", entries, as_json)
-    with terminal.progress() as on_progress:
-        for entry in entries:
-            with results.keep_error(entry):
-                made = planning.plan(workspace, entry, to=revision)
-                for warning in made.warnings:
-                    on_progress(events.Warned(entry.name, warning))
-                if output is not None:
-                    bounds.append(planning.bind_plan(workspace, made))
-                # Of a large vocabulary the document is made only where it is printed.
-                content = plan_report.plan_content(made) if as_json else {}
-                parts = [plan_report.plan_text(made)]
-                if corpus:
-                    measured = plan_corpus.measure(made, corpus, on_progress, field=field or corpus_files.FIELD)
-                    content["impact"] = impact.impact_content(measured)
-                    parts.append(impact.impact_text(measured))
-                results.add(Result(content, notes=parts) if to_stdout else Result(content, parts))
-    results.finish()
-    if to_stdout:
-        print_json(planning.format_plans(bounds))
-    elif output is not None:
-        declare_changes()
-        planning.write_plans(output, bounds)
-        if not as_json:
-            file = shlex.quote(str(output))
-            echo(f"wrote {file}: `tokmigrate upgrade --plan {file}` applies it")
-
-
 def upgrade(
-    revision: Annotated[str | None, Argument(help=f"{_NAMES} Default: head.", autocompletion=complete_revision)] = None,
+    revision: Annotated[
+        str | None, Argument(help=f"{REVISION_NAMES} Default: head.", autocompletion=complete_revision)
+    ] = None,
     model: Models = None,
     plan_file: Annotated[
         Path | None, Option("--plan", help="Apply this plan file; refuse it if it is stale.", metavar="FILE")

@@ -1,6 +1,7 @@
 """Escape texts of unknown origin: characters that are invisible, move other text or control a terminal.
 
 A page gets parts that it can mark (`escape_parts`), a terminal gets escapes (`escape`, `escape_quoted`), JSON its own.
+Markdown gets the escapes of a terminal, with all that could be Markdown, HTML, a link or a mention in code spans.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ _INVISIBLE = frozenset(
 )
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e\n]")
 """What may be hidden in a document: all but the letters of ASCII and the ends of lines."""
+
+_WORD = re.compile(r"\S+| {2,}")
+_PLAIN_WORD = re.compile(r"""["'(]*(?:[^\W_]+(?:[-'][^\W\d_]+)*|\d[\d,.]*\d|[→…%+-])["')]*[,.;:!?…]*""")
+"""A word that means nothing in Markdown: no dot or colon inside, so that it is no link, and no other mark."""
 
 _DOTTED_CIRCLE = "◌"
 
@@ -67,6 +72,28 @@ def escape_quoted(token: str) -> str:
 def escape_json(document: str) -> str:
     """Return a JSON document that means the same, in which nothing is invisible but its own white space."""
     return _NOT_PLAIN.sub(lambda found: json.dumps(found[0])[1:-1] if _is_hidden(found[0]) else found[0], document)
+
+
+def escape_markdown(text: str) -> str:
+    """Return words of unknown origin for Markdown, in one line; a word that might mean something is a code span."""
+    return _WORD.sub(lambda word: word[0] if _PLAIN_WORD.fullmatch(word[0]) else _code_span(word[0]), escape(text))
+
+
+def escape_markdown_code(text: str) -> str:
+    """Return a name of unknown origin as a code span of Markdown; in a cell of a table `|` needs a backslash too."""
+    return _code_span(escape(text))
+
+
+def escape_markdown_quoted(token: str) -> str:
+    """Return a token's text as a code span of Markdown, in quotes."""
+    return _code_span(escape_quoted(token))
+
+
+def _code_span(text: str) -> str:
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    # One space at each end is not a part of a code span, unless there are only spaces.
+    pad = " " if text.startswith("`") or text.endswith("`") or (text[0] == text[-1] == " " and text.strip()) else ""
+    return f"{ticks}{pad}{text}{pad}{ticks}"
 
 
 def escape_lines(lines: str) -> str:

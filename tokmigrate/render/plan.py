@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Column
 from rich.text import Text
 
 from tokmigrate.formatting import format_bytes
 from tokmigrate.operations.operation import RiskLevel
 from tokmigrate.render.escape import escape, escape_quoted
+from tokmigrate.render.plan_summary import (
+    choose_effects,
+    describe_risk,
+    describe_rows,
+    describe_token,
+    is_acknowledged,
+    list_files,
+    summarise_plan,
+    token_kind,
+    token_text,
+)
 from tokmigrate.render.terminal import format_revision, plain_table
 
 if TYPE_CHECKING:
@@ -21,104 +33,95 @@ if TYPE_CHECKING:
     from tokmigrate.plan.plan import Plan
     from tokmigrate.plan.token_changes import TokenChange
 
-_SHOWN = {"new": 200, "removed": 200, "changed": 200, "moved": 20}
-"""How many of a kind are shown on a screen; JSON has all."""
+_SHOWN = {"added": 50, "removed": 50, "changed": 50, "moved": 20}
+"""How many tokens of a kind are shown on a screen; JSON has all."""
 
-_ROWS = {"new": "new", "spare": "new, in a spare row", "kept": "new, with the row that was there"}
+_MOST = 50
+"""How many files and safe operations are shown."""
 
-_SIDES = {"new": "is new", "spare": "is a spare one", "kept": "stays", "reinitialised": "is initialised again"}
-
-
-def _token_table(changes: Sequence[TokenChange]) -> Iterator[RenderableType]:
-    table = plain_table("token", Column("id", justify="right"), "what happens to it")
-    counts: Counter[str] = Counter()
-    for change in changes:
-        kind = _kind(change)
-        counts[kind] += 1
-        if counts[kind] <= _SHOWN[kind]:
-            token = escape_quoted(change.token if change.token is not None else change.old_token or "")
-            table.add_row(token, "" if change.id is None else str(change.id), ", ".join(_descriptions(change)))
-    yield table
-    more = {kind: counts[kind] - most for kind, most in _SHOWN.items() if counts[kind] > most}
-    if more:
-        summary = ", ".join(f"{count:,} more {kind}" for kind, count in more.items())
-        yield Text(f"… and {summary}, which --json lists", style="dim")
-
-
-def _kind(change: TokenChange) -> str:
-    if change.token is None:
-        return "removed"
-    if change.old_token is None:
-        return "new"
-    is_same = change.token == change.old_token and change.row == "kept" and change.output_row in ("kept", None)
-    return "moved" if is_same and not (change.flags or change.gains or change.loses) else "changed"
-
-
-def _descriptions(change: TokenChange) -> Iterator[str]:
-    if change.token is None:
-        placed = f"; {escape_quoted(change.placeholder)} holds its place" if change.placeholder is not None else ""
-        yield f"removed, was {change.old_id}{placed}"
-        return
-    if change.old_token is None:
-        yield _ROWS[change.row or "new"]
-        if change.output_row not in (change.row, None):
-            yield f"its output row {_SIDES[change.output_row or 'new']}"
-    else:
-        if change.token != change.old_token:
-            yield f"renamed from {escape_quoted(change.old_token)}"
-        if change.id != change.old_id:
-            yield f"moved from {change.old_id}"
-        if change.output_row not in (change.row, None):
-            yield f"its input row {_SIDES[change.row or 'kept']}"
-            yield f"its output row {_SIDES[change.output_row or 'new']}"
-        elif change.row == "reinitialised":
-            yield "its row is initialised again"
-    for each in change.flags:
-        yield f"{each.flag}: {_YES[each.before]} → {_YES[each.after]}"
-    yield from (f"becomes {role}" for role in change.gains)
-    yield from (f"no longer {role}" for role in change.loses)
-
-
-_YES = {True: "yes", False: "no"}
-
-_RISK_STYLE = {RiskLevel.SAFE: "green", RiskLevel.CAUTION: "yellow", RiskLevel.BREAKING: "bold red"}
+# Yellow and green cannot be read on a white ground.
+_RISK_STYLE = {RiskLevel.SAFE: "", RiskLevel.CAUTION: "magenta", RiskLevel.BREAKING: "bold red"}
 
 
 def plan_text(plan: Plan) -> RenderableType:
-    """Return a plan: ids, rows, files, bytes and risks."""
+    """Return a plan: its figures, then tokens, rows, files and risks."""
     if not plan.steps:
         return Text(f"{escape(plan.model)}: nothing is pending, it is at {format_revision(plan.before)}")
-    table = plain_table("migration", "operation", "risk", "why")
-    for step in plan.steps:
-        first = f"{step.migration.revision} {step.migration.message}"
-        for effect in step.effects:
-            risk = Text(effect.risk.level.value, style=_RISK_STYLE[effect.risk.level])
-            table.add_row(escape(first), effect.operation, risk, escape(effect.risk.reason))
-            first = ""
-        if not step.effects:
-            table.add_row(escape(first), "none", "", "it has no operations")
-    parts: list[RenderableType] = [
+    figures = plain_table("", "")
+    figures.show_header = False
+    for name, figure in summarise_plan(plan).lines():
+        figures.add_row(name, figure)
+    return Group(
         Text(f"{escape(plan.model)}: {format_revision(plan.before)} → {format_revision(plan.after)}", style="bold"),
-        table,
+        figures,
+        *_token_parts(plan.tokens),
+        *_row_parts(plan),
+        *_file_parts(plan),
+        *_risk_parts(plan),
+        *(Text(escape(f"note: {note}")) for note in plan.notes),
+    )
+
+
+def _token_parts(changes: Sequence[TokenChange]) -> Iterator[RenderableType]:
+    if not changes:
+        return
+    table = plain_table("token", Column("id", justify="right"), "what happens to it")
+    counts: Counter[str] = Counter()
+    for change in changes:
+        kind = token_kind(change)
+        counts[kind] += 1
+        if counts[kind] <= _SHOWN[kind]:
+            number = "" if change.id is None else str(change.id)
+            table.add_row(escape_quoted(token_text(change)), number, describe_token(change))
+    yield from (Text(), table)
+    yield from _left_out({kind: counts[kind] - most for kind, most in _SHOWN.items()})
+
+
+def _row_parts(plan: Plan) -> Iterator[RenderableType]:
+    lines = describe_rows(plan)
+    if lines:
+        yield from (Text(), Text("rows", style="bold"), *(Text(escape(line)) for line in lines))
+
+
+def _file_parts(plan: Plan) -> Iterator[RenderableType]:
+    files = list_files(plan)
+    if not files:
+        return
+    table = plain_table("file", Column("will be"), Column("bytes", justify="right"))
+    for name, change in files[:_MOST]:
+        table.add_row(escape(name), change.kind, f"{change.bytes:,}")
+    yield from (Text(), table)
+    yield from _left_out({"files": len(files) - _MOST})
+
+
+def _risk_parts(plan: Plan) -> Iterator[RenderableType]:
+    shown, more = choose_effects(plan, _MOST)
+    everything = [effect for step in plan.steps for effect in shown[step.migration.revision]]
+    widths = [
+        max(map(len, column)) for column in zip(*((e.operation, describe_risk(e)) for e in everything), strict=True)
     ]
-    if plan.tokens:
-        parts += [Text(), *_token_table(plan.tokens)]
-    files = plain_table("file", Column("will be"), Column("bytes", justify="right"))
-    for each in (plan, *plan.adapters):
-        prefix = "" if each is plan else f"{each.model}/"
-        for change in each.file_changes():
-            files.add_row(escape(f"{prefix}{change.name}"), change.kind, f"{change.bytes:,}")
-    if files.row_count:
-        parts += [Text(), files]
-    parts += [
-        Text(),
-        Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {format_bytes(plan.bytes_to_write)} to be written"),
-    ]
-    if plan.lost_rows:
-        kept = format_bytes(plan.bytes_of_lost_rows)
-        parts.append(Text(f"{plan.lost_rows:,} rows lost: undo data keeps {kept} of them, uncompressed"))
-    parts += [Text(escape(f"note: {note}")) for note in plan.notes]
-    return Group(*parts)
+    yield from (Text(), Text("risks", style="bold"))
+    for step in plan.steps:
+        effects = shown[step.migration.revision]
+        if step.effects and not effects:
+            continue
+        yield Text(escape(f"{step.migration.revision} {step.migration.message}"))
+        if not step.effects:
+            yield Text("  it has no operations")
+            continue
+        table = plain_table(*(Column(min_width=width) for width in widths), "")
+        table.show_header = False
+        for effect in effects:
+            risk = Text(describe_risk(effect), style=_RISK_STYLE[effect.risk.level])
+            table.add_row(effect.operation, risk, escape(effect.risk.reason))
+        yield Padding(table, (0, 0, 0, 2), expand=False)
+    yield from _left_out({"safe operations": more})
+
+
+def _left_out(counts: Mapping[str, int]) -> Iterator[RenderableType]:
+    more = ", ".join(f"{number:,} more {what}" for what, number in counts.items() if number > 0)
+    if more:
+        yield Text(f"… and {more}, which --json lists", style="dim")
 
 
 def upgrade_line(plan: Plan) -> str:
@@ -151,6 +154,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "rows_before": plan.edit.old_rows,
         "rows_after": plan.edit.new_rows,
         "bytes_to_write": plan.bytes_to_write,
+        "summary": summarise_plan(plan).content(),
         "lost_rows": plan.lost_rows,
         "bytes_of_lost_rows": plan.bytes_of_lost_rows,
         "tokens": plan.tokens,
@@ -166,6 +170,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
                         "place": effect.place,
                         "risk": effect.risk.level.value,
                         "reason": effect.risk.reason,
+                        "acknowledged": is_acknowledged(effect),
                         "assigned_ids": effect.assigned_ids,
                         "unreachable": effect.unreachable,
                     }
