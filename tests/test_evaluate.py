@@ -534,6 +534,12 @@ def test_the_page_on_evaluate_and_the_report(tmp_path: Path) -> None:
     html = (made.root / ".tokmigrate/reports/report-demo.html").read_text("utf-8")
     assert "text with new tokens" in html
     assert "has changed since" not in html
+    kept = made.root / ".tokmigrate/evaluations/demo.json"
+    as_kept = kept.read_text("utf-8")
+    for edited in ("[]", "{}", '{"measurement": {}}', as_kept.replace('"digest": "', '"digest": "0'), as_kept[:-9]):
+        kept.write_text(edited, "utf-8")
+        assert here.asked("report")["models"][0]["evaluation"] is None
+    kept.write_text(as_kept, "utf-8")
     shard = next(made.model.glob("*.safetensors"))
     tensors = load_file(shard)
     name = next(name for name in sorted(tensors) if "embed" in name or "mlp" in name)
