@@ -10,13 +10,13 @@ from pathlib import Path
 
 from command_tables import commands, common_options, panels, section
 from exit_code_table import exit_codes
-from field_tables import schema_tables, tables
 from pydantic import BaseModel
 from workspace_page import PAGE, workspace_page
 
 from tokmigrate.init import InitSpec
 from tokmigrate.init.spec import strategy_types
 from tokmigrate.operations.registry import operation_types
+from tokmigrate.render.field_tables import describe_type, schema_tables
 from tokmigrate.revision.migration import CHECKS, PRECONDITIONS
 from tokmigrate.revision.new_file import SCHEMA_FILE, json_schema
 
@@ -128,7 +128,7 @@ def pages() -> dict[str, str]:
         for name, kind in kinds.items():
             page = f"docs/{folder}/{name}.md"
             example = (ROOT / page).with_suffix(".yaml").read_text("utf-8")
-            lines = [f"# `{name}`", "", *_said(kind, "../reference/init.md"), "## Example", ""]
+            lines = [f"# `{name}`", "", *describe_type(kind, "../reference/init.md"), "## Example", ""]
             lines += ["Under `operations:` of a migration:", "", f"```yaml\n{example}```", ""]
             found[page] = "\n".join([*lines, f"[All {folder}](../reference/{index}.md)"]) + "\n"
     return found
@@ -152,9 +152,9 @@ def reference_pages() -> dict[str, str]:
         "checks": [
             *("# Preconditions and checks", "", "## Preconditions", ""),
             *("Under `preconditions:`; what has to hold before.", ""),
-            *(line for name, kind in PRECONDITIONS.items() for line in (f"### `{name}`", "", *_said(kind, "init.md"))),
+            *_conditions(PRECONDITIONS),
             *("## Checks", "", "Under `verify:`; what has to hold after.", ""),
-            *(line for name, kind in CHECKS.items() for line in (f"### `{name}`", "", *_said(kind, "init.md"))),
+            *_conditions(CHECKS),
         ],
         "exit-codes": exit_codes(),
         "commands": [_COMMANDS, *common_options()],
@@ -182,19 +182,12 @@ def _summaries(folder: str, kinds: Mapping[str, type[BaseModel]]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def _conditions(kinds: Mapping[str, type[BaseModel]]) -> list[str]:
+    return [line for name, kind in kinds.items() for line in (f"### `{name}`", "", *describe_type(kind, "init.md"))]
+
+
 def _first_sentence(kind: object) -> str:
     return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split()).replace("|", "\\|")
-
-
-def _said(kind: type[BaseModel], page: str) -> list[str]:
-    """Return what a kind of item is, and its fields; `page` is that of the init strategies."""
-    is_strategy = issubclass(kind, tuple(strategy_types().values()))
-    lines = [inspect.getdoc(kind) or "", ""]
-    shorthand = getattr(kind, "shorthand", None)
-    if shorthand:
-        lines += [f"A value alone is its `{shorthand}`.", ""]
-    # The name of a strategy stands in the field `strategy`; in an operation that is a field like others.
-    return [*lines, *tables(kind, page, left_out=("strategy",) if is_strategy else ())]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from field_tables import tables
-
+from tokmigrate.render.field_tables import tables
 from tokmigrate.settings.reading import FileKeys
 
 PAGE = "docs/workspace.md"

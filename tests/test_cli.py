@@ -112,6 +112,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("verify",),
     ("check",),
     ("tag", "chat", "2"),
+    ("explain", "TM103"),
     ("test",),
     ("report",),
     ("restore", "3"),

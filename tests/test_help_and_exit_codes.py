@@ -112,9 +112,9 @@ NOT_IN_HELP = re.findall(
 VERBS = re.findall(
     r"[\w-]+",
     """
-    Adopt Apply Change Check Choose Compare Continue Count Create Delete Derive Distil Exit Finish Give Import Include
-    Install Keep Learn List Make Measure Move Print Read Record Remove Replace Restore Run Select Set Show Skip Train
-    Undo Update Use Verify Wait Write
+    Adopt Apply Change Check Choose Compare Continue Count Create Delete Derive Distil Exit Explain Finish Give Import
+    Include Install Keep Learn List Make Measure Move Print Read Record Remove Replace Restore Run Select Set Show Skip
+    Train Undo Update Use Verify Wait Write
     """,
 )
 

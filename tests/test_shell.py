@@ -53,6 +53,8 @@ def completed(place: Workspace, words: str, monkeypatch: pytest.MonkeyPatch, she
         ("tokmigrate tag bl", ["blessed"]),
         ("tokmigrate tag --delete ", ["blessed"]),
         ("tokmigrate tag new bl", ["blessed"]),
+        ("tokmigrate explain TM10", [f"TM10{number}" for number in range(1, 10)]),
+        ("tokmigrate explain mean_", ["mean_cov"]),
     ],
 )
 def test_names_are_completed(
@@ -76,7 +78,9 @@ def test_a_workspace_that_cannot_be_read_completes_nothing(
     assert completed(Workspace(tmp_path), "tokmigrate plan -M ", monkeypatch) == [""]
 
 
-@pytest.mark.parametrize("words", ["tokmigrate ", "tokmigrate upgrade he", "tokmigrate squash --model d"])
+@pytest.mark.parametrize(
+    "words", ["tokmigrate ", "tokmigrate upgrade he", "tokmigrate squash --model d", "tokmigrate explain T"]
+)
 def test_completion_loads_nothing_that_takes_long(place: Workspace, words: str) -> None:
     code = (
         "import atexit, sys\n"

@@ -12,6 +12,9 @@ from tokmigrate.errors import PluginError
 
 T = TypeVar("T")
 
+GROUPS = OPERATIONS, STRATEGIES = "tokmigrate.operations", "tokmigrate.strategies"
+"""The entry point groups: an operation or a strategy by its name."""
+
 
 def load_plugins(
     group: str, base: type[Any], built_in: Mapping[str, type[T]], name_of: Callable[[type[T]], str | None]
@@ -31,6 +34,11 @@ def load_plugins(
         found[point.name] = _load(point, base, name_of)
         owners[point.name] = _distribution(point)
     return MappingProxyType(found)
+
+
+def plugin_names(group: str) -> tuple[str, ...]:
+    """Return the names that other distributions register in an entry point group; no class is loaded."""
+    return tuple(sorted(entry_points(group=group).names))
 
 
 def _load(point: EntryPoint, base: type[Any], name_of: Callable[[type[T]], str | None]) -> type[T]:

@@ -50,6 +50,7 @@ COMMANDS = {
     "log": Entry("Inspect", "audit", "List all runs, newest first, failed and undone ones included."),
     "blame": Entry("Inspect", "audit", "Show a token's full history in each model."),
     "report": Entry("Inspect", "audit", "Write an HTML page about each model."),
+    "explain": Entry("Inspect", "explain", "Explain a rule, error, exit code, operation or init strategy."),
     "validate": Entry("CI", "ci", "Check migration files and the lock; no model is needed."),
     "lint": Entry("CI", "ci", "Check migrations against the lint rules."),
     "check": Entry("CI", "ci", "Exit with 0 if up to date, 3 if pending, 4 on drift."),

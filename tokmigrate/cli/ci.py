@@ -52,9 +52,9 @@ def lint(
 ) -> None:
     """Check migrations against the lint rules.
 
-    Exits with 1 on errors; writes nothing. docs/rules.md lists the rules. Some rules need a model: pending migrations
-    are planned on each model that is present. `# noqa: TM101` at the end of a line accepts a finding; `lint:` in
-    tokmigrate.yaml sets `select` and `ignore` permanently.
+    Exits with 1 on errors; writes nothing. `tokmigrate explain` lists the rules. Some rules need a model: pending
+    migrations are planned on each model that is present. `# noqa: TM101` at the end of a line accepts a finding;
+    `lint:` in tokmigrate.yaml sets `select` and `ignore` permanently.
     """
     if as_json and output:
         raise UsageError(f"--json contradicts --format {output}", hint="leave one of them out")
@@ -75,8 +75,9 @@ def lint(
     if output == "sarif":
         print_json(lint_report.sarif(linted))
         raise typer.Exit(code)
-    text, notes = lint_report.findings_text(linted), [f"note: {note}" for note in linted.notes]
-    print_result("lint", Result(lint_report.findings_content(linted), [text], notes, code), as_json)
+    text = (lint_report.findings_text(linted), *lint_report.explaining_lines(linted))
+    notes = [f"note: {note}" for note in linted.notes]
+    print_result("lint", Result(lint_report.findings_content(linted), text, notes, code), as_json)
 
 
 def check(

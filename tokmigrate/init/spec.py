@@ -40,13 +40,10 @@ from tokmigrate.init.strategies import (
     Weighted,
     Zeros,
 )
-from tokmigrate.plugins import load_plugins
+from tokmigrate.plugins import STRATEGIES, load_plugins
 from tokmigrate.strict_yaml.tree import is_null
 from tokmigrate.strict_yaml.validation import FieldError, describe_value
 from tokmigrate.vocabulary.row_edit import SIDES, Side
-
-GROUP = "tokmigrate.strategies"
-"""The entry point group of plug-ins: the name is the strategy's, the object a subclass of `RowStrategy`."""
 
 BuiltIn = Mean | MeanCov | Zeros | Normal | Copy | Average | Weighted | Subtokens | Interpolate | Description | File
 
@@ -65,7 +62,7 @@ def strategy_adapter() -> TypeAdapter[RowStrategy]:
 @cache
 def _types(_path: tuple[str, ...]) -> Mapping[str, type[RowStrategy]]:
     built_in: dict[str, type[RowStrategy]] = {str(_name(kind)): kind for kind in get_args(BuiltIn)}
-    return load_plugins(GROUP, RowStrategy, built_in, _name)
+    return load_plugins(STRATEGIES, RowStrategy, built_in, _name)
 
 
 @cache

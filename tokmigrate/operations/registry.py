@@ -20,9 +20,8 @@ from tokmigrate.operations.row_operations import ReinitTokens, ResizeVocab, SetI
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.operations.set_token_flags import SetTokenFlags
 from tokmigrate.operations.transplant import Transplant
-from tokmigrate.plugins import load_plugins
+from tokmigrate.plugins import OPERATIONS, load_plugins
 
-GROUP = "tokmigrate.operations"
 BUILT_IN: tuple[type[Operation], ...] = (
     AddTokens,
     AddRoleTokens,
@@ -56,4 +55,4 @@ def operation_types() -> Mapping[str, type[Operation]]:
 @cache
 def _types(_path: tuple[str, ...]) -> Mapping[str, type[Operation]]:
     built_in = {kind.name: kind for kind in BUILT_IN}
-    return load_plugins(GROUP, Operation, built_in, lambda kind: getattr(kind, "name", None))
+    return load_plugins(OPERATIONS, Operation, built_in, lambda kind: getattr(kind, "name", None))

@@ -41,6 +41,13 @@ def format_findings_plain(linted: Linted) -> str:
     return format_plain(findings_text(linted))
 
 
+def explaining_lines(linted: Linted) -> Iterator[str]:
+    """Yield the line that names what explains the first error, or else the first finding."""
+    codes = [finding.rule.code for finding in sorted(linted.findings, key=lambda each: each.rule.severity != "error")]
+    if codes:
+        yield f"more: tokmigrate explain {codes[0]}"
+
+
 def findings_content(linted: Linted) -> dict[str, Any]:
     """Return what rules found as JSON."""
     return {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
+
+from tokmigrate.init.row_strategy import RowStrategy
 
 Schema = Mapping[str, Any]
 
@@ -16,6 +19,16 @@ LINKS = {"InitSpec": "an [`init`]({strategies})"}
 _HEAD = ["| field | takes | meaning | default |", "|---|---|---|---|"]
 _WORDS = {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "`true` or `false`"}
 _SEVERAL = {"text": "texts", "a whole number": "whole numbers", "a number": "numbers", "a mapping": "mappings"}
+
+
+def describe_type(kind: type[BaseModel], strategies: str = "") -> list[str]:
+    """Return what an operation, a strategy or a condition is, and its fields; `strategies` is as for `tables`."""
+    lines = [inspect.getdoc(kind) or "", ""]
+    shorthand = getattr(kind, "shorthand", None)
+    if shorthand:
+        lines += [f"A value alone is its `{shorthand}`.", ""]
+    # The name of a strategy stands in the field `strategy`; in an operation that is a field like others.
+    return [*lines, *tables(kind, strategies, left_out=("strategy",) if issubclass(kind, RowStrategy) else ())]
 
 
 def tables(kind: type[BaseModel], strategies: str = "", left_out: tuple[str, ...] = ()) -> list[str]:
@@ -48,7 +61,7 @@ def schema_tables(schema: Schema, definitions: Schema, strategies: str, left_out
         default = "required" if name in required else _default(field.get("default"))
         taken = takes(field, definitions, strategies, is_optional=name not in required)
         # The schema leaves out a description that a mapping has itself.
-        said = field.get("description") or definitions.get(_named(field), {}).get("description", "")
+        said = field.get("description") or definitions.get(_name_of(field), {}).get("description", "")
         rows.append(f"| `{name}` | {_cell(taken)} | {_cell(said)} | {default} |")
         for held in dict.fromkeys(_mappings(field)):
             if not _strategy(definitions.get(held, {})):
@@ -74,7 +87,7 @@ def takes(schema: Schema, definitions: Schema, strategies: str, *, is_optional: 
         # Only strategies are distinguished by a field.
         return f"a [strategy]({strategies})"
     if "$ref" in schema:
-        name = _named(schema)
+        name = _name_of(schema)
         strategy = _strategy(definitions.get(name, {}))
         if strategy:
             return f"the [strategy]({strategies}) `{strategy}`"
@@ -102,8 +115,8 @@ def _several(words: str) -> str:
 
 def _mappings(schema: Schema) -> Iterator[str]:
     """Yield the names of the mappings that a value may hold, without those that have a page of their own."""
-    if "$ref" in schema and _named(schema) not in LINKS:
-        yield _named(schema)
+    if "$ref" in schema and _name_of(schema) not in LINKS:
+        yield _name_of(schema)
     for member in schema.get("anyOf", []):
         yield from _mappings(member)
     for part in ("items", "additionalProperties"):
@@ -116,7 +129,7 @@ def _strategy(schema: Schema) -> str:
     return str(schema.get("properties", {}).get("strategy", {}).get("const", ""))
 
 
-def _named(schema: Schema) -> str:
+def _name_of(schema: Schema) -> str:
     return str(schema.get("$ref", "")).rpartition("/")[2]
 
 
