@@ -133,6 +133,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("rebase",),
     ("schema",),
     ("squash", "1:2"),
+    ("doctor",),
     ("init", "elsewhere"),
 )
 

@@ -73,6 +73,7 @@ def test_no_command_prints_a_hostile_text_as_it_is(place: Here) -> None:
         *(("plan",), ("history",), ("heads",), ("show", "0004"), ("status",), ("validate",), ("test",), ("lint",)),
         *(("lock",), ("upgrade",), ("status",), ("log",), ("current",), ("check",), ("verify",), ("peft-config",)),
         *(("tag", "\u202eb\x1b[2J", "0004"), ("tag",), ("diff", "demo", "base"), ("report",)),
+        ("doctor",),
         *(("blame", text) for text in HOSTILE),
     ]
     for words in both:

@@ -120,6 +120,19 @@ def entries(directory: Path) -> list[Path]:
         return sorted(directory.iterdir(), key=str)
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return a path if it exists, else the nearest directory above it that does."""
+    absolute = path.absolute()
+    return next((each for each in (absolute, *absolute.parents) if exists(each)), absolute)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise StorageError where no file can be made in a folder, or in the nearest one above it that exists."""
+    existing = nearest_existing(folder)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise StorageError("no file can be made in it", where=str(existing), hint=WAYS_ROUND)
+
+
 def fsync_directory(path: Path) -> None:
     """Return once the names in the directory `path` are on the disk."""
     with storage_errors("write the directory to the disk", path):

@@ -46,7 +46,7 @@ def clone_file(source: Path, target: Path) -> None:
             copy_metadata(source, target)
         else:
             target.unlink()
-    if not is_shared and not _link(source, target):
+    if not is_shared and not link_file(source, target):
         copy_file(source, target)
 
 
@@ -80,7 +80,8 @@ def _share(target: int, request: int, argument: int | bytes) -> bool:
     return True
 
 
-def _link(source: Path, target: Path) -> bool:
+def link_file(source: Path, target: Path) -> bool:
+    """Make `target` a hard link to `source`; return whether the filesystem can do that."""
     with storage_errors("make a hard link", target):
         try:
             os.link(source, target, follow_symlinks=False)

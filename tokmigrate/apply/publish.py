@@ -26,7 +26,7 @@ from tokmigrate.apply.stage import StagedDirectory, stage, write_file
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError, StorageError
 from tokmigrate.events import ActivityStarted, BytesProcessed, OnProgress, Step, StepReached, Warned
-from tokmigrate.files import exists, fsync_directory, storage_errors
+from tokmigrate.files import exists, fsync_directory, nearest_existing, storage_errors
 from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
@@ -351,9 +351,7 @@ def free_bytes(path: Path) -> int:
     Raises:
         StorageError: The filesystem does not say.
     """
-    existing = path.absolute()
-    while not exists(existing) and existing != existing.parent:
-        existing = existing.parent
+    existing = nearest_existing(path)
     with storage_errors("ask for free space", existing):
         return shutil.disk_usage(existing).free
 

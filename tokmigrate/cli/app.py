@@ -57,6 +57,7 @@ COMMANDS = {
     "verify": Entry("CI", "inspect", "Compare each model with its stamp byte for byte, and load it."),
     "test": Entry("CI", "ci", "Run migrations up, down and up on a copy, and compare bytes."),
     "recover": Entry("Maintain", "audit", "Finish or undo what an interrupted command left."),
+    "doctor": Entry("Maintain", "doctor", "Show versions, extras, the state, and what filesystems can do."),
     "restore": Entry("Maintain", "audit", "Restore a migration file as it was applied."),
     "import": Entry("Maintain", "audit", "Import the ledger of another workspace."),
 }

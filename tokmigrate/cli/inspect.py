@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from tokmigrate import settings
 from tokmigrate.audit import run_status
 from tokmigrate.cli.each import ModelResults, Result, find_failures, print_result
 from tokmigrate.cli.options import (
@@ -19,6 +17,7 @@ from tokmigrate.cli.options import (
     complete_model,
     complete_revision,
     open_workspace,
+    open_workspace_if_present,
     select_models,
 )
 from tokmigrate.commands import current as current_revision
@@ -27,7 +26,7 @@ from tokmigrate.commands import inspect as look
 from tokmigrate.commands import restore, vocabulary_audit
 from tokmigrate.commands import tag as tags
 from tokmigrate.errors import DriftError, UnknownNameError, UsageError
-from tokmigrate.files import exists, has_directory
+from tokmigrate.files import has_directory
 from tokmigrate.model.documents import stamp as stamps
 from tokmigrate.model.worker import corpus_files
 from tokmigrate.render import check as check_report
@@ -39,7 +38,6 @@ from tokmigrate.revision import history as histories
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tokmigrate.settings import Workspace
 
 NO_MIGRATIONS = 'no migrations yet: `tokmigrate revision -m "What it is for"` writes the first'
 
@@ -177,7 +175,7 @@ def diff(
     """
     if field is not None and not corpus:
         raise UsageError("--field names a field of a corpus, and none is given", hint="add --corpus, or leave it out")
-    sides = comparing.choose_sides(_find_workspace(), first, second)
+    sides = comparing.choose_sides(open_workspace_if_present(), first, second)
     found = comparing.compare(*sides)
     code = 1 if exit_code and found.differences else 0
     content, shown = diff_report.comparison_content(found), [diff_report.comparison_text(found)]
@@ -187,10 +185,3 @@ def diff(
         content["audit"] = diff_report.audit_content(audited)
         shown += diff_report.audit_text(audited)
     print_result("diff", Result(content, shown, exit_code=code), as_json)
-
-
-def _find_workspace() -> Workspace | None:
-    here = Path.cwd()
-    if any(exists(directory / settings.FILE_NAME) for directory in (here, *here.parents)):
-        return open_workspace()
-    return None

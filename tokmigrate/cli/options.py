@@ -15,7 +15,7 @@ from tokmigrate.cli.output import declare_changes, echo_err
 from tokmigrate.commands import completion as proposals
 from tokmigrate.commands import file_transaction
 from tokmigrate.errors import UsageError
-from tokmigrate.files import has_directory
+from tokmigrate.files import exists, has_directory
 
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry, Workspace
@@ -97,6 +97,13 @@ def open_workspace(accept_drift: bool = False) -> Workspace:
     """Return the workspace that contains the current directory, perhaps with drift accepted whatever it says."""
     workspace = settings.read_workspace(settings.find_workspace(Path.cwd()))
     return replace(workspace, drift="accept") if accept_drift else workspace
+
+
+def open_workspace_if_present() -> Workspace | None:
+    """Return the workspace that contains the current directory; None outside of one."""
+    here = Path.cwd()
+    is_inside = any(exists(directory / settings.FILE_NAME) for directory in (here, *here.parents))
+    return open_workspace() if is_inside else None
 
 
 def open_workspace_for_writing() -> Workspace:

@@ -169,7 +169,9 @@ def progress() -> Iterator[OnProgress]:
     try:
         yield shown_progress.on_progress
     finally:
-        shown_progress.bars.stop()
+        # Rich 13 ends with an empty line also where it showed nothing.
+        if not shown_progress.bars.disable:
+            shown_progress.bars.stop()
 
 
 class _Amount(ProgressColumn):

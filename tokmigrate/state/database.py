@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
-from tokmigrate.errors import UsageError
-from tokmigrate.files import exists, storage_errors
+from tokmigrate.errors import StorageError, UsageError
+from tokmigrate.files import check_writable, exists, storage_errors
 from tokmigrate.formats import STATE, check_version
 from tokmigrate.settings.reading import SQLITE_FILE
 from tokmigrate.state import ledger, schema
@@ -67,6 +67,39 @@ def open_state_if_present(url: str, workspace: Path | None = None) -> State | No
     state = _state(url, workspace, _READER_WAITS_MS)
     held = _read_meta(state)
     return _check(state, held) if held else None
+
+
+@dataclass(frozen=True)
+class StateAccess:
+    """Which database the state is, and the version of its schema; None where the first upgrade will make it."""
+
+    kind: str
+    place: str
+    version: int | None
+
+
+def try_state(url: str, workspace: Path | None = None) -> StateAccess:
+    """Return which state can be read and written; nothing is written.
+
+    Raises what `open_state` raises, and StorageError where it may be read only.
+    """
+    state = _state(url, workspace, _READER_WAITS_MS)
+    held = _read_meta(state)
+    if held:
+        _check(state, held)
+    file = _file(state)
+    if file is not None:
+        # SQLite keeps its journal beside the file.
+        check_writable(file.parent)
+    if file is None or exists(file):
+        with state.begin_write() as connection:
+            if held and not state.is_sqlite:
+                may_insert = sqlalchemy.func.has_table_privilege(schema.runs.name, "INSERT")
+                if not connection.scalar(sqlalchemy.select(may_insert)):
+                    raise StorageError(
+                        "the state may be read only", where=state.place, hint="use a user that may write"
+                    )
+    return StateAccess("SQLite" if state.is_sqlite else "PostgreSQL", state.place, STATE.version if held else None)
 
 
 def _lacks_file(url: str, workspace: Path | None) -> bool:

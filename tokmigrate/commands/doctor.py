@@ -1,0 +1,169 @@
+"""What an installation and a workspace can do, and what is missing: versions, extras, state, filesystems."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from tokmigrate.apply.abilities import Abilities, try_abilities
+from tokmigrate.audit.run_status import find_lock_holder, refuse_interrupted
+from tokmigrate.commands.current import require_directory
+from tokmigrate.commands.resources import free_memory
+from tokmigrate.errors import StorageError, TokmigrateError, UsageError
+from tokmigrate.files import check_writable, exists
+from tokmigrate.parallel import count_cores
+from tokmigrate.revision.history import refuse_unfinished
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import StateAccess, try_state
+
+GIVES: Mapping[str, str] = {
+    "corpus": "Parquet, Arrow and Zstandard files as a corpus",
+    "focus": "`learn transplant --method focus`",
+    "postgres": "a PostgreSQL database as the state",
+    "train": "`train` and `distil`",
+}
+"""What each extra gives."""
+
+_DISTRIBUTION = "tokmigrate"
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An extra, and what of it is not installed in a version that will do."""
+
+    name: str
+    gives: str
+    missing: tuple[str, ...]
+
+    @property
+    def install(self) -> str:
+        """Return the command that installs it."""
+        return f'pip install "{_DISTRIBUTION}[{self.name}]"'
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What is installed; `versions` has None for what is not, and `problems` is what does not suit tokmigrate."""
+
+    versions: Mapping[str, str | None]
+    extras: tuple[Extra, ...]
+    cores: int
+    free_memory: int | None
+    problems: tuple[TokmigrateError, ...]
+
+
+@dataclass(frozen=True)
+class DirectoryHealth:
+    """What can be done with a directory of a model, its own or an adapter's; None if that could not be tried."""
+
+    path: Path
+    abilities: Abilities | None
+
+
+@dataclass(frozen=True)
+class ModelHealth:
+    """The directories of a model, the process that is changing it, and what an upgrade would stumble over."""
+
+    name: str
+    directories: tuple[DirectoryHealth, ...]
+    locked_by: str | None
+    problems: tuple[TokmigrateError, ...]
+
+
+@dataclass(frozen=True)
+class WorkspaceHealth:
+    """The state of a workspace; None if it cannot be opened."""
+
+    state: StateAccess | None
+    problems: tuple[TokmigrateError, ...]
+
+
+def examine_installation() -> Installation:
+    """Return what is installed, by its metadata: no library is imported."""
+    requirements = [Requirement(text) for text in _requirements()]
+    needed = [each for each in requirements if _is_needed(each, "")]
+    versions = {_DISTRIBUTION: _find_version(_DISTRIBUTION), "python": platform.python_version()}
+    extras = tuple(
+        Extra(name, gives, tuple(f"{each.name}{each.specifier}" for each, _ in _find_unsuited(own)))
+        for name, gives in GIVES.items()
+        for own in [[each for each in requirements if _is_needed(each, name) and each not in needed]]
+    )
+    problems = tuple(
+        UsageError(
+            f"tokmigrate needs {each.name}{each.specifier}",
+            where=found,
+            hint=f'pip install "{each.name}{each.specifier}"',
+        )
+        for each, found in _find_unsuited(needed)
+    )
+    found = {each.name: _find_version(each.name) for each in needed}
+    return Installation({**versions, **found}, extras, count_cores(), free_memory(), problems)
+
+
+def examine_workspace(workspace: Workspace) -> WorkspaceHealth:
+    """Return whether the state can be read and written, and whether migrations and undo data can."""
+    problems: list[TokmigrateError] = []
+    state: StateAccess | None = None
+    try:
+        refuse_unfinished(workspace)
+    except TokmigrateError as error:
+        problems.append(error)
+    try:
+        state = try_state(workspace.state, workspace.root)
+        check_writable(workspace.objects)
+    except TokmigrateError as error:
+        problems.append(error)
+    return WorkspaceHealth(state, tuple(problems))
+
+
+def examine_model(entry: ModelEntry) -> ModelHealth:
+    """Return what the filesystems of a model and of its adapters can do, and what stands in the way of a change."""
+    problems: list[TokmigrateError] = []
+    directories: list[DirectoryHealth] = []
+    try:
+        refuse_interrupted(entry)
+        require_directory(entry)
+    except TokmigrateError as error:
+        problems.append(error)
+    for path in (entry.path, *entry.adapters):
+        abilities = None
+        if exists(path):
+            try:
+                abilities = try_abilities(path)
+            except StorageError as error:
+                problems.append(error)
+        directories.append(DirectoryHealth(path, abilities))
+    return ModelHealth(entry.name, tuple(directories), find_lock_holder(entry), tuple(problems))
+
+
+def _requirements() -> list[str]:
+    try:
+        return requires(_DISTRIBUTION) or []
+    except PackageNotFoundError:
+        return []
+
+
+def _find_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _is_needed(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _find_unsuited(requirements: Iterable[Requirement]) -> Iterator[tuple[Requirement, str]]:
+    """Yield each requirement that is not met, with what there is."""
+    for each in requirements:
+        found = _find_version(each.name)
+        if found is None:
+            yield each, f"{each.name} is missing"
+        elif not each.specifier.contains(found, prereleases=True):
+            yield each, f"{each.name} {found}"
