@@ -2,7 +2,6 @@
 
     python benchmarks/initialisation.py DIRECTORY --model NAME=MODEL=TEXT … [--encoder NAME=MODEL] [--tokens 64]
         [--steps 0 20 100] [--train ROWS …] [--distil 20 100] [--seeds 1] [--learn-rate 0.02] [--mergekit PYTHON]
-        [--plot FILE.svg]
 
 A decoder learns merges from TEXT with `learn extend`, an encoder gets words of docstrings with `add_words`; tokmigrate
 makes the rows of each strategy. Of a decoder the table has the KL divergence on text without new tokens beside the
@@ -39,7 +38,6 @@ CONTEXT = 64
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OLD_TEXT = Path(__file__).parents[1] / "docs"
 RESIZED = {"transformers, mean_resizing": True, "transformers, mean_resizing=False": False}
-SHOWN = ("mean", "mean_cov, scale 1", "interpolate 0.75", "subtokens", "subtokens, first_piece", "zeros", *RESIZED)
 """The ways in the picture."""
 
 
@@ -235,33 +233,6 @@ def table(name: str, figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {way} | {' | '.join(cells)} |"
 
 
-def plot(figures: Mapping[str, Any]) -> str:
-    """Return an SVG picture of nats per byte over the steps, of some ways."""
-    ways = {way: found for way, found in averages(figures).items() if way in SHOWN and len(found) > 1}
-    steps = sorted(next(iter(ways.values())))
-    values = [found[step][0] for found in ways.values() for step in steps] + [figures["before"]]
-    low, high = min(values), max(values)
-    across = {step: 60 + 150 * place for place, step in enumerate(steps)}
-
-    def down(value: float) -> float:
-        return round(290 - 260 * (value - low) / (high - low), 1)
-
-    lines = [f'<text x="{x}" y="315">{step} steps</text>' for step, x in across.items()]
-    lines += [f'<text x="5" y="{down(value) + 4}">{value:.2f}</text>' for value in (low, (low + high) / 2, high)]
-    right = across[steps[-1]]
-    for place, (way, found) in enumerate(sorted(ways.items(), key=lambda item: -item[1][steps[0]][0])):
-        color = f"hsl({place * 360 // len(ways)} 70% 38%)"
-        points = " ".join(f"{x},{down(found[step][0])}" for step, x in across.items())
-        lines.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
-        lines.append(f'<text x="{right + 20}" y="{34 + 18 * place}" fill="{color}">{way}</text>')
-    y = down(figures["before"])
-    lines.append(f'<line x1="60" y1="{y}" x2="{right}" y2="{y}" stroke="gray" stroke-dasharray="4"/>')
-    lines.append(f'<text x="{right + 20}" y="{y}" fill="gray">before, without new tokens</text>')
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{right + 210}" height="330" font-size="12"'
-    lines.insert(0, '<rect width="100%" height="100%" fill="white"/>')
-    return "\n".join([f'{head} font-family="sans-serif">', *lines, "</svg>\n"])
-
-
 def main() -> None:
     """Measure what was not measured yet, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -277,7 +248,6 @@ def main() -> None:
     parser.add_argument("--learn-rate", type=float, default=0.02, help="as a share of the size of the old numbers")
     parser.add_argument("--batch", type=int, default=4, help="windows of 64 tokens in a step")
     parser.add_argument("--mergekit", help="a Python that has mergekit")
-    parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     given.directory.mkdir(parents=True, exist_ok=True)
     torch.set_default_device(DEVICE)
@@ -297,8 +267,6 @@ def main() -> None:
         name, _, source = words.partition("=")
         for line in measure_encoder(given.directory / name, name, Path(source), given.tokens, RESIZED):
             print(line, flush=True)
-    if given.plot and figures:
-        given.plot.write_text(plot(next(reversed(figures.values()))), "utf-8")
     on_gpu = DEVICE.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "cpu"
     taken = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

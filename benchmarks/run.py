@@ -1,13 +1,12 @@
-"""Compare tokmigrate with the usual script, with a copy, and with itself on other work; write tables and plots.
+"""Compare tokmigrate with the usual script, with a copy, and with itself on other work; write tables.
 
     python benchmarks/run.py DIRECTORY [PART …] [--size NAME …] [--rounds N] [--xfs] [--other CHECKOUT]
         [--mergekit PYTHON] [--skeletoken PYTHON]
 
 DIRECTORY is on the filesystem to measure, with free space of four times the largest model; models are made there
 once and kept. The parts are `script`, `growth`, `start` and `fleet`; all without a name. Runs of one table are
-interleaved, ratios are medians of pairs of one round. Results go to `DIRECTORY/results`: Markdown, JSON and,
-where matplotlib is installed, plots. With `--xfs` all is done on an XFS image in DIRECTORY, which only root can mount;
-the image is removed afterwards.
+interleaved, ratios are medians of pairs of one round. Results go to `DIRECTORY/results`: Markdown and JSON.
+With `--xfs` all is done on an XFS image in DIRECTORY, which only root can mount; the image is removed afterwards.
 """
 
 from __future__ import annotations
@@ -292,21 +291,6 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], list[Table]]] = {
 }
 
 
-def draw(tables: Sequence[Table], directory: Path) -> None:
-    """Write a bar chart of the wall times of each table, where matplotlib is installed."""
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - not needed for the tables
-    except ImportError:
-        print("no plots: matplotlib is not installed", file=sys.stderr)
-        return
-    for number, table in enumerate(tables, 1):
-        figure = Figure(figsize=(8, 0.45 * len(table.costs) + 1.2), layout="constrained")
-        axes = figure.add_subplot(title=table.title, xlabel="wall seconds, median")
-        axes.barh(list(table.costs), [middle(costs).seconds for costs in table.costs.values()])
-        axes.invert_yaxis()
-        figure.savefig(directory / f"{number}.svg")
-
-
 def describe_machine(directory: Path) -> str:
     """Return the processor, memory, filesystem and versions in one line."""
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": unknown")
@@ -365,7 +349,6 @@ def main() -> None:
     (results / "results.md").write_text(text)
     figures = {table.title: {name: list(map(asdict, costs)) for name, costs in table.costs.items()} for table in tables}
     (results / "results.json").write_text(json.dumps({"machine": machine, "tables": figures}, indent=1))
-    draw(tables, results)
     print(text)
 
 

@@ -1,4 +1,4 @@
-"""Hooks of `mkdocs build`: patterns in the navigation, and links to files that are not pages."""
+"""Hooks of `mkdocs build`: patterns in the navigation, links to other files, tables as GitHub reads them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 from posixpath import join, normpath
 from typing import Any
 
+_GENERATED = ("operations", "reference", "rules", "strategies")
 _LINK = re.compile(r"(\]\()([^)#:\s]+)((?:#[^)\s]*)?\))")
 _FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2$", re.DOTALL | re.MULTILINE)
+_ROW = re.compile(r"^\|.*$", re.MULTILINE)
+_CODE = re.compile(r"`[^`\n]+`")
 
 
 def on_config(config: Any) -> Any:
@@ -21,14 +24,20 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Lead links to files outside the folder of the pages to the repository."""
+    """Lead links to files outside the folder of the pages to the repository, and read `\\|` in tables as `|`."""
+    if page.is_homepage:
+        page.meta.setdefault("hide", ["navigation"])
     folder = Path(page.file.src_uri).parent.as_posix()
+    if folder in _GENERATED or re.search(r"^Generated (?:from|by) ", markdown, re.MULTILINE):
+        page.edit_url = None
     pieces: list[str] = []
     end = 0
-    for fence in _FENCE.finditer(markdown):
-        pieces += [_lead_to_repository(markdown[end : fence.start()], folder, config), fence[0]]
-        end = fence.end()
-    return "".join([*pieces, _lead_to_repository(markdown[end:], folder, config)])
+    for fence in (*_FENCE.finditer(markdown), None):
+        prose = markdown[end : fence.start() if fence else None]
+        prose = _ROW.sub(lambda row: _CODE.sub(lambda code: code[0].replace("\\|", "|"), row[0]), prose)
+        pieces += [_lead_to_repository(prose, folder, config), fence[0] if fence else ""]
+        end = fence.end() if fence else end
+    return "".join(pieces)
 
 
 def _lead_to_repository(text: str, folder: str, config: Any) -> str:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
 
 import pytest
 from browser import browsed
+from make_plots import FOLDER, RESULTS, generated
 from workspaces import REPOSITORY
 
 
@@ -73,3 +75,13 @@ def test_nothing_is_loaded_from_other_hosts(site: Path) -> None:
 def test_search_works_in_a_folder_without_a_server(site: Path) -> None:
     dom = browsed(site / "rules" / "TM103.html", "--dump-dom", fragment="?q=isolate_vocab")
     assert f'<a href="{(site / "workspace.html").as_uri()}' in dom
+
+
+def test_the_plots_are_made_of_the_results() -> None:
+    texts = generated((REPOSITORY / RESULTS).read_text("utf-8"))
+    assert {path.name for path in (REPOSITORY / FOLDER).iterdir()} == {
+        Path(name).name for name in texts if FOLDER in name
+    }
+    for name, text in texts.items():
+        assert (REPOSITORY / name).read_text("utf-8") == text, "python scripts/make_plots.py"
+        ElementTree.fromstring(text)  # noqa: S314 - a file of this repository
