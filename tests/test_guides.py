@@ -23,9 +23,12 @@ from tokmigrate.operations.registry import operation_types
 
 DOCS = REPOSITORY / "docs"
 EXAMPLES = sorted([*DOCS.glob("operations/*.yaml"), *DOCS.glob("strategies/*.yaml")])
-RECIPES = re.findall(
-    r"<!-- tried on ([\w-]+) -->\n```yaml\n(.*?)^```$", (DOCS / "cookbook.md").read_text("utf-8"), re.S | re.M
-)
+PAGES_WITH_RECIPES = [DOCS / "cookbook.md", DOCS / "from-script.md"]
+RECIPES = [
+    recipe
+    for page in PAGES_WITH_RECIPES
+    for recipe in re.findall(r"<!-- tried on ([\w-]+) -->\n```yaml\n(.*?)^```$", page.read_text("utf-8"), re.S | re.M)
+]
 SETTINGS = "format: 1\nverify: fast\nmodels:\n  m: {path: m}\n"
 
 
