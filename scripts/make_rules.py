@@ -42,7 +42,8 @@ machine. If there is none, these rules are skipped with a note.
 - `--git-base main` checks only migrations that changed since the current branch left `main`.
 - `pytest --tokmigrate` has a test `lint` that fails if the command does, and so does the hook `tokmigrate-lint` of
   [pre-commit](https://pre-commit.com); both use the rules that `tokmigrate.yaml` selects.
-- `--format github` prints annotations of a workflow, `--format sarif` a SARIF log, `--json` one document.
+- `--format github` prints annotations of a workflow, `--format gitlab` a report of code quality,
+  `--format sarif` a SARIF log, `--json` one document ([CI](ci.md)).
 
 Each code has a page that says why, with an example of wrong and right and what is printed.
 """

@@ -81,7 +81,7 @@ def test_a_recipe_goes_up_and_down(model: str, recipe: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "page", ["tutorial.md", "cookbook.md", "learn.md", "transplant.md", "workspace.md", "adopt.md"]
+    "page", ["tutorial.md", "cookbook.md", "learn.md", "transplant.md", "workspace.md", "adopt.md", "ci.md"]
 )
 def test_a_page_can_be_typed_from_top_to_bottom(page: str, tmp_path: Path) -> None:
     for name in ("models", "migrations"):
@@ -93,6 +93,29 @@ def test_a_page_can_be_typed_from_top_to_bottom(page: str, tmp_path: Path) -> No
     script = "\n".join(blocks((DOCS / page).read_text("utf-8"), "bash"))
     who = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b\n"
     assert typed(tmp_path, who + script)
+
+
+def test_the_recipes_for_ci_run(tmp_path: Path) -> None:
+    recipes = [yaml.safe_load(block) for block in blocks((DOCS / "ci.md").read_text("utf-8"), "yaml")]
+    action, by_hand, gitlab, hooks = recipes
+    steps = [step for job in (action["jobs"]["plan"], by_hand["jobs"]["check"]) for step in job["steps"]]
+    used = [step["uses"] for step in steps if step.get("uses", "").startswith("tokmigrate/")]
+    assert [each.removeprefix("tokmigrate/tokmigrate/").split("@")[0] for each in used] == [".github/actions/plan"]
+    there = yaml.safe_load((REPOSITORY / ".pre-commit-hooks.yaml").read_text("utf-8"))
+    assert {hook["id"] for hook in hooks["repos"][0]["hooks"]} == {hook["id"] for hook in there}
+
+    lines = [*(step.get("run", "") for step in steps), *gitlab["migrations"]["script"]]
+    lines = [line for line in lines if line.startswith("tokmigrate ")]
+    assert len(lines) == 7
+    shutil.copytree(DEMO, tmp_path / "models" / "demo")
+    shutil.copytree(REPOSITORY / "migrations", tmp_path / "migrations")
+    (tmp_path / "tokmigrate.yaml").write_text("format: 1\nverify: fast\nmodels: {demo: models/demo}\n", "utf-8")
+    commit = "git add -A && git -c user.name=a -c user.email=a@b commit -qm m --allow-empty"
+    typed(tmp_path, f"git init -qb main && {commit} && git update-ref refs/remotes/origin/main HEAD && {commit}")
+    typed(tmp_path, "\n".join(["GITHUB_BASE_REF=main CI_MERGE_REQUEST_DIFF_BASE_SHA=HEAD^", *lines]))
+    assert json.loads((tmp_path / gitlab["migrations"]["artifacts"]["reports"]["codequality"]).read_text("utf-8")) == []
+    assert json.loads((tmp_path / "lint.sarif").read_text("utf-8"))["version"] == "2.1.0"
+    assert (tmp_path / "plan.md").read_text("utf-8").startswith("## tokmigrate plan")
 
 
 def test_the_steps_of_the_action_run(tmp_path: Path) -> None:

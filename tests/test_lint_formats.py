@@ -1,4 +1,4 @@
-"""How `tokmigrate lint` says what it found: to people, to programs, to GitHub, as SARIF."""
+"""How `tokmigrate lint` says what it found: to people, to programs, to GitHub and GitLab, as SARIF."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workspaces import command_line, environment, run_here
 from tokmigrate.commands.lint import Linted, lint
 from tokmigrate.lint.linter import RULES
 from tokmigrate.render.escape import escape
-from tokmigrate.render.lint import format_findings_plain, sarif, workflow_commands
+from tokmigrate.render.lint import code_quality, format_findings_plain, sarif, workflow_commands
 
 BAD = """\
 message: Add the tools, 100 % of them
@@ -185,6 +185,26 @@ def test_sarif_is_what_its_schema_asks_for(project: Project) -> None:
     assert [note["level"] for note in invocation["toolExecutionNotifications"]] == ["note"]
 
 
+def test_gitlab_gets_a_report_of_code_quality(project: Project) -> None:
+    (project.root.parent / ".git").mkdir()
+    said = project.run("--format", "gitlab")
+    assert said.returncode == 1
+    report = json.loads(said.stdout)
+    path = "work space/migrations/0001_first.yaml"
+    assert [(each["check_name"], each["severity"], each["location"]) for each in report] == [
+        ("TM105", "major", {"path": path, "lines": {"begin": 8}}),
+        ("TM103", "minor", {"path": path, "lines": {"begin": 9}}),
+    ]
+    assert report[1]["description"].startswith("'<result> ' ends with white space. write")
+    # A finding is the same where lines are added above it, and two equal ones are two.
+    project.write("\n" + BAD.replace("message: Add", "# One more line.\nmessage: Add"))
+    moved = json.loads(project.run("--format", "gitlab").stdout)
+    assert [each["fingerprint"] for each in moved] == [each["fingerprint"] for each in report]
+    linted = project.lint()
+    twice = code_quality(replace(linted, findings=linted.findings * 2))
+    assert len({each["fingerprint"] for each in twice}) == 4
+
+
 # The properties that the schema knows (OASIS SARIF 2.1.0), of the objects that are written.
 _KNOWN = {
     "sarifLog": {"$schema", "version", "runs"},
@@ -207,7 +227,7 @@ def test_sarif_has_no_property_that_its_schema_forbids(found: Linted) -> None:
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize("form", ["github", "sarif"])
+@pytest.mark.parametrize("form", ["github", "gitlab", "sarif"])
 def test_a_format_beside_json_is_refused(project: Project, form: str) -> None:
     done = run_here(project.root, "lint", "--json", "--format", form)
     assert done.returncode == 2

@@ -26,7 +26,8 @@ Codes = Annotated[
 ]
 Ignored = Annotated[list[str] | None, Option(help="Skip these rules, by code or prefix; repeatable.", metavar="CODES")]
 Format = Annotated[
-    Literal["github", "sarif"] | None, Option("--format", help="Print annotations of a workflow, or a SARIF log.")
+    Literal["github", "gitlab", "sarif"] | None,
+    Option("--format", help="Print what GitHub or GitLab shows at a line, or a SARIF log."),
 ]
 
 
@@ -72,8 +73,8 @@ def lint(
     if output == "github":
         sys.stdout.write(lint_report.workflow_commands(linted))
         raise typer.Exit(code)
-    if output == "sarif":
-        print_json(lint_report.sarif(linted))
+    if output is not None:
+        print_json(lint_report.sarif(linted) if output == "sarif" else lint_report.code_quality(linted))
         raise typer.Exit(code)
     text = (lint_report.findings_text(linted), *lint_report.explaining_lines(linted))
     notes = [f"note: {note}" for note in linted.notes]

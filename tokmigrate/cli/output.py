@@ -99,7 +99,7 @@ TRACEBACKS = ContextVar("TRACEBACKS", default=False)
 """Whether errors are printed with their tracebacks."""
 
 
-def json_lines(document: dict[str, Any]) -> list[str]:
+def json_lines(document: dict[str, Any] | list[dict[str, Any]]) -> list[str]:
     """Return the lines of a JSON document for stdout, which escapes what stdout cannot encode."""
     ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     return escape_json(json.dumps(document, indent=2, ensure_ascii=ascii_only, default=_encode)).split("\n")
@@ -137,7 +137,7 @@ def error_document(error: TokmigrateError) -> dict[str, Any]:
     return {"schema_version": JSON_OUTPUT.version, "error": found}
 
 
-def print_json(document: dict[str, Any]) -> None:
+def print_json(document: dict[str, Any] | list[dict[str, Any]]) -> None:
     """Write one JSON document to stdout."""
     print("\n".join(json_lines(document)), flush=True)
 

@@ -1,13 +1,15 @@
-"""The findings of `tokmigrate lint`: text, JSON, GitHub annotations, SARIF; and a rule explained in Markdown."""
+"""The findings of `tokmigrate lint`: text, JSON, for GitHub and GitLab, SARIF; and a rule explained in Markdown."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from blake3 import blake3
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _AROUND = 80  # The characters that are shown before and after a place in a long line
 
 _STYLE = {"error": "bold red", "warning": "yellow"}
+_GITLAB = {"error": "major", "warning": "minor"}
 
 
 def findings_text(linted: Linted) -> RenderableType:
@@ -128,6 +131,27 @@ def _workflow_command(command: str, path: str, line: int, column: int, title: st
 
 def _data(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def code_quality(linted: Linted) -> list[dict[str, Any]]:
+    """Return GitLab's report of code quality, in the fields that it reads; paths are those of the repository."""
+    report, seen = [], Counter[str]()
+    for finding in linted.findings:
+        rule, path = finding.rule, linted.path_of(finding)
+        description = f"{finding.message}. {finding.help}" if finding.help else finding.message
+        # A finding whose line moved keeps its fingerprint; GitLab shows one of those that share one.
+        same = "\0".join((path, rule.code, finding.message, *finding.models))
+        seen[same] += 1
+        report.append(
+            {
+                "check_name": rule.code,
+                "description": description,
+                "severity": _GITLAB[rule.severity.value],
+                "fingerprint": blake3(f"{same}\0{seen[same]}".encode()).hexdigest(),
+                "location": {"path": path, "lines": {"begin": finding.location.line}},
+            }
+        )
+    return report
 
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
