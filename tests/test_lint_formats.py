@@ -40,6 +40,7 @@ migrations/0001_first.yaml:9:21: TM103 warning: '<result> ' ends with white spac
     |                     ^
   help: write "<result>"; the text keeps its white space. If the token needs it, write `# noqa: TM103` and why
 1 migration: 1 error and 1 warning
+more: tokmigrate explain TM105
 """
 
 

@@ -69,6 +69,7 @@ def test_the_two_commands_leave_a_clean_repository(tmp_path: Path) -> None:
     assert typed(clone, "git status --porcelain") == ""
     assert contents(clone / "models" / "demo") == before
     assert without_installation(tests) == "pytest\n"
+    assert typed(clone, "tokmigrate explain TM103").startswith("# TM103: ")
 
 
 def test_the_new_rows_of_the_demo_are_trained(tmp_path: Path) -> None:

@@ -76,9 +76,8 @@ def lint(
     if output is not None:
         print_json(lint_report.sarif(linted) if output == "sarif" else lint_report.code_quality(linted))
         raise typer.Exit(code)
-    text = (lint_report.findings_text(linted), *lint_report.explaining_lines(linted))
-    notes = [f"note: {note}" for note in linted.notes]
-    print_result("lint", Result(lint_report.findings_content(linted), text, notes, code), as_json)
+    text, notes = lint_report.findings_text(linted), [f"note: {note}" for note in linted.notes]
+    print_result("lint", Result(lint_report.findings_content(linted), [text], notes, code), as_json)
 
 
 def check(

@@ -32,23 +32,18 @@ _GITLAB = {"error": "major", "warning": "minor"}
 
 
 def findings_text(linted: Linted) -> RenderableType:
-    """Return each finding with the line that it is in, and how many there are."""
+    """Return each finding with the line that it is in, how many there are, and what explains the most serious one."""
     counts = ((linted.errors, "error"), (linted.warnings, "warning"))
     found = " and ".join(format_count(*each) for each in counts if each[0]) or "nothing found"
     findings = [part for finding in linted.findings for part in _finding_text(finding)]
-    return Group(*findings, f"{format_count(len(linted.files), 'migration')}: {found}")
+    codes = [each.rule.code for each in sorted(linted.findings, key=lambda each: each.rule.severity != "error")]
+    more = [f"more: tokmigrate explain {code}" for code in codes[:1]]
+    return Group(*findings, f"{format_count(len(linted.files), 'migration')}: {found}", *more)
 
 
 def format_findings_plain(linted: Linted) -> str:
     """Return the same as a pipe gets it, without colours."""
     return format_plain(findings_text(linted))
-
-
-def explaining_lines(linted: Linted) -> Iterator[str]:
-    """Yield the line that names what explains the first error, or else the first finding."""
-    codes = [finding.rule.code for finding in sorted(linted.findings, key=lambda each: each.rule.severity != "error")]
-    if codes:
-        yield f"more: tokmigrate explain {codes[0]}"
 
 
 def findings_content(linted: Linted) -> dict[str, Any]:
