@@ -24,9 +24,8 @@ from command_tables import commands
 from tokmigrate.cli.app import COMMANDS
 from tokmigrate.errors import FileProblems
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.revision.yaml_file import YamlHeader, yaml_migration
+from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import FILE_NAME, read_workspace
-from tokmigrate.settings.reading import FileKeys
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = re.compile(r"https://github\.com/tokmigrate/tokmigrate/(?:blob|tree|edit)/main/([^#]*)")
@@ -174,12 +173,9 @@ def _check_yaml(text: str, where: str, report: Report) -> None:
 
 
 def _is_of_another_tool(value: Mapping[str, Any]) -> bool:
-    ours = {*YamlHeader.model_fields, *FileKeys.model_fields}
     jobs = (each for each in value.values() if isinstance(each, dict))
     # YAML 1.1 takes `on` for true.
-    return bool({"jobs", "repos", True} & set(value)) or (
-        not ours & set(value) and any("script" in job for job in jobs)
-    )
+    return bool({"jobs", "repos", True} & set(value)) or any("script" in job for job in jobs)
 
 
 def _find_migration_fault(text: str, value: Mapping[str, Any]) -> str | None:

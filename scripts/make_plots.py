@@ -53,6 +53,10 @@ def _is_fresh(row: Mapping[str, str]) -> bool:
     return row["new tokens"] == "1,980"
 
 
+def _name_rows(row: Mapping[str, str]) -> str:
+    return row["new rows"].replace("`", "")
+
+
 def _totals(row: Mapping[str, str]) -> str | None:
     return row["run"] if row["run"].endswith((": trim", ": all")) else None
 
@@ -60,20 +64,30 @@ def _totals(row: Mapping[str, str]) -> str | None:
 _TWO, _XFS = "Two tokens, 6 GB", "On XFS: two tokens, 6 GB"
 _CODE, _PRUNE = "Vocabularies extended for Python code", "A smaller vocabulary, beside trimbed"
 PLOTS: Mapping[str, Bars] = {
-    "two-tokens-time": Bars("Two tokens for a model of 6 GB: seconds", _TWO, "wall s", "s"),
-    "two-tokens-memory": Bars("Two tokens for a model of 6 GB: memory of the largest process", _TWO, "memory MB", "MB"),
-    "shared-blocks": Bars("The same on XFS, which shares blocks: written", _XFS, "written MB", "MB"),
-    "pending": Bars("Pending migrations, a model of 0.4 GB: seconds", "Pending migrations, 0.4 GB", "wall s", "s"),
+    "two-tokens-time": Bars("Two tokens for a model of 6 GB: seconds", _TWO, "wall s", " s"),
+    "two-tokens-memory": Bars(
+        "Two tokens for a model of 6 GB: memory of the largest process", _TWO, "memory MB", " MB"
+    ),
+    "shared-blocks": Bars("The same on XFS, which shares blocks: written", _XFS, "written MB", " MB"),
+    "pending": Bars("Pending migrations, a model of 0.4 GB: seconds", "Pending migrations, 0.4 GB", "wall s", " s"),
     "fleet": Bars(
         "Two tokens for eight models of 0.1 GB: seconds",
         "Eight models of 0.1 GB, while other work ran on the machine",
         "wall s",
-        "s",
+        " s",
     ),
-    "extend-code": Bars("2,000 tokens for Python: tokens of held-out code", _CODE, "domain", "%", _after_2000),
-    "extend-old-text": Bars("2,000 tokens for Python: tokens of other text", _CODE, "old text", "%", _after_2000),
-    "prune-cpu": Bars("A smaller vocabulary: CPU seconds", _PRUNE, "CPU s", "s", _totals),
-    "prune-memory": Bars("A smaller vocabulary: memory", _PRUNE, "memory MB", "MB", _totals),
+    "extend-code": Bars("2,000 tokens for Python: tokens of held-out code", _CODE, "domain", " %", _after_2000),
+    "extend-old-text": Bars("2,000 tokens for Python: tokens of other text", _CODE, "old text", " %", _after_2000),
+    "distil-encoder": Bars(
+        "Distance of embeddings that is left",
+        "New words of an encoder, distilled",
+        "of the distance is left",
+        " %",
+        lambda row: f"{row['rows']}, {row['steps']} steps",
+    ),
+    "transplant": Bars("Nats per byte of held-out code", "Another model's tokenizer", "nats per byte", "", _name_rows),
+    "prune-cpu": Bars("A smaller vocabulary: CPU seconds", _PRUNE, "CPU s", " s", _totals),
+    "prune-memory": Bars("A smaller vocabulary: memory", _PRUNE, "memory MB", " MB", _totals),
 }
 # Rows of both tables: before training, and after so many steps of it.
 _WAYS = (
@@ -129,13 +143,13 @@ def draw_bars(title: str, rows: Sequence[tuple[str, str]], unit: str) -> str:
     lines = [f'<text class="title" x="{_LEFT}" y="26">{escape(title)}</text>']
     for place, ((label, value), number) in enumerate(zip(rows, numbers, strict=True)):
         y = 58 + 48 * place
-        kind = "other" if re.search(r"\bcp\b|script|mergekit|trimbed|fresh", label) else "ours"
+        kind = "other" if re.search(r"\bcp\b|script|mergekit|trimbed|fresh|before|donor", label) else "ours"
         start, end = sorted((zero, zero + number * scale))
         lines += [
             f'<text x="{_LEFT}" y="{y}">{escape(label)}</text>',
             f'<rect class="{kind}" x="{start:.1f}" y="{y + 6}" width="{max(end - start, 1):.1f}" height="14" rx="2"/>',
             f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="{y + 3}" y2="{y + 23}"/>',
-            f'<text x="{end + 6:.1f}" y="{y + 18}">{value.removesuffix("%")} {unit}</text>',
+            f'<text x="{end + 6:.1f}" y="{y + 18}">{value.removesuffix("%")}{unit}</text>',
         ]
     return _picture(title, 48 + 48 * len(rows), lines)
 

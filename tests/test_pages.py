@@ -31,7 +31,7 @@ def test_links_and_examples_of_all_pages_are_right(record_property: pytest.Recor
         ("`tokmigrate upgrad`", "`tokmigrate upgrad`: is no command"),
         ("`tokmigrate plan\n--corpsu FILE`", "`tokmigrate plan --corpsu FILE`: has no option --corpsu"),
         ("`tokmigrate learn prune --drop FILE --shorter-than 1`", "has no option --shorter-than"),
-        ("```bash\nA=1 tokmigrate lint --format nosuch | cat\n```", "'nosuch' is not one of 'github', 'sarif'"),
+        ("```bash\nA=1 tokmigrate lint --format nosuch | cat\n```", "'nosuch' is not one of 'github'"),
         ("```bash\n(cd a && tokmigrate downgrade)\n```", "Missing argument 'revision'"),
         ("```bash\nif true\n```", "syntax error"),
         ("```text\n$ tokmigrate nosuch\n```", "tokmigrate nosuch: is no command"),

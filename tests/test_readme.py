@@ -13,6 +13,7 @@ from pathlib import Path
 import check_words
 import make_plan_picture
 import pytest
+from make_plots import RESULTS, read_tables
 from workspaces import DEMO, REPOSITORY, contents, environment, run_here
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
@@ -147,6 +148,24 @@ def test_the_picture_is_what_the_command_prints() -> None:
     path = REPOSITORY / make_plan_picture.PICTURE
     assert path.name in README
     assert path.read_text("utf-8") == make_plan_picture.picture()
+
+
+def test_the_figures_are_those_of_the_results() -> None:
+    (measured,) = read_tables((REPOSITORY / RESULTS).read_text("utf-8"))["Two tokens, 6 GB"]
+    runs = {
+        "copy of the two shards, with fsync": "cp + fsync of the touched shards",
+        "the script, `mean_resizing=False`": "usual script, mean_resizing=False",
+        "the script": "usual script",
+        "`tokmigrate upgrade`": "tokmigrate: upgrade",
+        "`tokmigrate downgrade base`": "tokmigrate: downgrade",
+        "the next `upgrade` with `isolate_vocab`": "isolate_vocab: second upgrade",
+    }
+    for name, run in runs.items():
+        row = next(row for row in measured if row["run"] == run)
+        (cells,) = re.findall(rf"^\| {re.escape(name)} \| (.*) \|$", README, re.MULTILINE)
+        shown = [float(number) for number in re.findall(r"([\d.]+) G?[sB]", cells)]
+        figures = (float(row["wall s"]), float(row["CPU s"]), float(row["memory MB"]) / 1000)
+        assert shown == pytest.approx(figures[: len(shown)], abs=0.051)
 
 
 def test_pages_and_package_use_the_words_of_the_field() -> None:
