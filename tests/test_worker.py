@@ -202,6 +202,22 @@ def test_a_server_that_is_gone_is_replaced(tmp_path: Path, ended: str) -> None:
     assert servers() != [server]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_a_server_outlives_the_directory_that_it_was_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_server()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    assert call_worker("tokenizer", {"file": str(write_tokenizer(tmp_path))})["size"] == len(VOCABULARY)
+    monkeypatch.chdir(tmp_path)
+    gone.rmdir()
+    # torch is imported now, and its MKL does not load where there is no current directory.
+    directory = str(write_model(tmp_path))
+    assert call_worker("transformers", {"directory": directory})["model"]["class"] == "LlamaForCausalLM"
+
+
 def test_a_worker_has_the_working_directory_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("first", "second"):
         write_tokenizer(tmp_path / name)

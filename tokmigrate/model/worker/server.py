@@ -53,6 +53,8 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Imports leave no garbage, and the collections would take a fifth of their time.
     gc.disable()
+    # Someone may remove the directory of the first question, and without a current directory MKL does not load.
+    os.chdir("/")
     control = socket.socket(fileno=os.dup(0))
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 4)
