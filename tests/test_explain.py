@@ -11,6 +11,7 @@ from test_plugins import install
 from workspaces import Workspace, on_terminal, run_here
 
 from tokmigrate.commands.topics import Topic, find_topic, read_topics
+from tokmigrate.errors import EXIT_CODES, error_types
 from tokmigrate.init.spec import strategy_types
 from tokmigrate.lint.linter import RULES
 from tokmigrate.operations.registry import operation_types
@@ -30,6 +31,8 @@ def test_everything_has_a_page() -> None:
     assert {name for kind, name in named if kind == "rule"} == set(RULES)
     assert {name for kind, name in named if kind == "operation"} == set(operation_types())
     assert {name for kind, name in named if kind == "init strategy"} == set(strategy_types())
+    assert {name for kind, name in named if kind == "error"} == {each.topic for each in error_types()}
+    assert {name for kind, name in named if kind == "exit code"} == set(map(str, EXIT_CODES))
 
 
 def test_each_name_leads_to_its_own_topic() -> None:

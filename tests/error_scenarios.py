@@ -1,0 +1,523 @@
+"""How each error comes about, on real files: the cause as its page names it, and the command that fails."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dying import exit_code, put_together
+from in_process import Here
+from safetensors.torch import load_file, save_file
+from workspaces import BASE, HEAD, environment
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What goes wrong.
+
+    Args:
+        command: The command that fails, without the name of the program.
+        fill: What the placeholders of the page stand for here, by their names in capitals.
+        then: The exit code of the same command after the remedy; None where the remedy is another command.
+        folder: Where the commands are run, below the workspace.
+        remedy_code: The exit code of the commands of the remedy.
+    """
+
+    command: str
+    fill: Mapping[str, str] = field(default_factory=dict)
+    then: int | None = 0
+    folder: str = "."
+    remedy_code: int = 0
+
+
+Provoke = Callable[[Here, pytest.MonkeyPatch], Trouble]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A cause of an error: the name of its page, the heading of its remedy there, and what brings it about."""
+
+    page: str
+    cause: str
+    provoke: Provoke
+
+
+SCENARIOS: list[Scenario] = []
+
+
+def scenario(page: str, cause: str) -> Callable[[Provoke], Provoke]:
+    """Register what brings about a cause of an error."""
+
+    def register(provoke: Provoke) -> Provoke:
+        SCENARIOS.append(Scenario(page, cause, provoke))
+        return provoke
+
+    return register
+
+
+# What the scenarios are made of
+
+
+def succeed(place: Here, command: str) -> str:
+    """Run a command that has to work, and return what it prints."""
+    done = place.run(*command.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that a file has to have."""
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+
+
+def edit_json(path: Path, **fields: Any) -> None:
+    """Set fields of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}, indent=2), "utf-8")
+
+
+def write_migration(place: Here, operations: str, revision: str = "4d5e6f708192", follows: str = HEAD) -> Path:
+    """Write one more migration."""
+    number = len(list((place.root / "migrations").glob("*.yaml"))) + 1
+    path = place.root / "migrations" / f"{number:04d}_mine.yaml"
+    head = f"format: 1\nrevision: {revision}\ndown_revision: {follows}\nmessage: Mine\n"
+    path.write_text(f"{head}operations:\n{operations}", "utf-8")
+    return path
+
+
+def back_up(place: Here) -> dict[str, str]:
+    """Copy the model, as a backup or a download is, and return the placeholder for it."""
+    shutil.copytree(place.model, place.root / "backup")
+    return {"BACKUP": "backup"}
+
+
+# The scenarios, in the order of `tokmigrate/errors.py`
+
+
+@scenario("internal", "The program has a bug")
+def a_bug(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    monkeypatch.setattr("tokmigrate.revision.history.migration_files", lambda _: 1 / 0)
+    return Trouble("history", then=1, remedy_code=1)
+
+
+@scenario("usage", "The workspace has several models")
+def several_models(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    shutil.copytree(place.model, place.root / "models" / "copy")
+    edit(place.settings, "models:\n", "models:\n  copy: {path: models/copy}\n")
+    return Trouble("peft-config", {"NAME": "demo"}, then=None)
+
+
+@scenario("usage", "The command line lacks something, or says too much")
+def a_missing_argument(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade")
+    return Trouble("downgrade", then=None)
+
+
+@scenario("usage", "There is no workspace here")
+def no_workspace(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    place.settings.unlink()
+    return Trouble("status", {"NAME": "demo", "DIRECTORY": "models/demo"})
+
+
+@scenario("file-problems", "A word in the file is wrong")
+def a_misspelled_word(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    write_migration(place, '  - add_tokens: {tokens: [{content: "<|tool|>", specal: true}]}\n')
+    return Trouble("validate")
+
+
+@scenario("file-problems", "The file is not UTF-8")
+def not_utf8(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    path = write_migration(place, '  - add_tokens: ["<|café|>"]\n')
+    path.write_bytes(path.read_text("utf-8").encode("latin-1"))
+    return Trouble("lock", {"FILE": f"migrations/{path.name}", "ENCODING": "latin1"})
+
+
+@scenario("file-problems", "Git left conflict marks in tokmigrate.lock")
+def conflict_marks(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    lock = place.root / "migrations" / "tokmigrate.lock"
+    path = write_migration(place, '  - add_tokens: ["<|planner|>"]\n', "be0000000001")
+    planner = path.read_text("utf-8")
+    succeed(place, "lock")
+    ours = lock.read_text("utf-8")
+    path.unlink()
+    write_migration(place, '  - add_tokens: ["<|critic|>"]\n', "c1e000000001").rename(path.with_name("0004_yours.yaml"))
+    succeed(place, "lock")
+    path.write_text(planner, "utf-8")
+    lock.write_text(f"<<<<<<< HEAD\n{ours}=======\n{lock.read_text('utf-8')}>>>>>>> yours\n", "utf-8")
+    return Trouble("validate", {"REVISION": "c1e000000001"})
+
+
+@scenario("unknown-name", "A revision is misspelled")
+def an_unknown_revision(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    return Trouble("upgrade 9f3d", {"REVISION": "9f3c"}, then=None)
+
+
+@scenario("unknown-name", "A model is misspelled")
+def an_unknown_model(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    return Trouble("status -M demmo", {"NAME": "demo"}, then=None)
+
+
+@scenario("unknown-name", "The vocabulary writes the token in another way")
+def an_unknown_token(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade")
+    return Trouble('blame "<pad>"', {"TOKEN": "<|pad|>"}, then=None)
+
+
+@scenario("plugin", "The plug-in does not fit this version of tokmigrate")
+def a_plugin(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    environment = place.root / "env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    (site,) = environment.glob("lib/*/site-packages")
+    info = site / "shout-1.0.dist-info"
+    info.mkdir()
+    files = {
+        "shout.py": "from tokmigrate.operations.operation import Operation\n\n\nclass Shout(Operation):\n    pass\n",
+        f"{info.name}/METADATA": "Metadata-Version: 2.1\nName: shout\nVersion: 1.0\n",
+        f"{info.name}/entry_points.txt": "[tokmigrate.operations]\nshout = shout:Shout\n",
+        f"{info.name}/INSTALLER": "pip\n",
+    }
+    files[f"{info.name}/RECORD"] = "".join(f"{name},,\n" for name in (*files, f"{info.name}/RECORD"))
+    for name, text in files.items():
+        (site / name).write_text(text, "utf-8")
+    # The pip of this environment, for that one.
+    pip = environment / "bin" / "pip"
+    pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {environment}/bin/python "$@"\n', "utf-8")
+    pip.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{pip.parent}:{os.environ['PATH']}")
+    monkeypatch.syspath_prepend(site)
+    return Trouble("schema", {"PACKAGE": "shout"})
+
+
+@scenario("history", "Two branches added a migration")
+def two_heads(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    write_migration(place, '  - add_tokens: ["<|planner|>"]\n', "be0000000001")
+    succeed(place, "lock")
+    succeed(place, "upgrade")
+    write_migration(place, '  - add_tokens: ["<|critic|>"]\n', "c1e000000001")
+    return Trouble("upgrade")
+
+
+@scenario("history", "The file of a migration is missing")
+def a_missing_file(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade")
+    place.migration(2).unlink()
+    return Trouble("status", {"REVISION": "9f3c2a7e41b0"})
+
+
+@scenario("model", "A file of the model is damaged")
+def damaged_config(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    fill = back_up(place)
+    path = place.model / "config.json"
+    path.write_bytes(path.read_bytes()[:100])
+    return Trouble("upgrade", {**fill, "FILE": "config.json", "MODEL": "models/demo"})
+
+
+@scenario("model", "A link points outside the directory")
+def a_link(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    path = place.model / "generation_config.json"
+    path.rename(place.root / "shared.json")
+    path.symlink_to("../../shared.json")
+    return Trouble("upgrade", {"MODEL": "models/demo", "FILE": path.name})
+
+
+@scenario("missing-model", "The directory was renamed or moved")
+def a_moved_model(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    place.model.rename(place.root / "models" / "demo-v1")
+    return Trouble("upgrade", {"NAME": "demo", "DIRECTORY": "models/demo-v1"})
+
+
+@scenario("missing-model", "The model was never downloaded")
+def no_model(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    fill = back_up(place)
+    shutil.rmtree(place.model)
+    return Trouble("status", {**fill, "MODEL": "models/demo"})
+
+
+@scenario("weights", "A shard is missing or cut off")
+def a_missing_shard(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    fill = back_up(place)
+    os.truncate(place.model / "model-00001-of-00002.safetensors", 1 << 20)
+    return Trouble("plan", {**fill, "FILE": "model-00001-of-00002.safetensors", "MODEL": "models/demo"})
+
+
+@scenario("weights", "Two saves lie in one directory")
+def two_saves(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    shutil.copy(place.model / "model-00001-of-00002.safetensors", place.model / "model.safetensors")
+    return Trouble("plan", {"MODEL": "models/demo", "FILE": "model.safetensors"})
+
+
+@scenario("tokenizer", "tokenizer.json is damaged")
+def a_damaged_tokenizer(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    fill = back_up(place)
+    edit(place.model / "tokenizer.json", '"type": "BPE"', '"type": "BPX"')
+    return Trouble("upgrade", {**fill, "MODEL": "models/demo"})
+
+
+@scenario("tokenizer", "There is no tokenizer.json")
+def no_tokenizer(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    fill = back_up(place)
+    (place.model / "tokenizer.json").unlink()
+    return Trouble("plan", {**fill, "MODEL": "models/demo"})
+
+
+@scenario("out-of-step", "The tokenizer has more tokens than the weights have rows")
+def too_many_tokens(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    fill = back_up(place)
+    path = place.model / "tokenizer.json"
+    held = json.loads(path.read_text("utf-8"))
+    held["added_tokens"].append({**held["added_tokens"][0], "id": 1024, "content": "<|mine|>"})
+    path.write_text(json.dumps(held), "utf-8")
+    return Trouble("plan", {**fill, "MODEL": "models/demo"})
+
+
+@scenario("out-of-step", "A field of config.json may hold the id of a token")
+def an_unknown_field(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    edit_json(place.model / "config.json", router_token_id=1022)
+    write_migration(place, '  - remove_tokens: {tokens: ["Ġapples"], ids: compact, acknowledge: breaking}\n')
+    return Trouble("plan", {"NAME": "demo", "MODEL": "models/demo", "FIELD": "router_token_id"})
+
+
+@scenario("unexplained-tensor", "The tensor has nothing to do with tokens")
+def an_unexplained_tensor(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    add_tensor(place.model / "model-00002-of-00002.safetensors", "router.weight")
+    return Trouble("plan", {"NAME": "demo", "MODEL": "models/demo", "TENSOR": "router.weight"})
+
+
+@scenario("unexplained-tensor", "The tensor has a row for each token")
+def a_second_head(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    add_tensor(place.model / "model-00002-of-00002.safetensors", "medusa.weight")
+    return Trouble("plan", {"NAME": "demo", "MODEL": "models/demo", "TENSOR": "medusa.weight"})
+
+
+def add_tensor(path: Path, name: str) -> None:
+    """Put a tensor of vocabulary size into a shard and the index."""
+    save_file({**load_file(path), name: torch.zeros(1024, 128, dtype=torch.bfloat16)}, path, metadata={"format": "pt"})
+    index = path.parent / "model.safetensors.index.json"
+    held = json.loads(index.read_text("utf-8"))
+    held["weight_map"][name] = path.name
+    del held["metadata"]
+    index.write_text(json.dumps(held), "utf-8")
+
+
+@scenario("operation", "The operation is breaking, and nobody said that it is intended")
+def not_acknowledged(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    write_migration(place, '  - reinit_tokens: {tokens: ["Ġvalley"], init: {strategy: mean}}\n')
+    return Trouble("upgrade")
+
+
+@scenario("operation", "The token is there already")
+def a_token_twice(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    write_migration(place, '  - add_tokens: {tokens: ["<|endoftext|>"]}\n')
+    return Trouble("upgrade")
+
+
+@scenario("operation", "The token is missing")
+def a_missing_token(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    write_migration(place, '  - set_special_tokens: {eos: "<|im_ends|>"}\n')
+    return Trouble("upgrade")
+
+
+@scenario("storage", "Something that is no file lies in the model directory")
+def a_pipe(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    os.mkfifo(place.model / "commands")
+    return Trouble("upgrade", {"MODEL": "models/demo", "FILE": "commands"})
+
+
+@scenario("storage", "The model is in the cache of Hugging Face")
+def a_cache(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    cache = place.root / "hub" / "models--ada--demo"
+    snapshot = cache / "snapshots" / "1f2e"
+    (cache / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for path in list(place.model.iterdir()):
+        shutil.move(path, cache / "blobs" / path.name)
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    place.model.rmdir()
+    edit(place.settings, "models/demo", "hub/models--ada--demo/snapshots/1f2e")
+    return Trouble(
+        "upgrade", {"SNAPSHOT": "hub/models--ada--demo/snapshots/1f2e", "NAME": "demo", "MODEL": "models/demo"}
+    )
+
+
+@scenario("verification", "The case is wrong")
+def a_wrong_case(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    write_migration(place, '  - add_tokens: ["<|tool|>"]\nverify:\n  - single_token: "<|tools|>"\n')
+    return Trouble("upgrade")
+
+
+@scenario("verification", "transformers cannot load the model")
+def an_unknown_activation(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    edit_json(place.model / "config.json", hidden_act="nothing of the kind")
+    edit(place.settings, "verify: fast", "verify: full")
+    return Trouble("upgrade")
+
+
+@scenario("limit", "The model needs more than the setting allows")
+def too_little_memory(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    settings = place.settings.read_text("utf-8").replace("verify: fast", "verify: full")
+    place.settings.write_text(f"{settings}worker: {{memory_mib: 400}}\n", "utf-8")
+    write_migration(place, """  - set_chat_template: "{{ 'x' * 140000000 }}"\n""")
+    return Trouble("upgrade")
+
+
+@scenario("undo", "The undo data was deleted")
+def no_undo_data(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade")
+    (place.root / ".tokmigrate" / "objects").rename(place.root / "saved")
+    return Trouble(f"downgrade {BASE}", {"BACKUP": "saved"})
+
+
+@scenario("undo", "The model does not have that revision")
+def not_applied(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade 0002")
+    return Trouble(f"downgrade {HEAD}", {"REVISION": "0001"}, then=None)
+
+
+@scenario("undo", "The model was upgraded in another workspace")
+def another_workspace(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade")
+    (place.root / "other").mkdir()
+    shutil.copytree(place.root / "migrations", place.root / "other" / "migrations")
+    other = Here(place.root / "other")
+    other.settings.write_text(place.settings.read_text("utf-8").replace("models/demo", "../models/demo"), "utf-8")
+    return Trouble(f"downgrade {BASE}", {"WORKSPACE": ".."}, then=1, folder="other")
+
+
+@scenario("already-there", "The model is there")
+def already_there(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    return Trouble(f"downgrade {BASE}", then=1)
+
+
+@scenario("drift", "A migration was edited after it was applied")
+def an_edited_migration(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade")
+    edit(place.migration(3), "side: left", "side: right")
+    return Trouble("upgrade", {"REVISION": HEAD})
+
+
+@scenario("drift", "The stamp is missing")
+def no_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade")
+    (place.model / "tokmigrate.json").unlink()
+    return Trouble("upgrade", {"REVISION": HEAD, "NAME": "demo"})
+
+
+def edit_by_hand(place: Here) -> Trouble:
+    """Give the end of a text to another token."""
+    succeed(place, "upgrade 0002")
+    fill = back_up(place)
+    edit_json(place.model / "tokenizer_config.json", eos_token="<|endoftext|>")
+    return Trouble("upgrade", {**fill, "FILE": "tokenizer_config.json", "MODEL": "models/demo", "NAME": "demo"})
+
+
+@scenario("drift", "The model was edited, and that was a mistake")
+def edited_by_mistake(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    return edit_by_hand(place)
+
+
+@scenario("drift", "The model was edited, and that is to stay")
+def edited_on_purpose(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    return edit_by_hand(place)
+
+
+@scenario("format", "An older tokmigrate wrote the file")
+def an_old_plan(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "plan -o plan.json")
+    edit_json(place.root / "plan.json", format=1)
+    return Trouble("upgrade --plan plan.json", {"FILE": "plan.json"})
+
+
+@scenario("stale-plan", "The model or a migration was changed since")
+def a_stale_plan(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "plan -o plan.json")
+    succeed(place, "upgrade 0001")
+    return Trouble("upgrade --plan plan.json", {"FILE": "plan.json"})
+
+
+@scenario("busy", "Another command works on the model")
+def a_locked_model(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    threading.Timer(1, os.close, (hold_lock(place),)).start()
+    return Trouble("upgrade")
+
+
+def hold_lock(place: Here) -> int:
+    """Take the lock of the model as another process does, and return its descriptor."""
+    place.area.mkdir(exist_ok=True)
+    descriptor = os.open(place.area / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.write(descriptor, b'{"pid": 4242, "host": "studio"}')
+    return descriptor
+
+
+@scenario("recovery-needed", "A command was killed while it changed the model")
+def a_killed_upgrade(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    code = """
+import os, signal
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.events import Step, StepReached
+from tokmigrate.settings import read_workspace
+from pathlib import Path
+place = read_workspace(Path("tokmigrate.yaml"))
+def listen(event):
+    if isinstance(event, StepReached) and event.step == Step.SWAPPED:
+        os.kill(os.getpid(), signal.SIGKILL)
+upgrade(place, place.models["demo"], on_progress=listen)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=place.root, env=environment(), check=False)
+    assert done.returncode == -signal.SIGKILL
+    return Trouble("check")
+
+
+@scenario("recovery-needed", "A command was killed while it wrote the migrations")
+def a_killed_squash(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    assert exit_code(put_together, place.root, 6) == -signal.SIGKILL
+    return Trouble("history")
+
+
+@scenario("stopped", "Ctrl-C, or a scheduler that ends its jobs")
+def a_stop(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    descriptor = hold_lock(place)
+
+    def stop() -> None:
+        # Before the command handles the signal, it would end this process.
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.close(descriptor)
+
+    threading.Thread(target=stop, daemon=True).start()
+    return Trouble("upgrade --lock-timeout 60")
+
+
+# What leads to an exit code without an error, and to others by another way
+
+
+def pending(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    """Leave the migrations pending, as they are."""
+    return Trouble("check")
+
+
+def edited_at_the_head(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    """Give the end of a text to another token, after all migrations."""
+    succeed(place, "upgrade")
+    fill = back_up(place)
+    edit_json(place.model / "tokenizer_config.json", eos_token="<|endoftext|>")
+    return Trouble("check", {**fill, "FILE": "tokenizer_config.json", "MODEL": "models/demo"})
+
+
+EXIT_CODE_SCENARIOS: Mapping[int, Provoke] = {3: pending, 4: edited_at_the_head, 5: a_killed_upgrade, 130: a_stop}
