@@ -23,7 +23,7 @@ from tokmigrate.operations.registry import operation_types
 
 DOCS = REPOSITORY / "docs"
 EXAMPLES = sorted([*DOCS.glob("operations/*.yaml"), *DOCS.glob("strategies/*.yaml")])
-PAGES_WITH_RECIPES = [DOCS / "cookbook.md", DOCS / "from-script.md"]
+PAGES_WITH_RECIPES = [DOCS / "cookbook.md", DOCS / "faq.md", DOCS / "from-script.md"]
 RECIPES = [
     recipe
     for page in PAGES_WITH_RECIPES
