@@ -42,6 +42,7 @@ JOURNAL = FileFormat(
 )
 MIGRATIONS_JOURNAL = FileFormat("journal of the migrations", 1)
 UNDO_RECORD = FileFormat("undo record", 2, reads=(1,))
+GGUF_UNDO_RECORD = FileFormat("undo record of a GGUF", 1)
 PLAN_FILE = FileFormat("plan file", 2, older="make and review a new one: `tokmigrate plan -o FILE`")
 LEDGER_EXPORT = FileFormat("ledger export", 2, older="export it again: `tokmigrate log --export FILE` in its workspace")
 COEFFICIENTS = FileFormat("coefficients file", 1)

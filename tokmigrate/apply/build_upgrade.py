@@ -13,6 +13,7 @@ from tokmigrate.apply.build_downgrade import collect_lost_rows
 from tokmigrate.apply.candidate import Candidate, Completion, ShardImage
 from tokmigrate.apply.digests import Tables, edit_tables, lineage
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
+from tokmigrate.apply.gguf_upgrade import GgufUpgrade
 from tokmigrate.apply.new_rows import (
     InitRows,
     RowBytes,
@@ -72,6 +73,7 @@ class UpgradeBuilder:
 
     def __init__(self, plan: Plan, seed: str, objects: ObjectKeeper) -> None:
         self.adapters = tuple(UpgradeBuilder(adapter, seed, objects) for adapter in plan.adapters)
+        self.copies = tuple(GgufUpgrade(copy, plan.edit) for copy in plan.copies)
         self.applied_steps: tuple[AppliedStep, ...] = ()
         """The migrations on the way, once it is completed."""
         self._plan = plan
@@ -108,6 +110,8 @@ class UpgradeBuilder:
         with open_tensors(snapshot) as self._rows, self._objects.open_batch() as objects:
             if plan.writes_rows:
                 self._made = new_row_bytes(plan, self._rows, self._seed, self._populations, contents.means)
+            for copy in self.copies:
+                copy.make_rows(self._made)
             completion = self._walk(tables, objects)
             wait_for_acceptance()
             return completion
@@ -126,14 +130,20 @@ class UpgradeBuilder:
             after_tables = tables
             after_images = images
             if changes_rows:
-                after_tables = self._tables(tables, step, reached)
+                after_tables = edit_tables(tables, _in_terms_of_disk(step, reached), self._tensors, self._made)
                 after_images = self._images(step.before, step.after, after_tables)
             left = {name: self._plan.render_document(step.after, name) for name in sorted(step.after.touched)}
             after_stamp = self._stamp(stamp, step, left, after_images)
             files = {name: texts.get(name) for name in left}
             files[STAMP], left[STAMP] = stamp.encode() if stamp else None, after_stamp.encode()
             undo = self._undo(step, edit, (files, left), images, (after_images, after_tables), len(applied_steps))
-            undo = replace(undo, init_rows=self._init_rows(step, edit, reached))
+            copies = {
+                copy.copy.lineage: copy.keep_undo(
+                    len(applied_steps), edit, step.after.edit, _in_terms_of_disk(step, reached), objects
+                )
+                for copy in self.copies
+            }
+            undo = replace(undo, init_rows=self._init_rows(step, edit, reached), copies=copies)
             delta = step.delta
             applied_steps.append(
                 AppliedStep(
@@ -158,19 +168,6 @@ class UpgradeBuilder:
         self.applied_steps = tuple(applied_steps)
         digests = {name: stamp.shards[name].digest for name in self._plan.shard_layouts}
         return Completion(stamp.encode(), digests, lambda tensor, recipe: self._made[tensor][recipe])
-
-    def _tables(self, tables: Tables, step: Step, reached: RowEdit) -> Tables:
-        """Return the digests after a step: its new rows are looked up by their recipes in terms of the disk."""
-        pieces: dict[int, CopiedRows | NewRow] = dict(step.after.edit.copied_rows())
-        for row, _ in step.after.edit.recipes():
-            recipe, own = reached.row(row), step.after.edit.row(row)
-            if isinstance(recipe, OutputRowAdded) and isinstance(own, OutputRowAdded):
-                # What is there already is looked up where this step finds it.
-                recipe = OutputRowAdded(own.row, recipe.init)
-            if isinstance(recipe, Recipe):
-                pieces[row] = NewRow(recipe)
-        ordered = tuple(pieces[row] for row in sorted(pieces))
-        return edit_tables(tables, RowEdit(step.after.edit.old_rows, ordered), self._tensors, self._made)
 
     def _images(self, before: ModelState, after: ModelState, tables: Tables) -> dict[str, ShardImage]:
         if not tables:
@@ -290,6 +287,19 @@ class UpgradeBuilder:
             )
 
         return list_initialised_tokens(step, delta, reached, marks)
+
+
+def _in_terms_of_disk(step: Step, reached: RowEdit) -> RowEdit:
+    """Return the edit of a step whose new rows are found by their recipes in terms of the disk, as they are made."""
+    pieces: dict[int, CopiedRows | NewRow] = dict(step.after.edit.copied_rows())
+    for row, _ in step.after.edit.recipes():
+        recipe, own = reached.row(row), step.after.edit.row(row)
+        if isinstance(recipe, OutputRowAdded) and isinstance(own, OutputRowAdded):
+            # What is there already is looked up where this step finds it.
+            recipe = OutputRowAdded(own.row, recipe.init)
+        if isinstance(recipe, Recipe):
+            pieces[row] = NewRow(recipe)
+    return RowEdit(step.after.edit.old_rows, tuple(pieces[row] for row in sorted(pieces)))
 
 
 def _digests(files: Mapping[str, bytes | None], images: Mapping[str, ShardImage]) -> dict[str, str]:

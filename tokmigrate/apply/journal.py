@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError
-from tokmigrate.files import exists
+from tokmigrate.files import exists, has_file
 from tokmigrate.formats import JOURNAL, check_version
 from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.model.gguf_copy import read_revision
 
 UNKNOWN = ""
 """The generation afterwards while it is not known: no directory is of it."""
@@ -54,7 +55,7 @@ class _StoredJournal(_StoredEntry):
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """One directory of a change, with its generation before and the one afterwards, or `UNKNOWN`."""
+    """One directory or GGUF of a change, with its generation before and the one afterwards, or `UNKNOWN`."""
 
     area: WorkArea
     before: str | None
@@ -63,7 +64,10 @@ class JournalEntry:
 
 @dataclass(frozen=True)
 class Journal:
-    """A change of a model and its adapters; of a copied model, `others` go along with the original."""
+    """A change of a model, its adapters and its GGUFs; of a copied model, `others` go along with the original.
+
+    In `adapters` are all that follow the model: directories of adapters, and GGUF files.
+    """
 
     run: str
     model: JournalEntry
@@ -147,7 +151,9 @@ def _is_elsewhere(began: _StoredDirectory | None, here: Path) -> bool:
     return began.host != socket.gethostname() or exists(Path(began.path))
 
 
-def generation_in_place(directory: Path) -> str | None:
-    """Return the generation that a directory's stamp names, None where there is none."""
-    stamp = read_stamp(directory)
+def generation_in_place(path: Path) -> str | None:
+    """Return the generation that a directory's stamp names, or the revision that a GGUF does; None where none does."""
+    if has_file(path):
+        return read_revision(path)
+    stamp = read_stamp(path)
     return stamp.generation if stamp else None

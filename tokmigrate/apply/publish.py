@@ -19,6 +19,7 @@ from tokmigrate.apply.atomic_swap import SwapUnsupportedError, finish_two_step, 
 from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.clone import seal_tree
 from tokmigrate.apply.durable import fsync_tree_bottom_up
+from tokmigrate.apply.gguf_change import GgufChange
 from tokmigrate.apply.journal import UNKNOWN, Journal, JournalEntry, generation_in_place
 from tokmigrate.apply.metadata_check import cannot_be_kept, find_lost_metadata
 from tokmigrate.apply.shard_pass import Contents
@@ -104,6 +105,7 @@ def publish(
     workspace: Path,
     acceptance: BackgroundCall[Sequence[str]],
     *,
+    copies: Sequence[GgufChange] = (),
     keep_owner: bool = True,
     reads_again: bool = False,
 ) -> Mapping[str, str]:
@@ -114,6 +116,7 @@ def publish(
         workspace: The directory of the workspace, within which the journal names paths relative to each other.
         acceptance: Gives notes for the user, or raises where the libraries would load something else; it runs while
             the change is staged, and its error is the one that is raised where both fail.
+        copies: Those of GGUFs, which are put in place after the model too.
         keep_owner: Whether a change that would lose owner, mode or attributes of files is refused.
         reads_again: Whether staged shards are read again from the disk.
 
@@ -130,9 +133,12 @@ def publish(
 
     def journal_of(run: str, after: Sequence[str | None]) -> Journal:
         parts = [JournalEntry(change.area, change.before, to) for change, to in zip(changes, after, strict=True)]
+        parts += [JournalEntry(copy.area, copy.before, copy.after) for copy in copies]
         return Journal(run, parts[0], tuple(parts[1:]))
 
-    _check_room(changes)
+    _check_room(
+        [(change.area, change.candidate.bytes) for change in changes] + [(each.area, each.bytes) for each in copies]
+    )
     # What comes after is known when the weights were read: until then nothing that is in place can be that.
     run = recorder.record_intent()
     journal = journal_of(run, [UNKNOWN] * len(changes))
@@ -142,7 +148,9 @@ def publish(
         try:
             area.write_journal(journal.to_json(workspace))
             report(Step.RECORDED)
-            completed = _build(model, changes, on_progress, acceptance, keep_owner=keep_owner, reads_again=reads_again)
+            completed = _build(
+                model, changes, copies, on_progress, acceptance, keep_owner=keep_owner, reads_again=reads_again
+            )
             after = [completion.generation for completion in completed]
             journal = journal_of(run, after)
             area.write_journal(journal.to_json(workspace))
@@ -158,8 +166,8 @@ def publish(
             raise _unfinished_error(area, error) from error
         try:
             report(Step.SWAPPED)
-            for change in changes[1:]:
-                _commit(change.area)
+            for each in journal.areas[1:]:
+                _commit(each)
             report(Step.FOLLOWED)
             recorder.record_applied()
             report(Step.APPLIED)
@@ -257,6 +265,7 @@ def _clean(areas: Sequence[WorkArea]) -> None:
 def _build(
     model: str,
     changes: Sequence[Change],
+    copies: Sequence[GgufChange],
     on_progress: OnProgress,
     acceptance: BackgroundCall[Sequence[str]],
     *,
@@ -271,11 +280,15 @@ def _build(
         acceptance.result()
 
     with _first_error(acceptance):
-        on_progress(ActivityStarted(model, "staging", sum(change.candidate.bytes for change in changes)))
-        staged = [
-            _stage(change, lambda count: on_progress(BytesProcessed(model, count)), acceptance.stopped)
-            for change in changes
-        ]
+        size = sum(change.candidate.bytes for change in changes) + sum(copy.bytes for copy in copies)
+        on_progress(ActivityStarted(model, "staging", size))
+
+        def progress(count: int) -> None:
+            on_progress(BytesProcessed(model, count))
+
+        staged = [_stage(change, progress, acceptance.stopped) for change in changes]
+        for copy in copies:
+            copy.stage(progress, acceptance.stopped)
         on_progress(ActivityStarted(model, "computing the new rows"))
         # The record of the model names those of its adapters.
         pairs = list(zip(changes, staged, strict=True))
@@ -290,14 +303,21 @@ def _build(
         wait_for_acceptance()
         for note in acceptance.result():
             on_progress(Warned(model, note))
+        finished = [(copy.area.model, copy.finish(reads_again=reads_again)) for copy in copies]
     on_progress(StepReached(model, Step.VERIFIED))
-    for change, completion in zip(changes, completed, strict=True):
-        _seal(change, completion)
-        lost = find_lost_metadata(change.area.stage, change.snapshot.directory, change.candidate)
+
+    def report_lost(place: Path, lost: list[str]) -> None:
         if lost and keep_owner:
-            raise cannot_be_kept(change.snapshot.directory, lost)
+            raise cannot_be_kept(place, lost)
         if lost:
             on_progress(Warned(model, f"owner, mode or attributes are not kept: {format_list(lost)}"))
+
+    for change, completion in zip(changes, completed, strict=True):
+        _seal(change, completion)
+        directory = change.snapshot.directory
+        report_lost(directory, find_lost_metadata(change.area.stage, directory, change.candidate))
+    for path, lost in finished:
+        report_lost(path, lost)
     on_progress(StepReached(model, Step.STAMPED))
     return completed
 
@@ -336,13 +356,14 @@ def _seal(change: Change, completion: Completion) -> None:
     fsync_tree_bottom_up(stage_)
 
 
-def _check_room(changes: Sequence[Change]) -> None:
+def _check_room(written: Sequence[tuple[WorkArea, int]]) -> None:
+    """Raise StorageError where the bytes that are written beside each of several places do not fit."""
     needed: dict[int, int] = {}
-    for change in changes:
-        with storage_errors("look at the directory", change.area.root):
-            device = change.area.root.stat().st_dev
-        needed[device] = needed.get(device, 0) + change.candidate.bytes
-        check_room(change.area.root, needed[device] + margin_bytes(needed[device]))
+    for area, size in written:
+        with storage_errors("look at the directory", area.root):
+            device = area.root.stat().st_dev
+        needed[device] = needed.get(device, 0) + size
+        check_room(area.root, needed[device] + margin_bytes(needed[device]))
 
 
 def free_bytes(path: Path) -> int:

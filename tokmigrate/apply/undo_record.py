@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tokmigrate.apply.candidate import ShardImage
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
+from tokmigrate.apply.gguf_undo import list_gguf_objects
 from tokmigrate.apply.new_rows import InitRows, StoredInitRows
 from tokmigrate.errors import UndoError, WeightsError
 from tokmigrate.formats import UNDO_RECORD, check_version
@@ -91,6 +92,7 @@ class Undo:
         left_shards: The digest of each shard afterwards.
         left_tensors: The digest of each tensor in them afterwards, by its name.
         adapters: The undo record of each adapter that went along, by the adapter's lineage.
+        copies: That of each GGUF, by its lineage.
         links: The symbolic links before among the names of those files and shards.
         init_rows: The new rows of each side, and rows to compare them with; none in records of older versions.
     """
@@ -106,6 +108,7 @@ class Undo:
     adapters: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, LinkMetadata] = field(default_factory=dict)
     init_rows: Mapping[Side, InitRows] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def dtypes(self) -> Mapping[str, str]:
@@ -139,6 +142,7 @@ class _Record(BaseModel):
     adapters: dict[str, str]
     links: dict[str, LinkMetadata] = {}
     init_rows: dict[Side, StoredInitRows] = {}
+    copies: dict[str, str] = {}
 
 
 def keep(undo: Undo, objects: NewObjects) -> str:
@@ -159,6 +163,7 @@ def keep(undo: Undo, objects: NewObjects) -> str:
         "tensors_after": dict(undo.left_tensors),
         "adapters": dict(undo.adapters),
         **({"links": {name: link.to_json() for name, link in undo.links.items()}} if undo.links else {}),
+        **({"copies": dict(undo.copies)} if undo.copies else {}),
         "init_rows": {side: rows.store(objects.put).model_dump() for side, rows in undo.init_rows.items()},
     }
     return objects.put(json.dumps(record, sort_keys=True).encode())
@@ -191,6 +196,7 @@ def read_undo_record(digest: str, objects: Objects) -> Undo:
         left_tensors=record.tensors_after,
         adapters=record.adapters,
         links=record.links,
+        copies=record.copies,
     )
 
 
@@ -228,11 +234,18 @@ def list_objects(digest: str, objects: Objects) -> Iterator[str]:
     yield from (image.header for image in record.shards_before.values())
     for adapter in record.adapters.values():
         yield from list_objects(adapter, objects)
+    for copy in record.copies.values():
+        yield from list_gguf_objects(copy, objects)
 
 
 def read_adapter_records(records: Sequence[str], objects: Objects) -> tuple[Mapping[str, str], ...]:
     """Return for each of a model's undo records those of the adapters that went along, by the adapter's lineage."""
     return tuple(_record(objects.get(digest), digest).adapters for digest in records)
+
+
+def read_copy_records(records: Sequence[str], objects: Objects) -> dict[str, Mapping[str, str]]:
+    """Return by each of a model's undo records those of the GGUFs that went along, by their lineage."""
+    return {digest: _record(objects.get(digest), digest).copies for digest in records}
 
 
 def read_init_rows(digest: str, objects: Objects) -> Mapping[Side, InitRows]:

@@ -18,12 +18,20 @@ from typing import Any
 
 from tokmigrate.apply.durable import temporary_path, write_durably
 from tokmigrate.errors import RecoveryNeededError, StorageError
-from tokmigrate.files import WAYS_ROUND, exists, fsync_directory, has_directory, read_if_present, storage_errors
+from tokmigrate.files import (
+    WAYS_ROUND,
+    exists,
+    fsync_directory,
+    has_directory,
+    has_file,
+    read_if_present,
+    storage_errors,
+)
 
 
 @dataclass(frozen=True)
 class WorkArea:
-    """The paths beside a model directory; making this value touches nothing.
+    """The paths beside a model directory, or a GGUF that changes with it; making this value touches nothing.
 
     `model` is its resolved path. Raises StorageError where that is a whole filesystem.
     """
@@ -63,10 +71,13 @@ class WorkArea:
         """The file that records the change in progress."""
         return self.root / "journal"
 
-    def create(self) -> None:
-        """Make the work area, if there is none; StorageError where the model or its parent may not be written."""
+    def create(self, *, of_file: bool = False) -> None:
+        """Make the work area, if there is none; StorageError where the model or its parent may not be written.
+
+        With `of_file` it may be that of a file, which is replaced and never written.
+        """
         # A missing model is in the middle of a two-step swap; recovery finishes it.
-        if os.path.lexists(self.model):
+        if os.path.lexists(self.model) and not (of_file and has_file(self.model)):
             if not has_directory(self.model):
                 raise StorageError("is not a directory", where=str(self.model), hint="name the model directory")
             if not os.access(self.model, os.R_OK | os.W_OK | os.X_OK):

@@ -18,7 +18,7 @@ from tokmigrate.commands.library_check import (
     accept_outcome,
     outcome_of_records,
 )
-from tokmigrate.commands.models import adapters_of, change_down, changes_down
+from tokmigrate.commands.models import adapters_of, change_down, changes_down, copies_down
 from tokmigrate.commands.records import build_reverted_events, find_undo_records, refuse_drift
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
 from tokmigrate.commands.targets import find_edited, way_down
@@ -125,5 +125,16 @@ def downgrade(
         trained = list_trained_events(training_on_record(state, snapshot, objects))
         events = (*trained, *build_reverted_events(state, model, revisions))
         run = Run(Direction.DOWNGRADE, target, revisions, partial(Outcome, reverted=revisions, tokens=events))
-        publish_run(workspace, entry, state, model, run, changes, on_progress, keep_owner=keep_owner, accepted=accepted)
+        publish_run(
+            workspace,
+            entry,
+            state,
+            model,
+            run,
+            changes,
+            on_progress,
+            keep_owner=keep_owner,
+            copies=copies_down(entry, snapshot, back, records, objects),
+            accepted=accepted,
+        )
         return Downgraded(entry.name, stamp.revision, target, revisions, back.semantic_undo, recovered)

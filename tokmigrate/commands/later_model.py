@@ -27,7 +27,7 @@ def open_later_model(workspace: Workspace, entry: ModelEntry, plan: Plan) -> Ite
     """
     with guard_reading(entry), open_temporary_folder(entry.path) as folder:
         # The undo data is of no use, since nothing is changed.
-        builder = UpgradeBuilder(replace(plan, adapters=()), workspace.seed, ObjectStore(folder / "objects"))
+        builder = UpgradeBuilder(replace(plan, adapters=(), copies=()), workspace.seed, ObjectStore(folder / "objects"))
         (change,) = builder.changes()
         directory = folder / entry.path.name
         stage_into(

@@ -11,16 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from tokmigrate.apply.build_downgrade import DowngradeCandidate, build_downgrade
+from tokmigrate.apply.gguf_change import GgufChange
+from tokmigrate.apply.gguf_downgrade import build_gguf_downgrade
 from tokmigrate.apply.publish import Change
-from tokmigrate.apply.undo_record import Objects, read_adapter_records
+from tokmigrate.apply.undo_record import Objects, read_adapter_records, read_copy_records
 from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.errors import HistoryError, UndoError, UsageError
 from tokmigrate.events import OnProgress, Warned
 from tokmigrate.files import exists, has_directory
+from tokmigrate.formatting import format_list
 from tokmigrate.model.adapter import list_trained_ids, take_adapter
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.dummy_model import lacks_weights, make_dummy_without_weights
+from tokmigrate.model.gguf_copy import GgufCopy, take_gguf
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.weights import read_adapter_weights
 from tokmigrate.revision.migration import Migration
@@ -121,6 +125,29 @@ def changes_down(
         on_progress(Warned(model, f"{len(left)} adapters that went up with it are not listed, and stay as they are"))
     for adapter, own in downgrades_of_adapters(adapters, records, objects):
         yield replace(change_down(adapter, build_downgrade(adapter, own, objects)), read=read_adapter_weights)
+
+
+def copies_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[GgufCopy, ...]:
+    """Return the GGUFs that follow a model; raises ModelError where one is not of it as it is."""
+    return tuple(take_gguf(copy.path, snapshot) for copy in entry.copies if copy.follow)
+
+
+def copies_down(
+    entry: ModelEntry, snapshot: Snapshot, back: DowngradeCandidate, records: Sequence[str], objects: Objects
+) -> tuple[GgufChange, ...]:
+    """Return the changes of the GGUFs that a downgrade takes along.
+
+    Raises UndoError where one did not follow a revision to undo, or the model is undone semantically.
+    """
+    copies = copies_of(entry, snapshot)
+    if copies and back.semantic_undo:
+        raise UndoError(
+            f"a GGUF cannot follow a semantic undo, and these were changed: {format_list(back.semantic_undo)}",
+            where=str(copies[0].path),
+            hint="remove `follow: true` in tokmigrate.yaml, and convert the model again after the downgrade",
+        )
+    held = read_copy_records(records, objects)
+    return tuple(build_gguf_downgrade(copy, back.candidate.edit, held, objects) for copy in copies)
 
 
 def downgrades_of_adapters(

@@ -15,14 +15,16 @@ from tokmigrate.apply.digests import compute_sampled_digest
 from tokmigrate.apply.metadata_check import refuse_losses
 from tokmigrate.audit.copies import describe_stale_copies
 from tokmigrate.audit.run_status import is_in_progress, refuse_in_progress
-from tokmigrate.commands.models import adapters_of, format_path
+from tokmigrate.commands.models import adapters_of, copies_of, format_path
 from tokmigrate.commands.records import refuse_drift
 from tokmigrate.commands.targets import describe_detected, progress_to
 from tokmigrate.errors import OperationError, StalePlanError, StorageError, UsageError
 from tokmigrate.files import read_file
 from tokmigrate.formats import PLAN_FILE, check_version
 from tokmigrate.formatting import format_list
+from tokmigrate.model.gguf_rows import check_rows
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.plan.copies import plan_copy
 from tokmigrate.plan.plan import Plan, plan_upgrade
 from tokmigrate.plan.progress import Progress
 from tokmigrate.plan.steps import check_pins, track_before
@@ -58,6 +60,7 @@ class BoundPlan(_Strict):
     files: dict[str, str]
     shards: dict[str, str]
     adapters: dict[str, _Contents]
+    copies: dict[str, str] = {}
     last_run: str | None
     seed: str
     isolate_vocab: bool = False
@@ -109,6 +112,7 @@ def bind_plan(workspace: Workspace, plan: Plan) -> BoundPlan:
             format_path(workspace, each.snapshot.directory): _Contents(**read_contents(each.snapshot))
             for each in plan.adapters
         },
+        copies={format_path(workspace, each.copy.path): each.copy.digest for each in plan.copies},
         last_run=last[0].id if last else None,
         seed=workspace.seed,
         isolate_vocab=workspace.weights.isolate_vocab,
@@ -175,6 +179,7 @@ def _find_causes(held: BoundPlan, now: BoundPlan) -> Iterator[str]:
         ("files", held.files, now.files),
         ("weights", held.shards, now.shards),
         ("adapters", held.adapters, now.adapters),
+        ("copies", held.copies, now.copies),
     )
     for what, before, after in parts:
         if before != after:
@@ -221,7 +226,10 @@ def plan_or_reuse(
             error.hint = _add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
             raise
     lock = _check_lock(workspace, history, progress.applied, made)
-    return replace(made, remarks=(*drift, *lock, *describe_stale_copies(entry.copies)))
+    copies = tuple(plan_copy(copy, made.steps) for copy in copies_of(entry, snapshot))
+    for each in copies:
+        check_rows(each.copy, snapshot)
+    return replace(made, copies=copies, remarks=(*drift, *lock, *describe_stale_copies(entry.copies)))
 
 
 def _add_stamp_hint(

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from tokmigrate.apply.gguf_change import GgufChange
 from tokmigrate.apply.journal import Journal
 from tokmigrate.apply.known_files import describe_files, find_known, find_known_tensors
 from tokmigrate.apply.lock import hold_lock
@@ -14,7 +15,7 @@ from tokmigrate.apply.publish import Change, RecoveryOutcome, publish, recover
 from tokmigrate.apply.undo_record import read_left
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.commands.library_check import Accepted, outcome_of_changes, verify_once
-from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError, UndoError, UsageError
+from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError, UndoError
 from tokmigrate.events import OnProgress, Step, StepReached, Warned
 from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import read_stamp
@@ -105,10 +106,11 @@ def publish_run(
     on_progress: OnProgress,
     *,
     keep_owner: bool,
+    copies: Sequence[GgufChange] = (),
     checks: Sequence[Check] = (),
     accepted: Accepted | None = None,
 ) -> None:
-    """Publish the changes of a run, the model's before those of its adapters, and record it; see `publish`.
+    """Publish the changes of a run, the model's before those of its adapters and copies, and record it; see `publish`.
 
     `checks` are what migrations say under `verify:`, `accepted` is what the libraries accepted before.
     """
@@ -137,6 +139,7 @@ def publish_run(
             on_progress,
             workspace.root,
             acceptance,
+            copies=copies,
             keep_owner=keep_owner,
             reads_again=reads_again,
         )
@@ -163,16 +166,15 @@ def _read_last_digests(
 def model_session(
     workspace: Workspace, entry: ModelEntry, timeout_s: float, on_progress: OnProgress
 ) -> Iterator[tuple[WorkArea, State, RecoveryOutcome]]:
-    """Hold the locks of a model and its adapters, with whatever was interrupted recovered."""
-    _refuse_followers(entry)
+    """Hold the locks of a model and what follows it, with whatever was interrupted recovered."""
     area = WorkArea(entry.path)
     area.create()
     with hold_lock(area.lock, timeout_s), ExitStack() as stack:
         journal = area.read_journal()
         interrupted = Journal.from_json(journal, area, workspace.root) if journal else None
-        for adapter in _adapter_areas(entry, interrupted):
-            adapter.create()
-            stack.enter_context(hold_lock(adapter.lock, timeout_s))
+        for follower in _follower_areas(entry, interrupted):
+            follower.create(of_file=True)
+            stack.enter_context(hold_lock(follower.lock, timeout_s))
         for other in interrupted.others if interrupted else ():
             message = f"it was copied while a change of it was interrupted: {other} belongs to the original"
             on_progress(Warned(entry.name, f"{message}, and stays as it is"))
@@ -188,16 +190,6 @@ def model_session(
                 _close(state, orphan, generation)
             ObjectStore(workspace.objects).remove_unfinished()
         yield area, state, found
-
-
-def _refuse_followers(entry: ModelEntry) -> None:
-    for copy in entry.copies:
-        if copy.follow:
-            raise UsageError(
-                "this version cannot change a GGUF with its model",
-                where=str(copy.path),
-                hint="remove `follow: true` in tokmigrate.yaml, and convert the model again after the migration",
-            )
 
 
 @contextmanager
@@ -217,10 +209,11 @@ def _report_recovery(area: WorkArea, interrupted: Journal | None) -> Iterator[No
         ) from error
 
 
-def _adapter_areas(entry: ModelEntry, interrupted: Journal | None) -> list[WorkArea]:
-    """Return the work areas of the adapters that are listed, and of those that an interrupted change was about."""
+def _follower_areas(entry: ModelEntry, interrupted: Journal | None) -> list[WorkArea]:
+    """Return the work areas of what follows the model: as it is listed, and as an interrupted change was about it."""
     under_way = interrupted.areas[1:] if interrupted else ()
-    areas = {each.model: each for each in (*map(WorkArea, entry.adapters), *under_way)}
+    listed = (*entry.adapters, *(copy.path for copy in entry.copies if copy.follow))
+    areas = {each.model: each for each in (*map(WorkArea, listed), *under_way)}
     # One order for all, so that two processes never wait for each other.
     return [areas[path] for path in sorted(areas) if exists(path) or exists(areas[path].root)]
 

@@ -163,6 +163,7 @@ def upgrade(
             (own, *beside),
             on_progress,
             keep_owner=keep_owner,
+            copies=[copy.change for copy in builder.copies],
             checks=checks_of(planned),
             accepted=accepted,
         )

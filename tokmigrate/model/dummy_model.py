@@ -67,7 +67,11 @@ def make_dummy_model(
                 same = tensors[each.name].canonical if each.name in tensors else each.name
                 file.write(_numbers(same, each.dtype, narrow[each.name]))
     return replace(
-        entry, path=directory, adapters=(), vocab_tensors=MappingProxyType(_settings(entry, snapshot, tensors))
+        entry,
+        path=directory,
+        adapters=(),
+        copies=(),
+        vocab_tensors=MappingProxyType(_settings(entry, snapshot, tensors)),
     )
 
 
@@ -151,7 +155,7 @@ def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry
         for name, shape_info in tensors.items()
         if name in entry.vocab_tensors or not (architecture and architecture.pattern(name))
     }
-    return replace(entry, path=directory, adapters=(), vocab_tensors=MappingProxyType(settings))
+    return replace(entry, path=directory, adapters=(), copies=(), vocab_tensors=MappingProxyType(settings))
 
 
 def _entries(answer: Mapping[str, Any], architecture: Architecture | None) -> Iterator[tuple[str, Mapping[str, Any]]]:

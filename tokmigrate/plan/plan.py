@@ -25,6 +25,7 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import INDEX
 from tokmigrate.operations.operation import RiskLevel
+from tokmigrate.plan.copies import CopyPlan
 from tokmigrate.plan.shard_layout import (
     VOCABULARY_SHARD,
     ShardLayout,
@@ -73,6 +74,7 @@ class Plan:
         model: The model's name in the workspace; an adapter goes by its directory.
         snapshot: The model as it is.
         steps: The pending migrations, in order; without any there is nothing to do.
+        copies: The GGUFs that change with it.
         remarks: What else a user should know of it.
     """
 
@@ -80,6 +82,7 @@ class Plan:
     snapshot: Snapshot = field(repr=False)
     steps: tuple[Step, ...]
     adapters: tuple[Plan, ...] = ()
+    copies: tuple[CopyPlan, ...] = ()
     remarks: tuple[str, ...] = ()
     _derived: _Derived = field(default_factory=_Derived, repr=False, compare=False)
 
@@ -191,9 +194,9 @@ class Plan:
 
     @property
     def bytes_to_write(self) -> int:
-        """The bytes of all files that will be written, those of its adapters too."""
+        """The bytes of all files that will be written, those of its adapters and copies too."""
         own = sum(change.bytes for change in self.file_changes())
-        return own + sum(adapter.bytes_to_write for adapter in self.adapters)
+        return own + sum(each.bytes_to_write for each in self.adapters) + sum(each.bytes for each in self.copies)
 
     @property
     def lost_rows(self) -> int:
@@ -276,7 +279,7 @@ def _collect_inputs(entry: ModelEntry, snapshot: Snapshot, migrations: Sequence[
     stamp, state = snapshot.stamp, snapshot.state
     return (
         tuple(migrations),
-        replace(entry, name="", path=Path(), adapters=(), tags=()),
+        replace(entry, name="", path=Path(), adapters=(), copies=(), tags=()),
         # By their bytes: as values 1 and true are equal.
         {name: blake3(data).digest() for name, data in snapshot.texts.items()},
         json.dumps(state.init),

@@ -1,0 +1,441 @@
+"""A GGUF that follows its model: as if the model were converted again, in one transaction, and back to the bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import gguf
+import making
+import numpy as np
+import pytest
+from gguf_files import KINDS, convert, quantized, tensors, values
+from in_process import Here
+from safetensors.torch import load_file, save_file
+from test_crash import exit_code, forbid_swap, seccomp_works
+from workspaces import FileImage, image, make_workspace
+
+from tokmigrate.apply.publish import RecoveryOutcome
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.recover import recover_model
+from tokmigrate.commands.roundtrip import run_roundtrip
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.errors import (
+    DriftError,
+    ModelError,
+    OperationError,
+    OutOfStepError,
+    StorageError,
+    TokmigrateError,
+    UndoError,
+    UnexplainedTensorError,
+    WeightsError,
+)
+from tokmigrate.events import Event, Step, StepReached
+from tokmigrate.model.formats.gguf import Head, Kind, Value, read_head
+from tokmigrate.model.gguf_rows import encode_row
+from tokmigrate.settings import ModelEntry, read_workspace
+
+VOCABULARY: Mapping[str, int] = making.tokenizer_json()["model"]["vocab"]
+ADD = {"add_tokens": {"tokens": ["<first>", {"content": "<|second|>", "special": True}, "x\u2581y"]}}
+SWAP = {"move_tokens": {"acknowledge": "breaking", "tokens": {"Ġthe": VOCABULARY["Ġof"], "Ġof": VOCABULARY["Ġthe"]}}}
+
+
+def list_copy(settings: Path, name: str, path: str, *copies: str) -> None:
+    listed = ", ".join(f"{{path: {copy}, follow: true}}" for copy in copies)
+    model = f"  {name}:\n    path: {path}\n    copies: [{listed}]\n"
+    settings.write_text(f"format: 1\nverify: fast\nmodels:\n{model}", "utf-8")
+
+
+def stored(path: Path) -> FileImage:
+    return image(path.parent)[path.name]
+
+
+def check_converted_again(model: Path, path: Path, kind: str) -> None:
+    """Check that a GGUF holds what a conversion of its model as it is now gives, and that it is in no other order."""
+    again = convert(model, path.with_name("again.gguf"), kind)
+    assert values(path) == values(again)
+    assert tensors(path) == tensors(again)
+    again.unlink()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model `m` with a GGUF in a workspace."""
+
+    root: Path
+    kind: str = "F16"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "m"
+
+    @property
+    def gguf(self) -> Path:
+        return self.root / "m.gguf"
+
+    @property
+    def entry(self) -> ModelEntry:
+        return read_workspace(self.root / "tokmigrate.yaml").models["m"]
+
+    def upgrade(self, to: str = "head") -> None:
+        upgrade(read_workspace(self.root / "tokmigrate.yaml"), self.entry, to)
+
+    def downgrade(self, to: str = "base") -> None:
+        downgrade(read_workspace(self.root / "tokmigrate.yaml"), self.entry, to)
+
+
+def pair(root: Path, *operations: dict[str, Any], kind: str = "F16", **how: Any) -> Pair:
+    made = Pair(root, kind)
+    making.llama(made.model, **{"spare": 4, "dtype": "bfloat16", **how})
+    making.workspace(root, {"m": made.model}, [{"operations": [each]} for each in operations])
+    list_copy(root / "tokmigrate.yaml", "m", "m", "m.gguf")
+    convert(made.model, made.gguf, kind)
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gguf_follows_its_model_and_comes_back_to_the_bytes(tmp_path: Path, kind: str) -> None:
+    place = Here(make_workspace(tmp_path / "w").root)
+    path = convert(place.model, place.model.with_suffix(".gguf"), kind)
+    path.chmod(0o640)
+    before = stored(path)
+    list_copy(place.settings, "demo", "models/demo", "models/demo.gguf")
+
+    planned = place.asked("plan")["models"][0]
+    place.asked("upgrade")
+    fused = path.read_bytes()
+    assert planned["copies"] == [{"path": str(path), "bytes": len(fused)}]
+    assert planned["bytes_to_write"] == sum(file["bytes"] for file in planned["files"]) + len(fused)
+    check_converted_again(place.model, path, kind)
+    assert gguf.GGUFReader(path).fields["tokmigrate.revision"].contents() == "c07d18e2b9f4"
+    assert stored(path).mode == before.mode
+    assert place.run("check").returncode == 0
+
+    place.asked("downgrade", "base")
+    assert stored(path) == before
+    for _ in range(3):
+        place.asked("upgrade", "+1")
+    assert path.read_bytes() == fused
+    for _ in range(3):
+        place.asked("downgrade", "-1")
+    assert stored(path) == before
+    assert sorted(each.name for each in path.parent.iterdir()) == [
+        ".demo.gguf.tokmigrate",
+        ".demo.tokmigrate",
+        "demo",
+        "demo.gguf",
+    ]
+
+
+CHAINS: Mapping[str, list[dict[str, Any]]] = {
+    "added, then removed": [
+        ADD,
+        {"remove_tokens": {"tokens": ["<first>"], "ids": "compact", "acknowledge": "breaking"}},
+    ],
+    "a token of the vocabulary removed": [
+        {"remove_tokens": {"tokens": ["Ġand"], "ids": "compact", "acknowledge": "breaking"}},
+        ADD,
+    ],
+    "held by a placeholder": [
+        ADD,
+        {"remove_tokens": {"tokens": ["<|second|>"], "ids": "tombstone", "acknowledge": "breaking"}},
+    ],
+    "moved": [SWAP, ADD, {"resize_vocab": {"multiple_of": 64}}],
+    "renamed": [ADD, {"rename_tokens": {"tokens": {"<first>": "<third>"}}}],
+    "flags": [ADD, {"set_token_flags": {"tokens": "<first>", "special": True}}],
+    "initialised again": [ADD, {"reinit_tokens": {"tokens": ["<first>"], "init": {"strategy": "mean"}}}],
+    "roles": [ADD, {"set_special_tokens": {"eos": "<|second|>"}}, {"set_padding": {"token": "<|second|>"}}],
+    "new merges": [{"extend_vocab": {"merges": [["the", "re"], ["in", "to"]]}}],
+}
+
+
+@pytest.mark.parametrize(("chain", "head"), list(zip(CHAINS, cycle(["tied", "untied"]))))
+def test_every_change_of_tokens_and_rows_follows(tmp_path: Path, chain: str, head: str) -> None:
+    made = pair(tmp_path, *CHAINS[chain], kind="F32", head=head)
+    reached = [stored(made.gguf)]
+    for _ in CHAINS[chain]:
+        made.upgrade("+1")
+        check_converted_again(made.model, made.gguf, "F32")
+        reached.append(stored(made.gguf))
+    assert stored(made.gguf) == reached.pop()
+    while reached:
+        made.downgrade("-1")
+        assert stored(made.gguf) == reached.pop()
+
+
+def test_a_head_that_is_stored_twice_and_a_bias_follow(tmp_path: Path) -> None:
+    made = pair(tmp_path / "twice", ADD, head="stored twice")
+    before = stored(made.gguf)
+    made.upgrade()
+    check_converted_again(made.model, made.gguf, "F16")
+    made.downgrade()
+    assert stored(made.gguf) == before
+
+    biased = Pair(tmp_path / "biased")
+    making.phi(biased.model, spare=2)
+    making.workspace(biased.root, {"m": biased.model}, [{"operations": [ADD]}])
+    list_copy(biased.root / "tokmigrate.yaml", "m", "m", "m.gguf")
+    convert(biased.model, biased.gguf)
+    before = stored(biased.gguf)
+    biased.upgrade()
+    check_converted_again(biased.model, biased.gguf, "F16")
+    biased.downgrade()
+    assert stored(biased.gguf) == before
+
+
+def test_two_ggufs_follow_one_model(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD)
+    other = convert(made.model, tmp_path / "other.gguf", "F32")
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf", "other.gguf")
+    before = stored(made.gguf), stored(other)
+    made.upgrade()
+    check_converted_again(made.model, made.gguf, "F16")
+    check_converted_again(made.model, other, "F32")
+    made.downgrade()
+    assert (stored(made.gguf), stored(other)) == before
+
+
+def dying_at(root: Path, direction: str, moment: str) -> None:
+    """Change the model and be killed at `moment`."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepReached) and event.step == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    place = read_workspace(root / "tokmigrate.yaml")
+    if direction == "upgrade":
+        upgrade(place, place.models["m"], on_progress=listen)
+    else:
+        downgrade(place, place.models["m"], "base", on_progress=listen)
+
+
+@pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
+@pytest.mark.parametrize("moment", [Step.PREPARED, Step.SWAPPED, Step.FOLLOWED])
+def test_killed_at_a_step_both_are_before_or_both_after(tmp_path: Path, direction: str, moment: Step) -> None:
+    made = pair(tmp_path, ADD)
+    base = image(made.model), stored(made.gguf)
+    made.upgrade()
+    head = image(made.model), stored(made.gguf).data
+    if direction == "upgrade":
+        made.downgrade()
+    assert exit_code(dying_at, tmp_path, direction, moment.value) == -signal.SIGKILL
+    has_happened = list(Step).index(moment) >= list(Step).index(Step.SWAPPED)
+    is_at_head = has_happened == (direction == "upgrade")
+    found = recover_model(read_workspace(tmp_path / "tokmigrate.yaml"), made.entry)
+    assert found is (RecoveryOutcome.AFTER if has_happened else RecoveryOutcome.BEFORE)
+    if is_at_head:
+        assert {name: file.data for name, file in image(made.model).items()} == {
+            name: file.data for name, file in head[0].items()
+        }
+        assert stored(made.gguf).data == head[1]
+        made.downgrade()
+    assert (image(made.model), stored(made.gguf)) == base
+    left = [each.name for each in (tmp_path / ".m.gguf.tokmigrate").iterdir()]
+    assert left == ["lock"]
+
+
+def test_a_file_that_cannot_be_swapped_is_renamed_three_times(tmp_path: Path) -> None:
+    if not seccomp_works():
+        pytest.skip("this system takes no seccomp filter")
+    made = pair(tmp_path, ADD)
+    before = stored(made.gguf)
+    assert exit_code(without_swap, tmp_path) == 0
+    check_converted_again(made.model, made.gguf, "F16")
+    made.downgrade()
+    assert stored(made.gguf) == before
+
+
+def without_swap(root: Path) -> None:
+    forbid_swap()
+    place = read_workspace(root / "tokmigrate.yaml")
+    upgrade(place, place.models["m"])
+
+
+def with_pairs(path: Path, pairs: Mapping[str, Value]) -> None:
+    write_head(path, read_head(path).with_pairs(pairs))
+
+
+def write_head(path: Path, head: Head) -> None:
+    """Give a GGUF another head before the same data."""
+    data = path.read_bytes()[len(read_head(path).raw) :]
+    path.write_bytes(head.raw + data)
+
+
+def rename_last_token(made: Pair) -> None:
+    texts = read_head(made.gguf).pairs["tokenizer.ggml.tokens"].texts
+    with_pairs(made.gguf, {"tokenizer.ggml.tokens": Value.of_texts([*texts[:-5], "new", *texts[-4:]])})
+
+
+def list_types_again(made: Pair) -> None:
+    with_pairs(made.gguf, {"tokenizer.ggml.more": read_head(made.gguf).pairs["tokenizer.ggml.token_type"]})
+
+
+def quantize(made: Pair) -> None:
+    head = read_head(made.gguf)
+    kinds = (replace(each, kind=2) if each.name == "output.weight" else each for each in head.tensors)
+    write_head(made.gguf, replace(head, tensors=tuple(kinds)))
+
+
+def rename_head(made: Pair) -> None:
+    head = read_head(made.gguf)
+    names = (replace(each, name=each.name.replace("output.w", "outlet.w")) for each in head.tensors)
+    write_head(made.gguf, replace(head, tensors=tuple(names)))
+
+
+def grow(made: Pair) -> None:
+    shutil.rmtree(made.model)
+    making.llama(made.model, spare=5, dtype="bfloat16")
+
+
+def train(made: Pair) -> None:
+    held = load_file(made.model / "model.safetensors")
+    held["lm_head.weight"] *= 2
+    save_file(held, made.model / "model.safetensors", {"format": "pt"})
+
+
+def move_inside(made: Pair) -> None:
+    made.gguf.rename(made.model / "m.gguf")
+    list_copy(made.root / "tokmigrate.yaml", "m", "m", "m/m.gguf")
+
+
+def link(made: Pair) -> None:
+    made.gguf.rename(made.root / "n.gguf")
+    made.gguf.symlink_to("n.gguf")
+
+
+def fill_padding(made: Pair) -> None:
+    head = read_head(made.gguf)
+    first = next(
+        each for each in head.layout({"token_embd.weight": 16}, "").entries if each.name == "token_embd.weight"
+    )
+    with made.gguf.open("r+b") as file:
+        file.seek(len(head.raw) + first.end)
+        file.write(b"x")
+
+
+@pytest.mark.parametrize(
+    ("break_", "error", "words"),
+    [
+        (rename_last_token, OutOfStepError, "id .* is '</s>' in the model, 'new' in the GGUF"),
+        (grow, OutOfStepError, r"has \d+ tokens, the model has \d+ rows"),
+        (train, OutOfStepError, "row .* of 'output.weight' is not that of the model"),
+        (quantize, ModelError, "'output.weight' is quantized"),
+        (rename_head, UnexplainedTensorError, "whether 'outlet.weight'"),
+        (lambda made: with_pairs(made.gguf, {"tokenizer.ggml.model": Value.of_text("t5")}), ModelError, "is 't5'"),
+        (list_types_again, ModelError, "its meaning is not known"),
+        (lambda made: with_pairs(made.gguf, {"split.count": Value(Kind.UINT16, b"\2\0")}), ModelError, "several parts"),
+        (lambda made: with_pairs(made.gguf, {"general.type": Value.of_text("adapter")}), ModelError, "no model"),
+        (
+            lambda made: with_pairs(made.gguf, {"tokmigrate.revision": Value.of_text("aaaaaaaaaaaa")}),
+            DriftError,
+            "at revision aaaaaaaaaaaa, its model at base",
+        ),
+        (lambda made: made.gguf.unlink(), StorageError, "look at the GGUF"),
+        (move_inside, StorageError, "lies in the directory of its model"),
+        (link, StorageError, "has to be a regular file"),
+        (fill_padding, ModelError, "is not zero, and would be lost"),
+        (lambda made: made.gguf.write_bytes(b"GGML" + bytes(100)), WeightsError, "not a GGUF file"),
+        (lambda made: os.truncate(made.gguf, 5000), WeightsError, "ends inside its head"),
+    ],
+)
+def test_a_gguf_that_cannot_follow_is_refused(
+    tmp_path: Path, break_: Callable[[Pair], object], error: type[TokmigrateError], words: str
+) -> None:
+    made = pair(tmp_path, ADD)
+    break_(made)
+    before = image(tmp_path)
+    with pytest.raises(error, match=words) as caught:
+        made.upgrade()
+    assert caught.value.hint
+    after = {name: file for name, file in image(tmp_path).items() if ".tokmigrate/" not in name}
+    assert after == before
+    assert not [name for name in image(tmp_path) if "stage" in name]
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [
+        ({"set_pre_tokenizer": {"pre_tokenizer": {"type": "Whitespace"}, "acknowledge": "breaking"}}, "pre_tokenizer"),
+        ({"set_normalizer": {"normalizer": {"type": "NFC"}, "acknowledge": "breaking"}}, "normalizer"),
+    ],
+)
+def test_a_migration_that_a_gguf_cannot_express_is_refused(
+    tmp_path: Path, operation: dict[str, Any], words: str
+) -> None:
+    made = pair(tmp_path, operation)
+    before = image(tmp_path)
+    with pytest.raises(OperationError, match=f"the migration changes the {words}"):
+        made.upgrade()
+    assert image(tmp_path) == before
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m")
+    made.upgrade()
+
+
+def test_a_downgrade_is_refused_where_the_gguf_cannot_go_along(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD, SWAP)
+    made.upgrade("+1")
+    held = made.gguf.read_bytes()
+    made.upgrade()
+    head = image(made.model), stored(made.gguf)
+
+    # Its rows were changed since.
+    with made.gguf.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    changed = stored(made.gguf)
+    with pytest.raises(DriftError, match="the GGUF was changed since it was migrated"):
+        made.downgrade()
+    assert (image(made.model), stored(made.gguf)) == (head[0], changed)
+
+    # It is of another revision, and it was converted again: then nothing is known of it.
+    made.gguf.write_bytes(held)
+    with pytest.raises(DriftError, match="at revision 000000000001, its model at 000000000002"):
+        made.downgrade()
+    made.gguf.unlink()
+    convert(made.model, made.gguf)
+    again = made.gguf.read_bytes()
+    with pytest.raises(UndoError, match="has no undo data for it"):
+        made.downgrade()
+    assert (image(made.model), made.gguf.read_bytes()) == (head[0], again)
+
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m")
+    made.downgrade()
+    assert made.gguf.read_bytes() == again
+
+
+def test_a_gguf_that_was_converted_later_goes_up_and_back_to_where_it_was(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD, SWAP)
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m")
+    made.upgrade("+1")
+    made.gguf.unlink()
+    convert(made.model, made.gguf)
+    before = stored(made.gguf)
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf")
+    made.upgrade()
+    check_converted_again(made.model, made.gguf, "F16")
+    made.downgrade("-1")
+    assert stored(made.gguf) == before
+    with pytest.raises(UndoError, match="did not follow a migration"):
+        made.downgrade()
+
+
+def test_nothing_follows_where_a_dummy_model_is_migrated(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD)
+    before = stored(made.gguf)
+    assert run_roundtrip(read_workspace(tmp_path / "tokmigrate.yaml"), made.entry).mismatches == ()
+    assert stored(made.gguf) == before
+
+
+def test_q8_0_is_that_of_the_package() -> None:
+    generator = np.random.default_rng(1)
+    for scale in (0.0, 1e-9, 1e-3, 1.0, 3e4):
+        row = (generator.standard_normal(96) * scale).astype(np.float32)
+        row[:32] = np.round(row[:32] * 8) / 8
+        assert encode_row(row.astype(np.float64), "Q8_0") == quantized(row)

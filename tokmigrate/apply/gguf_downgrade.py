@@ -1,0 +1,65 @@
+"""The downgrade of a GGUF, from the undo records that its upgrades left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from tokmigrate.apply.gguf_change import GgufChange, GgufCompletion
+from tokmigrate.apply.gguf_undo import GgufUndo, read_gguf_undo
+from tokmigrate.apply.shard_pass import Contents
+from tokmigrate.apply.undo_record import Objects
+from tokmigrate.errors import UndoError
+from tokmigrate.model.formats.gguf import parse_head
+from tokmigrate.model.gguf_copy import GgufCopy
+from tokmigrate.model.gguf_vocabulary import AGAIN
+from tokmigrate.vocabulary.row_edit import Recipe, RestoredRow, RowEdit
+
+
+def build_gguf_downgrade(
+    copy: GgufCopy, edit: RowEdit, records: Mapping[str, Mapping[str, str]], objects: Objects
+) -> GgufChange:
+    """Return the change that undoes migrations of a GGUF.
+
+    Args:
+        edit: The rows afterwards in terms of those on disk, whose lost rows the model's undo records name.
+        records: By each undo record of the model, the latest migration's first, those of its GGUFs by their lineage.
+
+    Raises:
+        UndoError: A migration was applied without it, or a record is damaged.
+    """
+    where = str(copy.path)
+    if any(copy.lineage not in held for held in records.values()):
+        raise UndoError(
+            "the GGUF did not follow a migration that the downgrade undoes, and has no undo data for it",
+            where=where,
+            hint=AGAIN.replace("migration", "downgrade"),
+        )
+    undone = {record: read_gguf_undo(held[copy.lineage], objects) for record, held in records.items()}
+    _check_chain(list(undone.values()), where)
+    first, last = list(undone.values())[-1], next(iter(undone.values()))
+    head = parse_head(first.head, first.size, where)
+    sizes = copy.row_bytes
+
+    def row(tensor: str, recipe: Recipe) -> bytes:
+        if not isinstance(recipe, RestoredRow):
+            raise UndoError("the undo data holds no row of it", where=tensor, hint="restore the GGUF from a backup")
+        size = sizes[tensor]
+        return undone[recipe.record].lost[tensor][recipe.slot * size : (recipe.slot + 1) * size]
+
+    def complete(contents: Contents) -> GgufCompletion:
+        del contents
+        return GgufCompletion(row, last.after, first.before, first.metadata)
+
+    return GgufChange(copy, head, edit, complete)
+
+
+def _check_chain(undone: Sequence[GgufUndo], where: str) -> None:
+    """Raise UndoError where a migration did not begin with what the one before it left."""
+    for later, earlier in pairwise(undone):
+        if later.before != earlier.after:
+            raise UndoError(
+                "the GGUF was made again between two migrations that the downgrade undoes",
+                where=where,
+                hint=AGAIN.replace("migration", "downgrade"),
+            )
