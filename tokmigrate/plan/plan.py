@@ -192,6 +192,10 @@ class Plan:
         found += [FileChange(name, "removed", 0) for name in sorted(self.removed_shards)]
         return tuple(found)
 
+    def copy_changes(self) -> tuple[FileChange, ...]:
+        """Return the GGUFs that change with the model, by their paths."""
+        return tuple(FileChange(str(each.copy.path), "changed", each.bytes) for each in self.copies)
+
     @property
     def bytes_to_write(self) -> int:
         """The bytes of all files that will be written, those of its adapters and copies too."""

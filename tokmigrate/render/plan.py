@@ -160,7 +160,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "tokens": plan.tokens,
         "files": _files(plan),
         "adapters": [{"path": adapter.model, "files": _files(adapter)} for adapter in plan.adapters],
-        "copies": [{"path": str(copy.copy.path), "bytes": copy.bytes} for copy in plan.copies],
+        "copies": [{"path": change.name, "bytes": change.bytes} for change in plan.copy_changes()],
         "migrations": [
             {
                 "revision": step.migration.revision,

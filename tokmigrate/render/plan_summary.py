@@ -102,12 +102,11 @@ def choose_effects(plan: Plan, most: int) -> tuple[dict[str, list[Effect]], int]
 def list_files(plan: Plan) -> list[tuple[str, FileChange]]:
     """Return the files that a plan writes or removes, those of its adapters with the adapter's path, and its GGUFs."""
     parts = (plan, *plan.adapters)
-    copies = ((str(each.copy.path), each.bytes) for each in plan.copies)
     return [
         (change.name if each is plan else f"{each.model}/{change.name}", change)
         for each in parts
         for change in each.file_changes()
-    ] + [(path, FileChange(path, "changed", size)) for path, size in copies]
+    ] + [(change.name, change) for change in plan.copy_changes()]
 
 
 def describe_rows(plan: Plan) -> list[str]:
