@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.files import exists, has_directory, read_file
@@ -21,8 +21,10 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, text_of_letters, view
 from tokmigrate.settings import ModelCopy
-from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import Direction, RunRow, Status
+
+if TYPE_CHECKING:
+    from tokmigrate.state.ledger import State
 
 PLACEHOLDER = "[PAD"
 """How llama.cpp's converter begins the text of an id without a token."""
