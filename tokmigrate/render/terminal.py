@@ -155,9 +155,15 @@ class _Progress:
         self._tasks[model] = self.bars.add_task(escape(f"{model}: {doing}"), total=total, unit=unit)
         self.bars.start()
 
+    def stop(self) -> None:
+        """Remove the bars."""
+        # Before version 14.1 Rich then writes an empty line even if it shows none.
+        if not self.bars.disable:
+            self.bars.stop()
+
     def _stop(self, model: str) -> None:
         # The bar is removed before a result is written in its place.
-        self.bars.stop()
+        self.stop()
         if model in self._tasks:
             self.bars.remove_task(self._tasks.pop(model))
 
@@ -169,9 +175,7 @@ def progress() -> Iterator[OnProgress]:
     try:
         yield shown_progress.on_progress
     finally:
-        # Rich 13 ends with an empty line also where it showed nothing.
-        if not shown_progress.bars.disable:
-            shown_progress.bars.stop()
+        shown_progress.stop()
 
 
 class _Amount(ProgressColumn):

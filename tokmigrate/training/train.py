@@ -156,7 +156,8 @@ def _run(
 
     def join(batch: Sequence[Example]) -> dict[str, Any]:
         ids, mask = pad_ids([each.ids for each in batch])
-        labels, _ = pad_ids([each.labels for each in batch], IGNORED)
+        # Nothing predicts the first token; before version 5.13 transformers counted it in the mean of the loss.
+        labels, _ = pad_ids([(IGNORED, *each.labels[1:]) for each in batch], IGNORED)
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
     lora_rate = (settings.lora or {}).get(RATE, LORA_RATE)
