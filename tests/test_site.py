@@ -73,8 +73,13 @@ def test_nothing_is_loaded_from_other_hosts(site: Path) -> None:
 
 
 def test_search_works_in_a_folder_without_a_server(site: Path) -> None:
-    dom = browsed(site / "rules" / "TM103.html", "--dump-dom", fragment="?q=isolate_vocab")
-    assert f'<a href="{(site / "workspace.html").as_uri()}' in dom
+    dom = browsed(site / "rules" / "TM103.html", "--dump-dom", fragment="?q=padding")
+    results = set(re.findall(r'<a href="([^"?#]+)[^"]*" class="md-search-result__link"', dom))
+    assert (site / "operations" / "set_padding.html").as_uri() in results
+
+
+def test_tables_are_read_as_github_reads_them(site: Path) -> None:
+    assert "<code>NAME|PATH</code>" in (site / "reference" / "commands-run.html").read_text("utf-8")
 
 
 def test_the_plots_are_made_of_the_results() -> None:
