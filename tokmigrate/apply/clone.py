@@ -96,7 +96,8 @@ def link_file(source: Path, target: Path) -> bool:
 def _open_pair(doing: str, source: Path, target: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     """Open `source` and a new file `target`, which is removed again where the body fails."""
     if source.is_symlink():
-        raise StorageError("is not a regular file", where=str(source))
+        hint = "it was replaced while it was copied: run the command again when no other process writes there"
+        raise StorageError("is not a regular file", where=str(source), hint=hint)
     with (
         open_for_reading(source) as reader,
         storage_errors(doing, target),

@@ -185,12 +185,15 @@ def _set_metadata(old: Path, new: Path, name: str, candidate: Candidate) -> None
 
 def _check_files(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
     """Raise VerificationError where a small file, written or taken over, is not the one that the libraries accepted."""
+    hint = (
+        "the model is unchanged; check the disk, and that no other process writes beside the model, then run it again"
+    )
     for name, data in {**snapshot.texts, **candidate.files, **dict.fromkeys(candidate.removed)}.items():
         path = directory / name
         if data is None and os.path.lexists(path):
-            raise VerificationError("a file that was to go is still there", where=str(path))
+            raise VerificationError("a file that was to go is still there", where=str(path), hint=hint)
         if data is not None and read_file(path) != data:
-            raise VerificationError("the file has other bytes than were written", where=str(path))
+            raise VerificationError("the file has other bytes than were written", where=str(path), hint=hint)
 
 
 def _check_untouched(snapshot: Snapshot, shard: str) -> None:

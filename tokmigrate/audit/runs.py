@@ -96,5 +96,6 @@ def read_ledger(source: str) -> tuple[LedgerExport, str]:
 def _of_database(url: str, folder: Path) -> tuple[LedgerExport, str]:
     state = open_state_if_present(url, folder)
     if state is None:
-        raise UsageError("there is no ledger: nothing was run there yet", where=url.rsplit("@", 1)[-1])
+        hint = "name the workspace where models are migrated, or its state.db"
+        raise UsageError("there is no ledger: nothing was run there yet", where=url.rsplit("@", 1)[-1], hint=hint)
     return export_ledger(state), state.place

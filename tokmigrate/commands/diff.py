@@ -67,7 +67,8 @@ def side_of(directory: Path) -> Side:
     entry = ModelEntry(str(directory), directory)
     with guard_reading(entry):
         if not has_directory(directory):
-            raise ModelError("no such directory", where=str(directory))
+            hint = "name a model of the workspace, or the directory of a tokenizer"
+            raise ModelError("no such directory", where=str(directory), hint=hint)
         _, documents = read_documents(directory)
     if FILE not in documents:
         if names.CONFIG in documents:

@@ -107,7 +107,8 @@ def downgrade(
         refuse_drift(workspace, snapshot)
         stamp = snapshot.stamp
         if stamp is None:
-            raise UndoError("the model has no stamp", where=str(entry.path))
+            hint = "if it has migrations, `tokmigrate stamp` records which"
+            raise UndoError("the model has no stamp", where=str(entry.path), hint=hint)
         edited = find_edited(workspace, snapshot)
         for revision in revisions:
             if revision in edited:

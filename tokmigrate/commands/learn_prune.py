@@ -106,6 +106,7 @@ def learn_removal(
             f"{format_count(held.tokenized_differently - held.with_removed_tokens, 'text')} without a removed token"
             " would be tokenized differently",
             where=":".join(map(str, held_out.unexpected or (corpus.name,))),
+            hint="no migration was written; report it with this text",
         )
     remarks = [f"Chosen by {format_bytes(counted.text_bytes)} of text. {held_out.describe()}"]
     reasons = file_name(workspace, message, ".reasons.tsv")

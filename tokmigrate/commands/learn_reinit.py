@@ -63,7 +63,8 @@ def learn_reinit(workspace: Workspace, entry: ModelEntry, shorter_than: float, m
         UsageError: The model has no weights here, or no row is that short.
     """
     if lacks_weights(entry.path):
-        raise UsageError("norms of rows are not known: the model has no weights here", where=str(entry.path))
+        message = "norms of rows are not known: the model has no weights here"
+        raise UsageError(message, where=str(entry.path), hint="download its weights, or run this where they are")
     planned = plan(replace(workspace, drift="accept"), entry)
     state = planned.final
     texts = state.tokenizer.texts

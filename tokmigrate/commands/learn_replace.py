@@ -91,6 +91,7 @@ def learn_replacement(
         raise VerificationError(
             "a text without a removed token would be tokenized differently, and not into joined tokens",
             where=":".join(map(str, held_out.unexpected)),
+            hint="no migration was written; report it with this text",
         )
     remarks = [f"Chosen by {format_bytes(counted.text_bytes)} of text. {held_out.describe()}"]
     files[file_name(workspace, message, ".reasons.tsv")] = counted.format_reasons(kept)

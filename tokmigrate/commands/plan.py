@@ -141,7 +141,8 @@ def write_plans(path: Path, plans: Sequence[BoundPlan]) -> None:
     try:
         path.write_text(json.dumps(format_plans(plans), indent=2, ensure_ascii=False) + "\n", "utf-8")
     except OSError as error:
-        raise UsageError(f"the plan cannot be written: {error.strerror}", where=str(path)) from error
+        hint = "name a file in a directory that exists and that you may write to"
+        raise UsageError(f"the plan cannot be written: {error.strerror}", where=str(path), hint=hint) from error
 
 
 def read_plans(path: Path) -> tuple[BoundPlan, ...]:

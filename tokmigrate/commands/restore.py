@@ -184,7 +184,9 @@ def _read_attachments(
     for name, digest in text.attachments.items():
         target = attachment_path(path, name, workspace.root)
         if target is None:
-            raise DriftError(f"'{name}' is outside the workspace", where=f"the text of {text.revision} on record")
+            hint = "restore the migration and that file from Git or a backup"
+            where = f"the text of {text.revision} on record"
+            raise DriftError(f"'{name}' is outside the workspace", where=where, hint=hint)
         data = read_if_present(target)
         if data is None or blake3(data).hexdigest() != digest:
             if not objects.has(digest):

@@ -33,7 +33,8 @@ def set_tag(workspace: Workspace, name: str, revision: str) -> tuple[str, str | 
         )
     target = history.resolve(revision, None, list_tags(workspace))
     if target is None:
-        raise UsageError("base is not a revision, and already has a name", where=name)
+        hint = "name a migration: `tokmigrate history` lists them"
+        raise UsageError("base is not a revision, and already has a name", where=name, hint=hint)
     before = open_state(workspace.state, workspace.root).set_tag(name, target)
     return target, before if before != target else None
 

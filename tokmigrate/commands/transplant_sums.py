@@ -111,7 +111,8 @@ def _pursue(
     there, here = _find_undertrained(snapshot, tokens.new), _find_undertrained_rows(workspace, entry)
     shared = {number: row for number, row in tokens.rows.items() if number not in there and row not in here}
     if not shared:
-        raise UsageError("the models have no trained token in common", where=str(donor))
+        hint = "choose `--method subtokens`, which needs no token in common"
+        raise UsageError("the models have no trained token in common", where=str(donor), hint=hint)
     said: dict[str, Any] = {"k": most, "numpy": np.__version__}
     sides: dict[Side, Terms] = {}
     error: dict[Side, float] = {}

@@ -25,6 +25,8 @@ from tokmigrate.model.tokenizer.token_meaning import SPACE
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, read_entry, write_entry
 from tokmigrate.vocabulary.ids import AddedToken
 
+_ELSEWHERE = "look for a tokenizer.json where the model was published, or use a model of another kind"
+
 
 def make_tokenizer_json(directory: Path) -> Path:
     """Make tokenizer.json beside the SentencePiece model of a directory, and return its path.
@@ -42,7 +44,8 @@ def make_tokenizer_json(directory: Path) -> Path:
     _, documents = read_documents(directory)
     models = {name: data for name, data in documents.items() if name.endswith(".model") and is_sentencepiece(data)}
     if len(models) != 1:
-        raise TokenizerError(f"{len(models)} files hold a SentencePiece model, and one has to", where=str(directory))
+        message = f"{len(models)} files hold a SentencePiece model, and one has to"
+        raise TokenizerError(message, where=str(directory), hint="copy the model's own there, and move others away")
     ((name, data),) = models.items()
     document = tokenizer_document(SentencePieceModel.read(data, str(directory / name)), documents)
     with path.open("xb") as file:
@@ -75,11 +78,13 @@ def known_differences(model: SentencePieceModel) -> list[str]:
 def _check_can_be_made(model: SentencePieceModel) -> None:
     algorithm = Algorithm(model.setting("model_type"))
     if algorithm not in (Algorithm.BPE, Algorithm.UNIGRAM):
-        raise TokenizerError(f"the tokenizers library has no model that tokenizes text like {algorithm.name}")
+        message = f"the tokenizers library has no model that tokenizes text like {algorithm.name}"
+        raise TokenizerError(message, hint=_ELSEWHERE)
     if model.setting("treat_whitespace_as_suffix") or not model.setting("escape_whitespaces"):
-        raise TokenizerError("it treats spaces in a way that is not carried over")
+        raise TokenizerError("it treats spaces in a way that is not carried over", hint=_ELSEWHERE)
     if any(piece.kind is Kind.UNUSED for piece in model.pieces):
-        raise TokenizerError("it has pieces that are marked as not in use, which are not carried over")
+        message = "it has pieces that are marked as not in use, which are not carried over"
+        raise TokenizerError(message, hint=_ELSEWHERE)
 
 
 def _build_pipeline(model: SentencePieceModel) -> dict[str, Any]:

@@ -94,7 +94,8 @@ def _read_words(tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, tuple[s
         )
     prefix = continuing_prefix(tokenizer.document["model"])
     if kind == "WordPiece" and not prefix:
-        raise OperationError("its tokens are the same at the start of a word and inside of it", where=FILE)
+        message = "its tokens are the same at the start of a word and inside of it"
+        raise OperationError(message, where=FILE, hint="use add_tokens")
     found: dict[str, tuple[str, ...]] = {}
     faults: list[tuple[str, str]] = []
     for word in words:

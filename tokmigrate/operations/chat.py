@@ -192,13 +192,15 @@ class SetChatTemplate(Operation):
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
         if (self.template is None) == (self.file is None):
-            raise OperationError("set_chat_template takes one of `template:` and `file:`")
+            hint = "`template:` is the text itself, `file:` the name of a file beside the migration"
+            raise OperationError("set_chat_template takes one of `template:` and `file:`", hint=hint)
         if self.template is not None:
             return with_chat_template(state, self.template)
         try:
             text = context.attachments[str(self.file)].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise OperationError("the chat template is not UTF-8", where=self.file) from error
+            hint = "save the file as UTF-8"
+            raise OperationError("the chat template is not UTF-8", where=self.file, hint=hint) from error
         return with_chat_template(state, text.replace("\r\n", "\n"))
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002

@@ -266,7 +266,8 @@ class SetPostProcessor(SetPart):
             for name, special in specials.items():
                 if len(special["ids"]) != len(special["tokens"]):
                     raise OperationError(
-                        f"the special token '{name}' of the post-processor needs as many ids as tokens"
+                        f"the special token '{name}' of the post-processor needs as many ids as tokens",
+                        hint="give `ids` and `tokens` of it the same length",
                     )
                 given += zip(special["tokens"], special["ids"], strict=True)
             for token, number in given:

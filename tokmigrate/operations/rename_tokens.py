@@ -73,7 +73,8 @@ class RenameTokens(TokenMapOperation):
                 )
             seen[new] = old
             if model.get("byte_fallback") and BYTE.fullmatch(old) and old in state.tokenizer.vocabulary:
-                raise OperationError(f"'{old}' (id {number}) represents a byte, which the library finds by that text")
+                message = f"'{old}' (id {number}) represents a byte, which the library finds by that text"
+                raise OperationError(message, hint="leave it out: add a token with add_tokens instead")
         merges = find_merges(model)
         token = next((old for old in self.tokens if old in merges), None)
         if token is not None:

@@ -64,7 +64,8 @@ def init_recipe(
     lookup = lookup or state.tokenizer
     population = state.population if population is None else population
     if not population:
-        raise OperationError("no row of the baseline vocabulary is left to initialise a new one from")
+        hint = "add tokens before others are removed, or keep a token of the baseline"
+        raise OperationError("no row of the baseline vocabulary is left to initialise a new one from", hint=hint)
     return InitRecipe(
         revision=context.revision,
         label=label,

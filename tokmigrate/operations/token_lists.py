@@ -17,6 +17,7 @@ from tokmigrate.strict_yaml.validation import describe_fault
 T = TypeVar("T")
 
 _SPELLING = "a line is a token as tokenizer.json spells it; a `.json` file with a list of texts can hold any token"
+_JSON = 'write a list such as ["<a>", "<b>"], or an object such as {"<a>": "<b>"}'
 FILE_DESCRIPTION = "A file with one token a line, or a `.json` file with a list of texts, relative to the migration."
 MAP_DESCRIPTION = "A `.json` file with such an object, relative to the migration."
 
@@ -111,7 +112,7 @@ def read_list(file: str, data: bytes, kind: TypeAdapter[T]) -> T:
             raise FileProblems(problems)
         return kind.validate_python(dict(held) if isinstance(held, _Pairs) else held)
     except json.JSONDecodeError as error:
-        raise FileProblems([Problem(file, error.lineno, error.colno, f"no JSON: {error.msg}")]) from error
+        raise FileProblems([Problem(file, error.lineno, error.colno, f"no JSON: {error.msg}", _JSON)]) from error
     except ValidationError as error:
         faults = [_fault_of_item(file, detail, items) for detail in error.errors(include_url=False)]
         raise FileProblems(faults) from error
@@ -141,7 +142,7 @@ def _read_lines(text: str) -> list[str]:
 def _find_faults(file: str, items: Sequence[Any]) -> Iterator[Problem]:
     """Yield what is wrong in a list, by line; in a JSON file the line is the place in the list."""
     if not items:
-        yield Problem(file, 1, 1, "it lists nothing")
+        yield Problem(file, 1, 1, "it lists nothing", "name a token, or leave out the field")
     seen: dict[str, int] = {}
     for number, item in enumerate(items, 1):
         token = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)

@@ -234,7 +234,8 @@ def _build_operation(kind: type[Operation], values: tuple[object, ...], fields: 
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise OperationError(f"{kind.name}: " + "; ".join(messages(error))) from error
+        hint = f"`tokmigrate explain {kind.name}` lists its fields"
+        raise OperationError(f"{kind.name}: " + "; ".join(messages(error)), hint=hint) from error
 
 
 def _explain(error: BaseException, path: Path, shown: str) -> OperationError:
@@ -242,7 +243,8 @@ def _explain(error: BaseException, path: Path, shown: str) -> OperationError:
     where = f"{shown}:{lines[-1]}" if lines else shown
     if isinstance(error, TokmigrateError):
         return OperationError(error.message, where=where, hint=error.hint)
-    return OperationError(f"upgrade(op) failed with {type(error).__name__}: {error}", where=where)
+    hint = "correct the migration; with --debug the traceback is printed"
+    return OperationError(f"upgrade(op) failed with {type(error).__name__}: {error}", where=where, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -317,7 +319,8 @@ def with_listed(
         # A directory that another operation names is among the attachments by its files alone.
         missing = [name for name in planned.operation.references() if name not in attachments]
         problems += (
-            Problem(str(Path(shown).parent / name), 1, 1, "this is a directory and not a file") for name in missing
+            Problem(str(Path(shown).parent / name), 1, 1, "this is a directory and not a file", "name a file")
+            for name in missing
         )
         if missing:
             continue

@@ -157,7 +157,8 @@ def write_schema(workspace: Workspace) -> Path:
         if read_if_present(path) != text.encode("utf-8"):
             path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"the schema cannot be written: {error.strerror}", where=str(path)) from error
+        hint = "make its directory writable, or leave the file out: `tokmigrate schema` prints it"
+        raise StorageError(f"the schema cannot be written: {error.strerror}", where=str(path), hint=hint) from error
     return path
 
 

@@ -55,7 +55,9 @@ def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migrati
 def _upgrade_problems(module: ast.Module, shown: str) -> list[Problem]:
     found = [each for each in module.body if isinstance(each, ast.FunctionDef) and each.name == "upgrade"]
     if not found:
-        return [Problem(shown, 1, 1, "there is no 'def upgrade(op)'")]
+        return [
+            Problem(shown, 1, 1, "there is no 'def upgrade(op)'", "write one that calls operations: op.add_tokens([…])")
+        ]
     arguments = found[-1].args
     if len(arguments.posonlyargs) + len(arguments.args) == 1:
         return []

@@ -118,7 +118,8 @@ def import_ledger(state: State, export: LedgerExport, source: str) -> Mapping[st
     from what was imported before, UsageError where it is empty, or this workspace's own.
     """
     if export.ledger is None:
-        raise UsageError("the ledger is empty: nothing was run there yet", where=source)
+        hint = "name the ledger of the workspace where models are migrated"
+        raise UsageError("the ledger is empty: nothing was run there yet", where=source, hint=hint)
     opened = open_export(export, source)
     broken = opened.verify_chain()
     if broken is not None:
@@ -135,7 +136,8 @@ def import_ledger(state: State, export: LedgerExport, source: str) -> Mapping[st
     who = identify(state.workspace)
     with state.begin_write() as connection:
         if connection.execute(select(runs.c.id).order_by(runs.c.number).limit(1)).scalar() == export.ledger:
-            raise UsageError("that is the ledger of this workspace itself", where=source)
+            hint = "name the ledger of another workspace"
+            raise UsageError("that is the ledger of this workspace itself", where=source, hint=hint)
         if any(new.values()):
             connection.execute(delete(imported_ledgers).where(imported_ledgers.c.ledger == export.ledger))
             connection.execute(

@@ -29,7 +29,7 @@ def read_lora(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(read_file(path))
     except UnicodeDecodeError as error:
-        raise FileProblems([Problem(str(path), 1, 1, "this is not UTF-8")]) from error
+        raise FileProblems([Problem(str(path), 1, 1, "this is not UTF-8", "save the file as UTF-8")]) from error
     except json.JSONDecodeError as error:
         raise FileProblems([Problem(str(path), error.lineno, error.colno, f"this is not JSON: {error.msg}")]) from error
     if not isinstance(fields, dict):

@@ -43,7 +43,8 @@ def read_pooling(directory: Path) -> tuple[str, ...]:
             modes = (wanted,) if isinstance(wanted, str) else tuple(wanted)
             unknown = set(modes) - set(_FLAGS.values())
             if unknown:
-                raise ModelError(f"'{min(unknown)}' is a pooling that is not known", where=str(path))
+                hint = f"known are {', '.join(_FLAGS.values())}"
+                raise ModelError(f"'{min(unknown)}' is a pooling that is not known", where=str(path), hint=hint)
             return modes
     return ("mean",)
 

@@ -151,7 +151,10 @@ class _Template:
                     directory, local_files_only=True, trust_remote_code=False
                 )
         except (ValueError, KeyError, OSError, ImportError) as error:
-            raise ModelError(f"transformers cannot load the tokenizer: {error}", where=str(directory)) from error
+            hint = "restore its files from where it was published, or give texts and no chats"
+            raise ModelError(
+                f"transformers cannot load the tokenizer: {error}", where=str(directory), hint=hint
+            ) from error
         if not found.chat_template:
             hint = "add one with the operation `set_chat_template`, or give texts"
             raise UsageError("these are chats, and the model has no chat template", where=file, hint=hint)

@@ -131,7 +131,9 @@ def parse_template(template: str) -> Any:
         return Environment(extensions=[Generation, "jinja2.ext.loopcontrols"]).parse(template)  # noqa: S701
     except TemplateSyntaxError as error:
         raise OperationError(
-            f"not a Jinja template: {error.message}", where=f"chat template, line {error.lineno}"
+            f"not a Jinja template: {error.message}",
+            where=f"chat template, line {error.lineno}",
+            hint="correct that line; transformers compiles the template with Jinja",
         ) from error
     except (RecursionError, ValueError) as error:
         raise OperationError(

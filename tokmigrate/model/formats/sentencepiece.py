@@ -20,6 +20,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _TEXT, _SCORE, _KIND = 1, 2, 3
 _VOCAB_SIZE = 4
+_DAMAGED = "the file is damaged or of another kind: copy it again from where the model was published"
 
 
 class Field(NamedTuple):
@@ -210,9 +211,9 @@ class SentencePieceModel(Message):
             model = SentencePieceModel(data)
             has_pieces = bool(model.pieces) and all(piece.text for piece in model.pieces)
         except (TokenizerError, ValueError) as error:
-            raise TokenizerError(f"not a SentencePiece model: {error}", where=where) from error
+            raise TokenizerError(f"not a SentencePiece model: {error}", where=where, hint=_DAMAGED) from error
         if not has_pieces:
-            raise TokenizerError("not a SentencePiece model: it has no pieces", where=where)
+            raise TokenizerError("not a SentencePiece model: it has no pieces", where=where, hint=_DAMAGED)
         return model
 
     @cached_property

@@ -28,6 +28,7 @@ from tokmigrate.model.tokenizer.vocabulary import Vocabulary, read_vocabulary
 from tokmigrate.vocabulary.ids import AddedToken, Layered, Run, runs
 
 BYTE = re.compile("<0x[0-9A-F]{2}>")
+_UNREADABLE = "correct the operation that set this part; else restore the file, or install a newer tokenizers"
 
 
 def list_ids(vocabulary: Mapping[str, int], added: Iterable[str]) -> Iterator[tuple[str, frozenset[int]]]:
@@ -215,7 +216,8 @@ class Tokenizer:
         """Return itself; raises OutOfStepError where the ids written down are not those that loading gives."""
         size = len(self.vocabulary)
         if len(set(self.vocabulary.values())) != size:
-            raise OutOfStepError("two tokens of model.vocab have one id", where=FILE)
+            hint = "restore the file, or give one of them an id of its own"
+            raise OutOfStepError("two tokens of model.vocab have one id", where=FILE, hint=hint)
         for content, given in list_ids(self.vocabulary, self.added):
             written = self.added[content][1]
             if given != {written}:
@@ -239,7 +241,8 @@ class Tokenizer:
         if not crowded:
             return listed
         if not isinstance(self.document["model"]["vocab"], dict):
-            raise TokenizerError("its vocabulary leaves no free id", where=FILE)
+            hint = "restore the file that the model was published with"
+            raise TokenizerError("its vocabulary leaves no free id", where=FILE, hint=hint)
         inside = with_tokens_inside(self.vocabulary, listed.document["added_tokens"], self.document["model"])
         return Tokenizer(replace_at(listed.document, ("model", "vocab"), inside))
 
@@ -319,7 +322,9 @@ class Tokenizer:
 
     def _open(self) -> Any:
         with library_errors(
-            lambda cause: TokenizerError(f"the tokenizers library cannot load it: {cause}", where=FILE)
+            lambda cause: TokenizerError(
+                f"the tokenizers library cannot load it: {cause}", where=FILE, hint=_UNREADABLE
+            )
         ):
             tokenizer = open_tokenizer(self.document)
         # A template can repeat or drop a text. Threads share the tokenizer, so it goes once and for all.
