@@ -82,7 +82,17 @@ def test_a_recipe_goes_up_and_down(model: str, recipe: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "page",
-    ["tutorial.md", "cookbook.md", "learn.md", "transplant.md", "workspace.md", "adopt.md", "ci.md", "alembic.md"],
+    [
+        "tutorial.md",
+        "cookbook.md",
+        "learn.md",
+        "transplant.md",
+        "workspace.md",
+        "adopt.md",
+        "ci.md",
+        "alembic.md",
+        "branches.md",
+    ],
 )
 def test_a_page_can_be_typed_from_top_to_bottom(page: str, tmp_path: Path) -> None:
     for name in ("models", "migrations"):
