@@ -28,6 +28,7 @@ def exit_codes() -> list[str]:
     """Return the lines of the page."""
     lines = ["# Exit codes", "", "| code | meaning | more | errors, the `kind` of `--json` |", "|---|---|---|---|"]
     for code, meaning in EXIT_CODES.items():
-        names = ", ".join(f"`{each.__name__}`" for each in error_types() if each.exit_code == code)
+        kinds = (each for each in error_types() if each.exit_code == code)
+        names = ", ".join(f"[`{each.__name__}`](../errors/{each.topic}.md)" for each in kinds)
         lines.append(f"| {code} | {meaning} | {_MORE[code]} | {names} |")
-    return [*lines, "", _BELOW]
+    return [*lines, "", _BELOW, "[Troubleshooting](../troubleshooting.md) says what to do about each."]

@@ -80,7 +80,7 @@ def test_values_and_defaults_of_operations(texts: Mapping[str, str], name: str, 
 @pytest.mark.parametrize(
     ("command", "row"),
     [
-        ("lint", "| `--format` | `github`, `sarif` |"),
+        ("lint", "| `--format` | `github`, `gitlab`, `sarif` |"),
         ("lint", "| `--strict` | flag |"),
         ("lint", "| `--select` | `CODES`; repeatable |"),
         ("log", "| `--export` | `FILE` |"),
