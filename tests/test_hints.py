@@ -110,7 +110,7 @@ def test_a_model_of_the_hub_and_a_file(place: Workspace, by_option: bool) -> Non
     done(place, *asked("nobody/tiny-7b"))
 
     said = refused(place, *asked("models/demo/config.json"), code=2 if by_option else 1)
-    done(place, *asked(said.strip().rpartition(", ")[2]))
+    done(place, *asked(said.partition("\nmore: ")[0].strip().rpartition(", ")[2]))
 
 
 def test_a_missing_stamp(place: Workspace) -> None:

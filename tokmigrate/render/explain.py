@@ -58,6 +58,6 @@ def _summarise(topic: Topic) -> str:
     """Return what the title of a topic says, or else its first sentence."""
     title, _, text = format_topic(topic, ()).partition("\n\n")
     if topic.kind in {"error", "exit code"}:
-        return title.partition(": ")[2]
+        text = title.partition(": ")[2]
     sentence = re.match(r".*?(?=[.:;]( |$)|$)", " ".join(text.partition("\n\n")[0].split()))
     return sentence[0].replace("`", "") if sentence else ""
