@@ -178,7 +178,8 @@ def _check_ids(answer: Mapping[str, Any], snapshot: Snapshot, checks: Sequence[C
             _other_ids("tokenizers", answer["differences"]), where=where, hint="nothing was changed"
         )
     for reason in _find_faults(answer, checks):
-        raise VerificationError(f"a `verify:` case does not hold: {reason}", where=where)
+        hint = "nothing was changed; correct the case in the migration, or its operations"
+        raise VerificationError(f"a `verify:` case does not hold: {reason}", where=where, hint=hint)
 
 
 def _texts_of(checks: Sequence[Check]) -> list[str]:

@@ -28,7 +28,11 @@ def read_gguf_metadata(path: Path, wanted: Collection[str]) -> dict[str, Value]:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data).read_keys(set(wanted))
         except (struct.error, ValueError, KeyError, UnicodeDecodeError) as error:
-            raise WeightsError("is not a GGUF file of version 2 or 3", where=str(path)) from error
+            raise WeightsError(
+                "is not a GGUF file of version 2 or 3",
+                where=str(path),
+                hint="correct `copies:`, or convert the model again",
+            ) from error
 
 
 class _Reader:
