@@ -21,7 +21,7 @@ import typer._click.exceptions as click
 import yaml
 from command_tables import commands
 
-from tokmigrate.cli.app import COMMANDS
+from tokmigrate.cli.app import COMMANDS, COMMON_OPTIONS
 from tokmigrate.errors import FileProblems
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.yaml_file import yaml_migration
@@ -255,7 +255,7 @@ def _find_command_fault(words: list[str]) -> str | None:
     if "--help" in rest:
         return None
     try:
-        known()[name].make_context(name, [word for word in rest if word != "--debug"])
+        known()[name].make_context(name, [word for word in rest if word not in COMMON_OPTIONS])
     except click.ClickException as error:
         return error.format_message()
     return None
@@ -272,7 +272,7 @@ def _find_option_fault(words: str) -> str | None:
         )
     options = {word for each in known()[name].params for word in (*each.opts, *each.secondary_opts)}
     used = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
-    unknown = used - options - {"--debug", "--help"}
+    unknown = used - options - {*COMMON_OPTIONS, "--help"}
     return f"has no option {', '.join(sorted(unknown))}" if unknown else None
 
 

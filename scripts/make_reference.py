@@ -78,6 +78,10 @@ _COMMANDS = """\
 # Commands
 
 `tokmigrate COMMAND --help` shows the same. `-m` is `--message` of `revision`, and `--model` of all others.
+
+The options of the program stand before a command or after it. Output of `plan`, `history`, `show`, `status`, `diff`,
+`log`, `blame` and `explain` that is longer than the terminal goes to `TOKMIGRATE_PAGER`, `PAGER` or `less`.
+`NO_COLOR=1` turns colours off, `FORCE_COLOR=1` keeps them in a pipe, and `COLUMNS` sets the width of a pipe.
 """
 
 

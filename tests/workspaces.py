@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -9,11 +10,14 @@ import pty
 import select
 import shutil
 import stat
+import struct
 import subprocess
 import sys
-from collections.abc import Iterable
+import termios
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +155,17 @@ def run_here(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def on_terminal(place: Workspace, *words: str, **variables: str) -> str:
     """Return what a terminal of 80 columns is sent by a command that has to work."""
+    code, sent = type_on_terminal(place, *words, **variables)
+    assert code == 0, sent
+    return sent
+
+
+def type_on_terminal(
+    place: Workspace, *words: str, lines: int = 0, keys: Sequence[bytes] = (), **variables: str
+) -> tuple[int, str]:
+    """Return the exit code of a command and what a terminal is sent; each of `keys` is typed when that rests."""
     chief, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", lines, 80 if lines else 0, 0, 0))
     plain = {name: value for name, value in environment().items() if name != "NO_COLOR"}
     process = subprocess.Popen(
         [*command_line(), *words],
@@ -160,10 +174,19 @@ def on_terminal(place: Workspace, *words: str, **variables: str) -> str:
         stdin=side,
         stdout=side,
         stderr=side,
+        # Ctrl-C reaches those whose terminal this is.
+        preexec_fn=partial(_control_terminal, side),  # noqa: PLW1509
+        start_new_session=True,
     )
     os.close(side)
     sent = b""
-    while select.select([chief], [], [], 60)[0]:
+    keys = list(keys)
+    while True:
+        if not select.select([chief], [], [], 0.3 if keys and sent else 60)[0]:
+            if not keys or not sent:
+                break
+            os.write(chief, keys.pop(0))
+            continue
         try:
             part = os.read(chief, 65536)
         except OSError:
@@ -172,8 +195,11 @@ def on_terminal(place: Workspace, *words: str, **variables: str) -> str:
             break
         sent += part
     os.close(chief)
-    assert process.wait(60) == 0, sent
-    return sent.decode().replace("\r\n", "\n")
+    return process.wait(60), sent.decode().replace("\r\n", "\n")
+
+
+def _control_terminal(descriptor: int) -> None:
+    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
 
 
 def environment() -> dict[str, str]:

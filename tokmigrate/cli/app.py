@@ -7,19 +7,24 @@ import gc
 import os
 import re
 import sys
+import time
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from tokmigrate import __version__
 from tokmigrate.cli.lazy_group import Entry, LazyGroup, postpone_imports
-from tokmigrate.cli.output import MAKES_CHANGES, TRACEBACKS, capture_stream_errors, echo_err, print_error
+from tokmigrate.cli.output import MAKES_CHANGES, TRACEBACKS, Stream, capture_stream_errors, echo_err, print_error
+from tokmigrate.cli.pager import PAGES
 from tokmigrate.errors import EXIT_CODES, StoppedError, TokmigrateError, UsageError
 from tokmigrate.files import storage_error
+from tokmigrate.render.verbosity import VERBOSITY, Verbosity
 from tokmigrate.signals import raise_keyboard_interrupt
 
 COMMANDS = {
-    "plan": Entry("Run", "plan", "Show what an upgrade would change, without writing anything."),
+    "plan": Entry("Run", "plan", "Show what an upgrade would change, without writing anything.", pages=True),
     "upgrade": Entry("Run", "run", "Apply pending migrations to tokenizer and embeddings."),
     "downgrade": Entry("Run", "run", "Undo migrations down to a revision, byte for byte.", takes_negative=True),
     "stamp": Entry("Run", "run", "Record that an existing model is at a revision."),
@@ -38,19 +43,20 @@ COMMANDS = {
     "schema": Entry("Author", "author", "Print the JSON Schema of a migration file."),
     "current": Entry("Inspect", "inspect", "Show the revision in each model's stamp."),
     "heads": Entry("Inspect", "inspect", "Show the heads of the migration history."),
-    "history": Entry("Inspect", "inspect", "List migrations, newest first, with tags and models."),
-    "show": Entry("Inspect", "inspect", "Show one migration, and edits since it was applied."),
-    "status": Entry("Inspect", "inspect", "Show revision, pending migrations and rows of each model."),
+    "history": Entry("Inspect", "inspect", "List migrations, newest first, with tags and models.", pages=True),
+    "show": Entry("Inspect", "inspect", "Show one migration, and edits since it was applied.", pages=True),
+    "status": Entry("Inspect", "inspect", "Show revision, pending migrations and rows of each model.", pages=True),
     "diff": Entry(
         "Inspect",
         "inspect",
         "Compare two tokenizers: tokens, ids, pipeline and templates.",
         takes_negative=True,
+        pages=True,
     ),
-    "log": Entry("Inspect", "audit", "List all runs, newest first, failed and undone ones included."),
-    "blame": Entry("Inspect", "audit", "Show a token's full history in each model."),
+    "log": Entry("Inspect", "audit", "List all runs, newest first, failed and undone ones included.", pages=True),
+    "blame": Entry("Inspect", "audit", "Show a token's full history in each model.", pages=True),
     "report": Entry("Inspect", "audit", "Write an HTML page about each model."),
-    "explain": Entry("Inspect", "explain", "Explain a rule, error, exit code, operation or init strategy."),
+    "explain": Entry("Inspect", "explain", "Explain a rule, error, exit code, operation or init strategy.", pages=True),
     "validate": Entry("CI", "ci", "Check migration files and the lock; no model is needed."),
     "lint": Entry("CI", "ci", "Check migrations against the lint rules."),
     "check": Entry("CI", "ci", "Exit with 0 if up to date, 3 if pending, 4 on drift."),
@@ -118,7 +124,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
-    debug: bool = typer.Option(False, "--debug", help="Print errors with their traceback; works after a command too."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Print results and errors only: no notes, no progress."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Print each step with its time to stderr."),
+    no_pager: bool = typer.Option(False, "--no-pager", help="Use no pager for output longer than the terminal."),
+    debug: bool = typer.Option(False, "--debug", help="Print errors with their traceback."),
 ) -> None:
     pass
 
@@ -139,10 +148,24 @@ def _usage_error(error: typer.TyperException) -> UsageError:
     return UsageError(message, hint=hint)
 
 
-def _without_debug(arguments: list[str]) -> list[str]:
-    """Return the arguments without --debug, which may stand anywhere before `--`."""
+COMMON_OPTIONS: dict[str, tuple[ContextVar[Any], object]] = {
+    **dict.fromkeys(("--quiet", "-q"), (VERBOSITY, Verbosity.QUIET)),
+    **dict.fromkeys(("--verbose", "-v"), (VERBOSITY, Verbosity.VERBOSE)),
+    "--no-pager": (PAGES, False),
+    "--debug": (TRACEBACKS, True),
+}
+"""What each option of `_common` sets; they hold for every command, and may stand after it."""
+
+
+def _take_common(arguments: list[str]) -> list[str]:
+    """Return the arguments without the common options before `--`, after setting what they say."""
+    VERBOSITY.set(Verbosity.NORMAL)
+    PAGES.set(True)
+    TRACEBACKS.set(False)
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    return [word for word in arguments[:end] if word != "--debug"] + arguments[end:]
+    for variable, value in (COMMON_OPTIONS[word] for word in arguments[:end] if word in COMMON_OPTIONS):
+        variable.set(value)
+    return [word for word in arguments[:end] if word not in COMMON_OPTIONS] + arguments[end:]
 
 
 def main() -> None:
@@ -151,9 +174,9 @@ def main() -> None:
     gc.set_threshold(400_000)
     # At the end of the process a last collection would only look at all that was imported.
     atexit.register(gc.freeze)
-    arguments = _without_debug(sys.argv[1:])
+    arguments = _take_common(sys.argv[1:])
     as_json = "--json" in arguments
-    TRACEBACKS.set(len(arguments) < len(sys.argv[1:]))
+    started = time.monotonic()
     MAKES_CHANGES.set(False)
     with (
         postpone_imports("numpy"),
@@ -162,7 +185,10 @@ def main() -> None:
         capture_stream_errors() as (out, _),
         raise_keyboard_interrupt(),
     ):
-        code = _exit_code(arguments, as_json)
+        code = _exit_code(arguments, as_json, out)
+        out.release()
+        if VERBOSITY.get() is Verbosity.VERBOSE:
+            echo_err(f"exit code {code} after {time.monotonic() - started:.2f} s")
         out.flush()
         if out.error:
             remains = "; what the command did is done" if MAKES_CHANGES.get() and not code else ""
@@ -172,9 +198,12 @@ def main() -> None:
     sys.exit(code)
 
 
-def _exit_code(arguments: list[str], as_json: bool) -> int:
+def _exit_code(arguments: list[str], as_json: bool, out: Stream) -> int:
     try:
-        status = app(args=arguments, prog_name="tokmigrate", standalone_mode=False)
+        try:
+            status = app(args=arguments, prog_name="tokmigrate", standalone_mode=False)
+        finally:
+            out.release()
         # Typer turns an interrupt into an exit without a message.
         failure = _explain(KeyboardInterrupt()) if status == StoppedError.exit_code else None
     except (Exception, KeyboardInterrupt) as error:

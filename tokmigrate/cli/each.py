@@ -15,6 +15,7 @@ from tokmigrate.cli import output
 from tokmigrate.commands import fleet, library_check
 from tokmigrate.errors import AlreadyThereError, TokmigrateError, UsageError
 from tokmigrate.render import terminal
+from tokmigrate.render.verbosity import is_quiet
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,7 +41,7 @@ class Result:
 
     def print(self) -> None:
         """Print notes and text."""
-        for part in self.notes:
+        for part in () if is_quiet() else self.notes:
             if isinstance(part, str):
                 output.echo_err(part)
             else:
@@ -165,7 +166,7 @@ class ChangeResults(ModelResults, ABC):
                 _print_failures(self.failures)
         elif not self.as_json:
             for model, error in self._already_there.items():
-                output.echo_err(f"note: {model}: {error.message}")
+                output.echo_note(f"note: {model}: {error.message}")
         failed = list(self.failures)
         not_tried = [name for name in self._accepted if name not in self._tried]
         if failed and len(self.entries) > 1 and not self.as_json:

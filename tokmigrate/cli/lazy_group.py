@@ -18,18 +18,24 @@ from typing import Any, ClassVar, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from tokmigrate.cli.output import Stream
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A command as the list of commands shows it; with `takes_negative` -1 is a revision and not an option.
+    """A command as the list of commands shows it.
 
-    `module` is that of `tokmigrate.cli` with a function of the command's name.
+    Args:
+        module: That of `tokmigrate.cli` with a function of the command's name.
+        takes_negative: Whether -1 is a revision and not an option.
+        pages: Whether long output goes to a pager.
     """
 
     panel: str
     module: str
     help: str
     takes_negative: bool = False
+    pages: bool = False
 
 
 class LazyGroup(TyperGroup):
@@ -47,9 +53,16 @@ class LazyGroup(TyperGroup):
         """Return the options of the program itself."""
         return _hide_type_of_flags(super().get_params(ctx))
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        _set_help_styles()
+        super().format_help(ctx, formatter)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that the words mean, with its code."""
         name, command, rest = super().resolve_command(ctx, args)
+        if name and self.entries[name].pages and isinstance(sys.stdout, Stream):
+            sys.stdout.hold()
         return name, self.load(name) if name else command, rest
 
     def load(self, name: str) -> TyperCommand | TyperGroup:
@@ -74,6 +87,17 @@ class LazyGroup(TyperGroup):
 class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return _hide_type_of_flags(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _set_help_styles()
+        super().format_help(ctx, formatter)
+
+
+def _set_help_styles() -> None:
+    """Let help have no yellow or cyan, which cannot be read on a light ground."""
+    styles = import_module("typer.rich_utils")
+    for name in ("STYLE_USAGE", "STYLE_OPTION", "STYLE_SWITCH", "STYLE_TYPES", "STYLE_COMMANDS_TABLE_FIRST_COLUMN"):
+        setattr(styles, name, "bold")
 
 
 def _hide_type_of_flags(parameters: list[Any]) -> list[Any]:

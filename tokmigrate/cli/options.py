@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from tokmigrate import settings
-from tokmigrate.cli.output import declare_changes, echo_err
+from tokmigrate.cli.output import declare_changes, echo_note
 from tokmigrate.commands import completion as proposals
 from tokmigrate.commands import file_transaction
 from tokmigrate.errors import UsageError
@@ -112,7 +112,7 @@ def open_workspace_for_writing() -> Workspace:
     workspace = open_workspace()
     message = RECOVERED[file_transaction.finish_writing(workspace).value]
     if message:
-        echo_err(f"migrations: {message}")
+        echo_note(f"migrations: {message}")
     return workspace
 
 
@@ -123,7 +123,7 @@ def select_models(workspace: Workspace, names: list[str] | None, here: bool = Fa
         raise UsageError("the workspace has no models", hint="list them under `models:` in tokmigrate.yaml")
     missing = [entry for entry in entries if here and not has_directory(entry.path)]
     if missing:
-        echo_err(f"note: skipped, because the directory is missing: {', '.join(entry.name for entry in missing)}")
+        echo_note(f"note: skipped, because the directory is missing: {', '.join(entry.name for entry in missing)}")
     return tuple(entry for entry in entries if entry not in missing)
 
 

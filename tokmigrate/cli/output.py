@@ -15,9 +15,11 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Any, TextIO, cast
 
+from tokmigrate.cli import pager
 from tokmigrate.errors import FileProblems, TokmigrateError
 from tokmigrate.formats import JSON_OUTPUT
 from tokmigrate.render.escape import escape, escape_json, escape_lines
+from tokmigrate.render.verbosity import is_quiet
 
 MAKES_CHANGES = ContextVar("MAKES_CHANGES", default=False)
 """Whether the command changes files: then its exit code is that of the change, even if its output is lost."""
@@ -29,10 +31,15 @@ def declare_changes() -> None:
 
 
 class Stream:
-    """A stream whose errors are kept; its target is None where it is closed."""
+    """A stream whose errors are kept; its target is None where it is closed.
 
-    def __init__(self, target: TextIO | None) -> None:
+    `hold` keeps what is written for the pager; what is written to a stream `after` another releases that first.
+    """
+
+    def __init__(self, target: TextIO | None, after: Stream | None = None) -> None:
         self._target: TextIO = target or io.StringIO()
+        self._after = after
+        self._held: io.StringIO | None = None
         self.error: str | None = None if target else "it is closed"
         if isinstance(target, io.TextIOWrapper):
             target.reconfigure(errors="backslashreplace")
@@ -43,13 +50,32 @@ class Stream:
 
     def write(self, text: str) -> int:
         """Write a text, unless an earlier write failed."""
-        self._try(self._target.write, text)
+        if self._after:
+            self._after.release()
+        if self._held is None:
+            self._try(self._target.write, text)
+        else:
+            self._held.write(text)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write lines, unless an earlier write failed."""
         for line in lines:
             self.write(line)
+
+    def hold(self) -> None:
+        """Keep what is written until it is released, if it may go to a pager."""
+        if pager.pages(self._target):
+            self._held = io.StringIO()
+
+    def release(self) -> None:
+        """Show what was kept, in a pager where the terminal is too small for it."""
+        text = self._held.getvalue() if self._held else ""
+        if text:
+            self._held = io.StringIO()
+            if not pager.show_paged(text, self._target):
+                self._try(self._target.write, text)
+                self._try(self._target.flush)
 
     def flush(self) -> None:
         """Flush, unless an earlier write failed."""
@@ -73,7 +99,8 @@ def capture_stream_errors() -> Iterator[tuple[Stream, Stream]]:
     """Replace stdout and stderr with streams that keep their errors while a command runs."""
     _open_closed_descriptors()
     out, err = sys.stdout, sys.stderr
-    streams = Stream(out), Stream(err)
+    held = Stream(out)
+    streams = held, Stream(err, after=held)
     sys.stdout, sys.stderr = (cast("TextIO", each) for each in streams)
     try:
         yield streams
@@ -150,6 +177,12 @@ def echo(line: str) -> None:
 def echo_err(line: str) -> None:
     """Write one line to stderr."""
     print(escape(line), file=sys.stderr, flush=True)
+
+
+def echo_note(line: str) -> None:
+    """Write one line to stderr that is neither a result nor an error, unless the command is quiet."""
+    if not is_quiet():
+        echo_err(line)
 
 
 def print_traceback(error: TokmigrateError) -> None:

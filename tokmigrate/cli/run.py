@@ -35,6 +35,7 @@ from tokmigrate.errors import UsageError
 from tokmigrate.render import check as check_report
 from tokmigrate.render import plan as plan_report
 from tokmigrate.render import terminal, training
+from tokmigrate.render.verbosity import is_quiet
 from tokmigrate.training import evaluate as measuring
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class _Upgrade(ChangeResults):
         notes = _recovery_notes(entry.name, done.recovered.value)
         if self.as_json:
             return Result(plan_report.upgrade_content(done), notes=notes)
-        parts = [] if self.announces else [plan_report.plan_text(done.plan)]
+        parts = [] if self.announces or is_quiet() else [plan_report.plan_text(done.plan)]
         return Result({}, [*parts, *([plan_report.upgrade_line(done.plan)] if done.plan.steps else [])], notes)
 
     def _target(self, entry: ModelEntry) -> tuple[str, BoundPlan | None]:
@@ -134,7 +135,8 @@ class _Upgrade(ChangeResults):
 
 
 def _print_plan(plan: Plan) -> None:
-    terminal.print_rich(plan_report.plan_text(plan))
+    if not is_quiet():
+        terminal.print_rich(plan_report.plan_text(plan))
 
 
 def downgrade(

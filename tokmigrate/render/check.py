@@ -124,12 +124,12 @@ def roundtrip_lines(done: RoundTrip) -> Iterator[RenderableType]:
     what = f"{done.model}: {format_count(count, 'migration')} from {start} on "
     on = f", on a dummy model of {done.files} files, {format_bytes(done.bytes)}"
     if not done.mismatches:
-        yield Text.assemble(what, ("passed", "green"), on)
+        yield Text.assemble(what, ("passed", "good"), on)
         yield Text("  up in one run, down, up one by one, down one by one: the same bytes each time")
         libraries = "tokenizers" if done.verified == "fast" else "tokenizers and transformers"
         yield Text(f"  {libraries} load it as planned (`verify: {done.verified}`)")
     else:
-        yield Text.assemble(what, ("failed", "bold red"), on)
+        yield Text.assemble(what, ("failed", "bad"), on)
         yield from (Text(f"  {each.file}: other bytes {each.after} than {each.expected}") for each in done.mismatches)
     if done.made_of == "configuration":
         yield Text("  its weights are not here: the dummy model has the shapes that its configuration gives them")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SHOWN = 20  # How many of one aspect are shown on a screen; JSON has all
 
 _LONGEST = 120
-_LINE_STYLES = {"+": "green", "-": "red", "@": "dim"}
+_LINE_STYLES = {"+": "good", "-": "bad", "@": "dim"}
 _TOKENS: tuple[Aspect, ...] = ("added", "removed", "renamed", "moved")
 _TITLES: dict[Aspect, str] = {
     "flags": "flags of added tokens",

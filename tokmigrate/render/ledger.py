@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tokmigrate.git import LineAuthor
     from tokmigrate.state.rows import TokenEvent
 
-_STYLE = {"APPLIED": "green", "FAILED": "bold red"}
+_STYLE = {"APPLIED": "good", "FAILED": "bad"}
 _MINUTE = 60
 _ORIGINS = {None: "not on record", True: "migration", False: "baseline"}
 
@@ -41,7 +41,7 @@ def _run_lines(run: Run) -> Iterator[RenderableType]:
     headline = Text.assemble(
         (format_time(row.started), "dim"),
         f"  {escape(run.model.name)}: {row.direction.value}{way}  ",
-        (row.status.value, _STYLE.get(row.status.value, "yellow")),
+        (row.status.value, _STYLE.get(row.status.value, "caution")),
         took,
     )
     yield Hanging(headline, 4)
@@ -57,7 +57,7 @@ def _run_lines(run: Run) -> Iterator[RenderableType]:
         what = "reverted" if len(run.undone) == len(row.revisions) else f"{', '.join(run.undone)} reverted"
         yield indent_line(f"{what} by {run.undone_by}", 4)
     if row.error:
-        yield indent_line(f"error: {escape(row.error)}", 4, "red")
+        yield indent_line(f"error: {escape(row.error)}", 4, "bad")
 
 
 def run_content(run: Run) -> dict[str, Any]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _AROUND = 80  # The characters that are shown before and after a place in a long line
 
-_STYLE = {"error": "bold red", "warning": "yellow"}
+_STYLE = {"error": "bad", "warning": "caution"}
 _GITLAB = {"error": "major", "warning": "minor"}
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from rich.console import Console, ConsoleOptions
 from rich.markdown import Markdown
 from rich.segment import Segment
+from rich.style import Style
+from rich.syntax import ANSISyntaxTheme
 from rich.theme import Theme
 
 # Rich's own styles set code on black.
@@ -22,12 +25,15 @@ _THEME = Theme(
     }
 )
 
+_CODE: dict[tuple[str, ...], Style] = {("Comment",): Style(dim=True), ("Name", "Tag"): Style(bold=True)}
+
 
 class TerminalMarkdown:
     """A Markdown text as wide as the terminal."""
 
     def __init__(self, text: str) -> None:
-        self._markdown = Markdown(text, code_theme="ansi_light")
+        # A name would be that of a theme with yellow or a ground of its own.
+        self._markdown = Markdown(text, code_theme=cast("str", ANSISyntaxTheme(_CODE)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         """Yield its segments."""

@@ -39,8 +39,7 @@ _SHOWN = {"added": 50, "removed": 50, "changed": 50, "moved": 20}
 _MOST = 50
 """How many files and safe operations are shown."""
 
-# Yellow and green cannot be read on a white ground.
-_RISK_STYLE = {RiskLevel.SAFE: "", RiskLevel.CAUTION: "magenta", RiskLevel.BREAKING: "bold red"}
+_RISK_STYLE = {RiskLevel.SAFE: "", RiskLevel.CAUTION: "caution", RiskLevel.BREAKING: "bad"}
 
 
 def plan_text(plan: Plan) -> RenderableType:

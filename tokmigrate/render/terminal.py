@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,22 +19,37 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
+from rich.theme import Theme
 
 from tokmigrate import events
 from tokmigrate.events import Event, OnProgress
 from tokmigrate.formatting import format_bytes
 from tokmigrate.render.escape import escape, escape_lines
+from tokmigrate.render.verbosity import VERBOSITY, Verbosity, is_quiet
 
 _NO_FOLD = 400  # The width of a pipe without COLUMNS, which has none: nothing is to be cut or folded there
 
 
-_console = partial(Console, highlight=False, markup=False, emoji=False)
+# Of the 16 colours, which a terminal sets itself, those that can be read on a light and a dark ground: no yellow, white
+# or cyan. Words say the same as each colour.
+_THEME = Theme(
+    {
+        "good": "green",
+        "caution": "magenta",
+        "bad": "bold red",
+        **dict.fromkeys(("bar.complete", "bar.finished", "bar.pulse"), "magenta"),
+        "bar.back": "dim",
+    }
+)
+
+_console = partial(Console, highlight=False, markup=False, emoji=False, theme=_THEME)
 
 
 def _open_console(*, stderr: bool) -> Console:
     """Return the console of stdout or stderr; NO_COLOR and pipes are respected."""
     found = _console(stderr=stderr)
-    if not found.is_terminal:
+    # FORCE_COLOR makes a pipe a terminal for Rich, and no wider.
+    if not found.file.isatty():
         width = os.environ.get("COLUMNS", "")
         found.width = int(width) if width.isdecimal() and int(width) > 0 else _NO_FOLD
     return found
@@ -46,7 +62,7 @@ def print_rich(renderable: RenderableType, *, stderr: bool = False) -> None:
 
 def _print(renderable: RenderableType, console: Console) -> None:
     """Write a renderable to a console; in a pipe, without the spaces that Rich fills lines with."""
-    if console.is_terminal:
+    if console.file.isatty():
         console.print(SanitizedRenderable(renderable))
         return
     with console.capture() as captured:
@@ -128,7 +144,7 @@ class _Progress:
             transient=True,
             # What is written to stdout is a result, and goes there while stderr shows this.
             redirect_stdout=False,
-            disable=not console.is_terminal,
+            disable=not console.file.isatty(),
         )
         self._tasks: dict[str, TaskID] = {}
 
@@ -168,9 +184,42 @@ class _Progress:
             self.bars.remove_task(self._tasks.pop(model))
 
 
+class _StepLog:
+    """A line on stderr for each event, with the seconds since the first could come."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._activities: dict[str, tuple[str, float]] = {}
+
+    def on_progress(self, event: Event) -> None:
+        """Print what an event says."""
+        now = time.monotonic()
+        match event:
+            case events.ActivityStarted(model, activity, total, unit):
+                self._activities[model] = activity, now
+                size = "" if total is None else f", {total:,} steps" if unit == "steps" else f", {format_bytes(total)}"
+                self._print(now, f"{model}: {activity}{size}")
+            case events.ActivityEnded(model) if model in self._activities:
+                ended, started = self._activities.pop(model)
+                self._print(now, f"{model}: {ended} took {now - started:.2f} s")
+            case events.StepReached(model, step):
+                self._print(now, f"{model}: {step.value}")
+            case events.Warned(model, message):
+                self._print(now, f"warning: {model}: {message}")
+
+    def _print(self, now: float, line: str) -> None:
+        print(escape(f"{now - self._start:8.2f} s  {line}"), file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress() -> Iterator[OnProgress]:
-    """Show on stderr, if it is a terminal, what is being done and how far it is."""
+    """Show on stderr what is being done: how far it is on a terminal; if verbose each step, if quiet nothing."""
+    if is_quiet():
+        yield events.no_progress
+        return
+    if VERBOSITY.get() is Verbosity.VERBOSE:
+        yield _StepLog().on_progress
+        return
     shown_progress = _Progress()
     try:
         yield shown_progress.on_progress
