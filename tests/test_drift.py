@@ -113,6 +113,7 @@ def test_a_tokenizer_that_does_not_hang_together(place: Workspace) -> None:
     change(place.model / "tokenizer.json", lambda document: document["added_tokens"].pop(-2))
     said, found = checked(place, 4)
     assert found["broken"] in said
+    assert "  more: tokmigrate explain drift\n" in said
 
 
 def test_a_changed_file_whose_undo_data_is_lost(place: Workspace) -> None:

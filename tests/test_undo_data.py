@@ -85,6 +85,7 @@ def test_undo_data_that_is_lost_is_reported(place: Here, lose: Callable[[Here], 
         assert done.returncode == 4, done.stdout
         assert said in done.stdout
         assert f"no downgrade from here can undo {FIRST}" in done.stdout
+        assert "more: tokmigrate explain undo\n" in done.stdout
         told = place.run(command, "--json")
         assert told.returncode == 4
         (found,) = json.loads(told.stdout)["models"]
