@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from workspaces import REPOSITORY
 
 import tokmigrate
+from tokmigrate.commands.doctor import GIVES
 
 ABOUT = f"tokmigrate-{tokmigrate.__version__}.dist-info"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
@@ -164,3 +165,29 @@ def test_extras_that_texts_name_exist() -> None:
 def test_python_m_tokmigrate() -> None:
     said = subprocess.run([sys.executable, "-m", "tokmigrate", "--version"], capture_output=True, text=True, check=True)
     assert said.stdout == f"tokmigrate {tokmigrate.__version__}\n"
+
+
+def test_the_container_builds_the_wheel_of_what_it_copies(built: Distributions, tmp_path: Path) -> None:
+    lines = (REPOSITORY / "Containerfile").read_text("utf-8").splitlines()
+    copied = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--from" not in line]
+    for name in (name for names in copied for name in names):
+        source = REPOSITORY / name
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, tmp_path / name, ignore=ignored) if source.is_dir() else shutil.copy(source, tmp_path)
+    build(tmp_path, tmp_path / "dist", "-t", "wheel")
+    assert read_wheel(tmp_path / "dist") == built.files
+    named = re.findall(r"python:(3\.\d+)", "\n".join(lines))
+    assert named
+    assert {f"Programming Language :: Python :: {each}" for each in named} <= set(PROJECT["classifiers"])
+    extras = next(line for line in lines if line.startswith("ARG EXTRAS=")).removeprefix("ARG EXTRAS=").split(",")
+    assert set(extras) <= set(EXTRAS) - FOR_CONTRIBUTORS
+    users = [line.removeprefix("USER ") for line in lines if line.startswith("USER ")]
+    assert f"useradd --uid 1000 --create-home {users[-1]}" in "\n".join(lines)
+    (command,) = PROJECT["scripts"]
+    assert lines[-1] == f'ENTRYPOINT ["{command}"]'
+
+
+def test_the_page_on_installing_has_what_each_extra_gives() -> None:
+    page = (REPOSITORY / "docs" / "install.md").read_text("utf-8")
+    for name, gives in GIVES.items():
+        assert f'| `{name}` | {gives} | `pip install "tokmigrate[{name}]"` |' in page
