@@ -54,7 +54,9 @@ def test_a_fork_fails_with_what_to_do(project: pytest.Pytester) -> None:
     (last.parent / "0004_another_end.yaml").write_text(last.read_text("utf-8").replace(HEAD, "f0f0f0f0f0f0"), "utf-8")
     done = project.runpytest_subprocess(*OPTIONS, "--tokmigrate", "-k", "history")
     done.assert_outcomes(failed=1, deselected=3)
-    done.stdout.fnmatch_lines(["*the history has 2 heads*", "what to do: *down_revision*"])
+    done.stdout.fnmatch_lines(
+        ["*the history has 2 heads*", "what to do: *down_revision*", "more: tokmigrate explain history"]
+    )
     assert "Traceback" not in done.stdout.str()
 
 

@@ -97,4 +97,6 @@ def _run_up_down_up(workspace: Workspace, entry: ModelEntry) -> None:
 
 
 def _format_error(error: TokmigrateError) -> str:
-    return escape_lines(f"{error}\nwhat to do: {error.hint}" if error.hint else str(error))
+    hint = [f"what to do: {error.hint}"] if error.hint else []
+    more = [] if error.is_plain else [f"more: tokmigrate explain {error.topic}"]
+    return escape_lines("\n".join([str(error), *hint, *more]))
