@@ -103,7 +103,11 @@ def scores(model: Path, tokens: list[tuple[str, Type]]) -> list[float]:
 def values(path: Path) -> dict[str, Any]:
     """Return the values of a GGUF by their keys, without tokmigrate's own, as the `gguf` package reads them."""
     fields = gguf.GGUFReader(path).fields
-    return {key: field.contents() for key, field in fields.items() if key not in OWN and not key.startswith("GGUF.")}
+    return {
+        key: (field.types, field.contents())
+        for key, field in fields.items()
+        if key not in OWN and not key.startswith("GGUF.")
+    }
 
 
 def tensors(path: Path) -> Mapping[str, tuple[str, tuple[int, ...], bytes]]:

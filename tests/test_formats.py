@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_files import convert
 from in_process import Here
 
 from tokmigrate import formats
@@ -190,6 +191,23 @@ def undo_record(place: Here) -> None:
         raw.execute("UPDATE applied SET undo_record = ?", [digest])
 
 
+def undo_record_of_gguf(place: Here) -> None:
+    """Let the undo record of a migration that a GGUF followed name a record of a newer format."""
+    convert(place.root / "m", place.root / "m.gguf", "F32")
+    settings = place.root / "tokmigrate.yaml"
+    with_copy = "m: {path: m, copies: [{path: m.gguf, follow: true}]}"
+    settings.write_text(settings.read_text("utf-8").replace("m: {path: m}", with_copy), "utf-8")
+    assert place.run("upgrade", THIRD).returncode == 0
+    objects = ObjectStore(place.root / ".tokmigrate" / "objects")
+    with sqlite3.connect(place.root / ".tokmigrate" / "state.db") as raw:
+        raw.execute("DROP TRIGGER applied_fixed")
+        query = "SELECT undo_record FROM applied WHERE revision = ?"
+        record = json.loads(objects.get(raw.execute(query, [THIRD]).fetchall()[-1][0]))
+        record["copies"] = dict.fromkeys(record["copies"], objects.put(b'{"format": 99}'))
+        digest = objects.put(json.dumps(record).encode())
+        raw.execute("UPDATE applied SET undo_record = ? WHERE revision = ?", [digest, THIRD])
+
+
 def export(place: Here) -> None:
     (place.root / "ledger.jsonl").write_text('{"format": 99, "ledger": "x"}\n', "utf-8")
 
@@ -218,6 +236,7 @@ NEWER: list[tuple[FileFormat, Callable[[Here], None], tuple[str, ...], int]] = [
     (formats.JOURNAL, journal(".m.tokmigrate/journal"), ("recover",), 5),
     (formats.MIGRATIONS_JOURNAL, journal(".tokmigrate/migrations.journal"), ("recover",), 5),
     (formats.UNDO_RECORD, undo_record, ("downgrade", "base"), 1),
+    (formats.GGUF_UNDO_RECORD, undo_record_of_gguf, ("downgrade", "-1"), 1),
     (formats.PLAN_FILE, edit("plan.json"), ("upgrade", "--plan", "plan.json"), 4),
     (formats.LEDGER_EXPORT, export, ("import", "ledger.jsonl"), 4),
     (formats.COEFFICIENTS, coefficients, ("plan",), 4),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -16,13 +17,18 @@ import making
 import numpy as np
 import pytest
 from gguf_files import KINDS, convert, quantized, tensors, values
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from in_process import Here
 from safetensors.torch import load_file, save_file
 from test_crash import exit_code, forbid_swap, seccomp_works
+from test_slow_tokenizer_files import TRAINED, model_with_pieces
+from test_tokenizer_kinds import train as train_pieces
 from workspaces import FileImage, image, make_workspace
 
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.plan import bind_plan, plan
 from tokmigrate.commands.recover import recover_model
 from tokmigrate.commands.roundtrip import run_roundtrip
 from tokmigrate.commands.upgrade import upgrade
@@ -31,6 +37,7 @@ from tokmigrate.errors import (
     ModelError,
     OperationError,
     OutOfStepError,
+    StalePlanError,
     StorageError,
     TokmigrateError,
     UndoError,
@@ -47,19 +54,19 @@ ADD = {"add_tokens": {"tokens": ["<first>", {"content": "<|second|>", "special":
 SWAP = {"move_tokens": {"acknowledge": "breaking", "tokens": {"Ġthe": VOCABULARY["Ġof"], "Ġof": VOCABULARY["Ġthe"]}}}
 
 
-def list_copy(settings: Path, name: str, path: str, *copies: str) -> None:
+def list_copy(file: Path, name: str, path: str, *copies: str) -> None:
     listed = ", ".join(f"{{path: {copy}, follow: true}}" for copy in copies)
     model = f"  {name}:\n    path: {path}\n    copies: [{listed}]\n"
-    settings.write_text(f"format: 1\nverify: fast\nmodels:\n{model}", "utf-8")
+    file.write_text(f"format: 1\nverify: fast\nmodels:\n{model}", "utf-8")
 
 
 def stored(path: Path) -> FileImage:
     return image(path.parent)[path.name]
 
 
-def check_converted_again(model: Path, path: Path, kind: str) -> None:
+def check_converted_again(model: Path, path: Path, kind: str, alignment: int | None = None) -> None:
     """Check that a GGUF holds what a conversion of its model as it is now gives, and that it is in no other order."""
-    again = convert(model, path.with_name("again.gguf"), kind)
+    again = convert(model, path.with_name("again.gguf"), kind, alignment=alignment)
     assert values(path) == values(again)
     assert tensors(path) == tensors(again)
     again.unlink()
@@ -170,6 +177,98 @@ def test_every_change_of_tokens_and_rows_follows(tmp_path: Path, chain: str, hea
         assert stored(made.gguf) == reached.pop()
 
 
+PIECES: Mapping[str, list[dict[str, Any]]] = {
+    "added, flags": [ADD, {"set_token_flags": {"tokens": "word", "special": True}}],
+    "renamed, padded": [{"rename_tokens": {"tokens": {"word": "other"}}}, {"resize_vocab": {"multiple_of": 64}}],
+    "removed": [{"remove_tokens": {"tokens": ["<|a|>"], "ids": "compact", "acknowledge": "breaking"}}, ADD],
+    "new pieces": [{"extend_vocab": {"merges": [["t", "n"], ["tn", "t"]]}}],
+}
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pieces")
+    train_pieces(root / "bpe", **TRAINED["bpe"])
+    return root / "bpe.model"
+
+
+@pytest.mark.parametrize("chain", PIECES)
+def test_a_vocabulary_of_pieces_follows_with_its_scores(tmp_path: Path, pieces: Path, chain: str) -> None:
+    made = Pair(tmp_path)
+    model_with_pieces(made.model, pieces)
+    making.workspace(tmp_path, {"m": made.model}, [{"operations": [each]} for each in PIECES[chain]])
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf")
+    convert(made.model, made.gguf, "F32")
+    before = stored(made.gguf)
+    made.upgrade()
+    check_converted_again(made.model, made.gguf, "F32")
+    made.downgrade()
+    assert stored(made.gguf) == before
+
+
+def chains() -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Draw migrations: tokens are added and removed, the matrix grows, tokens of the vocabulary move."""
+    counter = iter(range(10**6))
+    count = st.integers(1, 3)
+    add = count.map(lambda number: {"add_tokens": {"tokens": [f"<new_{next(counter)}>" for _ in range(number)]}})
+    grow = st.integers(0, 2).map(lambda more: {"resize_vocab": {"multiple_of": 16 * (more + 1)}})
+    names = st.sampled_from(sorted(token for token in VOCABULARY if len(token) > 2))
+    remove = st.tuples(names, st.sampled_from(["compact", "tombstone"])).map(
+        lambda drawn: {"remove_tokens": {"tokens": [drawn[0]], "ids": drawn[1], "acknowledge": "breaking"}}
+    )
+    again = names.map(lambda token: {"reinit_tokens": {"tokens": [token], "acknowledge": "breaking"}})
+    return st.lists(st.one_of(add, grow, again), max_size=3).flatmap(
+        lambda before: st.lists(st.one_of(add, grow), max_size=2).flatmap(
+            lambda after: remove.map(lambda each: [*before, each, *after])
+        )
+    )
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    chain=chains(),
+    kind=st.sampled_from(["F32", "F16", "BF16"]),
+    head=st.sampled_from(["tied", "untied"]),
+    alignment=st.sampled_from([None, 8, 64, 4096]),
+    spare=st.integers(0, 3),
+)
+def test_random_changes_come_back_to_the_bytes(
+    chain: list[dict[str, Any]], kind: str, head: str, alignment: int | None, spare: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = pair(Path(folder), *chain, head=head, spare=spare)
+        convert(made.model, made.gguf, kind, alignment=alignment)
+        before, old = stored(made.gguf), tensors(made.gguf)
+        made.upgrade()
+        check_converted_again(made.model, made.gguf, kind, alignment=alignment)
+        for name, tensor in tensors(made.gguf).items():
+            if name not in ("token_embd.weight", "output.weight"):
+                assert tensor == old[name]
+        made.downgrade()
+        assert stored(made.gguf) == before
+
+
+def test_a_plan_is_stale_where_the_gguf_is_another(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD)
+    place = read_workspace(tmp_path / "tokmigrate.yaml")
+    bound = bind_plan(place, plan(place, made.entry))
+    bound.check(place, plan(place, made.entry))
+    convert(made.model, made.gguf, "F32")
+    with pytest.raises(StalePlanError, match="copies of the model were changed"):
+        bound.check(place, plan(place, made.entry))
+
+
+def test_paranoid_reads_it_again(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD)
+    settings_file = tmp_path / "tokmigrate.yaml"
+    settings_file.write_text(settings_file.read_text("utf-8").replace("verify: fast", "verify: paranoid"), "utf-8")
+    before = stored(made.gguf)
+    made.upgrade()
+    check_converted_again(made.model, made.gguf, "F16")
+    made.downgrade()
+    assert stored(made.gguf) == before
+
+
 def test_a_head_that_is_stored_twice_and_a_bias_follow(tmp_path: Path) -> None:
     made = pair(tmp_path / "twice", ADD, head="stored twice")
     before = stored(made.gguf)
@@ -193,7 +292,8 @@ def test_a_head_that_is_stored_twice_and_a_bias_follow(tmp_path: Path) -> None:
 def test_two_ggufs_follow_one_model(tmp_path: Path) -> None:
     made = pair(tmp_path, ADD)
     other = convert(made.model, tmp_path / "other.gguf", "F32")
-    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf", "other.gguf")
+    # The first is listed twice, under two names.
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf", "other.gguf", "m/../m.gguf")
     before = stored(made.gguf), stored(other)
     made.upgrade()
     check_converted_again(made.model, made.gguf, "F16")
@@ -338,7 +438,7 @@ def fill_padding(made: Pair) -> None:
             "at revision aaaaaaaaaaaa, its model at base",
         ),
         (lambda made: made.gguf.unlink(), StorageError, "look at the GGUF"),
-        (move_inside, StorageError, "lies in the directory of its model"),
+        (move_inside, StorageError, "so that the two cannot be published separately"),
         (link, StorageError, "has to be a regular file"),
         (fill_padding, ModelError, "is not zero, and would be lost"),
         (lambda made: made.gguf.write_bytes(b"GGML" + bytes(100)), WeightsError, "not a GGUF file"),

@@ -129,7 +129,10 @@ def changes_down(
 
 def copies_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[GgufCopy, ...]:
     """Return the GGUFs that follow a model; raises ModelError where one is not of it as it is."""
-    return tuple(take_gguf(copy.path, snapshot) for copy in entry.copies if copy.follow)
+    # A file that is listed twice is swapped once: a second swap would put the old one back.
+    paths = {os.path.realpath(copy.path): copy.path for copy in entry.copies if copy.follow}
+    directories = (entry.path, *entry.adapters)
+    return tuple(take_gguf(path, snapshot, directories) for path in paths.values())
 
 
 def copies_down(

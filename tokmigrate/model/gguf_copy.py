@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -124,8 +124,11 @@ def read_revision(path: Path) -> str | None:
     return read_head(path).text(REVISION)
 
 
-def take_gguf(path: Path, base: Snapshot) -> GgufCopy:
+def take_gguf(path: Path, base: Snapshot, directories: Sequence[Path]) -> GgufCopy:
     """Read a GGUF that was made from a model.
+
+    Args:
+        directories: Those that are swapped as a whole, in which it cannot be.
 
     Raises:
         ModelError: It cannot be changed, or is not of this model.
@@ -134,7 +137,7 @@ def take_gguf(path: Path, base: Snapshot) -> GgufCopy:
         UnexplainedTensorError: A dimension of a tensor is as long as the vocabulary, and nothing explains it.
     """
     where = str(path)
-    _check_place(path, base)
+    _check_place(path, directories)
     identity = read_identity(path)
     head = read_head(path)
     if "split.count" in head.pairs and head.pairs["split.count"].numbers != (1,):
@@ -154,18 +157,19 @@ def take_gguf(path: Path, base: Snapshot) -> GgufCopy:
     return GgufCopy(path, head, identity, tensors, _compute_digest(path, head))
 
 
-def _check_place(path: Path, base: Snapshot) -> None:
+def _check_place(path: Path, directories: Sequence[Path]) -> None:
     with storage_errors("look at the GGUF", path):
         mode = path.lstat().st_mode
     if not stat.S_ISREG(mode):
         hint = "name the file itself under `copies:`" if stat.S_ISLNK(mode) else "name a .gguf file under `copies:`"
         raise StorageError("a GGUF that follows has to be a regular file", where=str(path), hint=hint)
-    if path.resolve().is_relative_to(base.directory.resolve()):
-        raise StorageError(
-            "it lies in the directory of its model, so that the two cannot be published separately",
-            where=str(path),
-            hint="move it beside the directory, and name its new place under `copies:`",
-        )
+    for directory in directories:
+        if path.resolve().is_relative_to(directory.resolve()):
+            raise StorageError(
+                f"it is inside {directory}, so that the two cannot be published separately",
+                where=str(path),
+                hint="move it beside the directory, and name its new place under `copies:`",
+            )
 
 
 def _compute_digest(path: Path, head: Head) -> str:

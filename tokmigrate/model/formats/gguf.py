@@ -168,13 +168,13 @@ class Head:
 
     @cached_property
     def raw(self) -> bytes:
-        """Its bytes, with the padding before the data."""
+        """Its bytes, with the padding before the data; a file of a vocabulary alone need not have any."""
         parts = [struct.pack("<4sIQQ", b"GGUF", self.version, len(self.tensors), len(self.pairs))]
         for key, value in self.pairs.items():
             parts += [_encode_text(key), value.encode()]
         parts += [tensor.encode() for tensor in self.tensors]
         data = b"".join(parts)
-        return data + bytes(_pad(len(data), self.alignment))
+        return data + bytes(_pad(len(data), self.alignment) if self.tensors else 0)
 
     @property
     def data_size(self) -> int:
@@ -371,7 +371,9 @@ class _Reader:
     def _check_offsets(self, head: Head) -> None:
         """Refuse tensors of which it is not certain where they end."""
         offsets = sorted(tensor.offset for tensor in head.tensors)
-        if not offsets or offsets[0] != 0:
+        if not offsets:
+            return
+        if offsets[0] != 0:
             self._refuse("no tensor begins where the data begins")
         for first, second in pairwise([*offsets, head.data_size]):
             if first % head.alignment or first >= second:
