@@ -123,10 +123,14 @@ def test_a_gguf_follows_its_model_and_comes_back_to_the_bytes(tmp_path: Path, ki
     check_converted_again(place.model, path, kind)
     assert gguf.GGUFReader(path).fields["tokmigrate.revision"].contents() == "c07d18e2b9f4"
     assert stored(path).mode == before.mode
-    assert place.run("check").returncode == 0
+    assert place.run("check", "--copies").returncode == 0
 
     place.asked("downgrade", "base")
     assert stored(path) == before
+    assert place.run("check", "--copies").returncode == 3
+    assert place.asked("status")["models"][0]["copies"][0]["state"] == "current"
+    if kind != "Q8_0":
+        return
     for _ in range(3):
         place.asked("upgrade", "+1")
     assert path.read_bytes() == fused
@@ -506,7 +510,9 @@ def test_a_downgrade_is_refused_where_the_gguf_cannot_go_along(tmp_path: Path) -
     assert (image(made.model), made.gguf.read_bytes()) == (head[0], again)
 
     list_copy(tmp_path / "tokmigrate.yaml", "m", "m")
-    made.downgrade()
+    place, told = read_workspace(tmp_path / "tokmigrate.yaml"), []
+    downgrade(place, made.entry, "base", on_progress=lambda event: told.append(str(event)))
+    assert any("1 GGUF that followed it upwards" in event for event in told)
     assert made.gguf.read_bytes() == again
 
 

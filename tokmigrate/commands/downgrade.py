@@ -135,7 +135,7 @@ def downgrade(
             changes,
             on_progress,
             keep_owner=keep_owner,
-            copies=copies_down(entry, snapshot, back, records, objects),
+            copies=copies_down(entry, snapshot, back, records, objects, on_progress),
             accepted=accepted,
         )
         return Downgraded(entry.name, stamp.revision, target, revisions, back.semantic_undo, recovered)

@@ -19,7 +19,7 @@ from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.errors import HistoryError, UndoError, UsageError
 from tokmigrate.events import OnProgress, Warned
 from tokmigrate.files import exists, has_directory
-from tokmigrate.formatting import format_list
+from tokmigrate.formatting import format_count, format_list
 from tokmigrate.model.adapter import list_trained_ids, take_adapter
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import ADAPTER_CONFIG
@@ -136,9 +136,14 @@ def copies_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[GgufCopy, ...]:
 
 
 def copies_down(
-    entry: ModelEntry, snapshot: Snapshot, back: DowngradeCandidate, records: Sequence[str], objects: Objects
+    entry: ModelEntry,
+    snapshot: Snapshot,
+    back: DowngradeCandidate,
+    records: Sequence[str],
+    objects: Objects,
+    on_progress: OnProgress,
 ) -> tuple[GgufChange, ...]:
-    """Return the changes of the GGUFs that a downgrade takes along.
+    """Return the changes of the GGUFs that a downgrade takes along; a warning counts those that are not listed.
 
     Raises UndoError where one did not follow a revision to undo, or the model is undone semantically.
     """
@@ -150,6 +155,10 @@ def copies_down(
             hint="remove `follow: true` in tokmigrate.yaml, and convert the model again after the downgrade",
         )
     held = read_copy_records(records, objects)
+    left = {lineage for record in held.values() for lineage in record} - {copy.lineage for copy in copies}
+    if left:
+        message = f"{format_count(len(left), 'GGUF')} that followed it upwards and are not listed stay as they are"
+        on_progress(Warned(entry.name, message))
     return tuple(build_gguf_downgrade(copy, back.candidate.edit, held, objects) for copy in copies)
 
 
