@@ -327,7 +327,9 @@ def _read_undone(snapshot: Snapshot, records: Sequence[str], objects: Objects) -
     edit = RowEdit.identity(snapshot.state.rows)
     for digest, undo in zip(records, undone, strict=True):
         if undo.edit.new_rows != edit.new_rows:
-            raise UndoError("the undo record does not fit the model", where=digest, hint="restore the model")
+            raise UndoError(
+                "the undo record does not fit the model", where=digest, hint="restore the model from a backup"
+            )
         edit = edit.then(inverse(undo.edit, digest))
     return undone, edit
 

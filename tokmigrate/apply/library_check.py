@@ -175,7 +175,9 @@ def _check_ids(answer: Mapping[str, Any], snapshot: Snapshot, checks: Sequence[C
     where = str(snapshot.directory)
     if answer["differences"]["count"]:
         raise VerificationError(
-            _other_ids("tokenizers", answer["differences"]), where=where, hint="nothing was changed"
+            _other_ids("tokenizers", answer["differences"]),
+            where=where,
+            hint="nothing was changed; install another version of tokenizers, and report this one",
         )
     for reason in _find_faults(answer, checks):
         hint = "nothing was changed; correct the case in the migration, or its operations"
@@ -310,7 +312,9 @@ def _raise_first(after: Mapping[str, str], before: Mapping[str, str] | None, sna
     if kind in before:
         hint = f"the migration is not the cause, and nothing was changed: fix the model first; {FAST}"
         raise VerificationError(f"both before and after the change, {what}", where=where, hint=hint)
-    raise VerificationError(what, where=where, hint="nothing was changed; it is not so before the change")
+    raise VerificationError(
+        what, where=where, hint="nothing was changed; correct the migration: it is not so before the change"
+    )
 
 
 def _compare(before: _Loaded, after: _Loaded, snapshot: Snapshot) -> Iterator[str]:

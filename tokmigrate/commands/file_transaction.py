@@ -171,4 +171,6 @@ def _alone(workspace: Workspace) -> Iterator[None]:
     except BusyError as error:
         if isinstance(error, RecoveryNeededError):
             raise
-        raise BusyError("another process writes the migrations", where=error.where, hint="run it again") from error
+        raise BusyError(
+            "another process writes the migrations", where=error.where, hint="run it again when that one has finished"
+        ) from error

@@ -61,7 +61,9 @@ def squash(
     members = _members(workspace, history, first, last)
     lock = read_lock(workspace)
     if lock is not None and lock.revisions != tuple(map(build_locked, chain)):
-        raise DriftError("the lock and the migrations do not agree", where=LOCK, hint="`tokmigrate validate`")
+        raise DriftError(
+            "the lock and the migrations do not agree", where=LOCK, hint="`tokmigrate validate` says where they differ"
+        )
     _refuse_middle(workspace, members)
     # A file that goes is one that Git can bring back, with the comments in it.
     uncommitted = list_uncommitted_files(workspace.root, (each.path for each in members))

@@ -143,7 +143,10 @@ class RemoveTokens(TokenListOperation):
         names = {token: tombstone(number) for token, number in ids.items()}
         taken = next((name for name in names.values() if name in state.tokenizer.ids), None)
         if taken is not None:
-            raise OperationError(f"the placeholder '{taken}' exists already", hint="it holds its place as it is")
+            raise OperationError(
+                f"the placeholder '{taken}' exists already",
+                hint="if the list has it, leave it out: it is a placeholder already; else rename it first",
+            )
         recipes = {}
         if self.init is not None:
             recipes = {number: init_recipe(state, context, names[token], self.init) for token, number in ids.items()}

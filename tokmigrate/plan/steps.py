@@ -155,7 +155,9 @@ def steps_of(
             reason = condition.find_fault(before)
             if reason is not None:
                 raise OperationError(
-                    f"a precondition does not hold: {reason}", where=migration.shown, hint="migrate another model"
+                    f"a precondition does not hold: {reason}",
+                    where=migration.shown,
+                    hint="correct it; a migration for some models only names them under `models:`",
                 )
         effects = tuple(_apply(migration, before))
         state = finish(before, effects[-1].after if effects else before)

@@ -228,7 +228,7 @@ class Tokenizer:
                     hint="the ids in added_tokens are not read; put the tokens in order or into model.vocab",
                 )
         if len(self.texts) != len(self.ids):
-            raise OutOfStepError("two tokens have one id", where=FILE, hint="model.vocab has a hole")
+            raise OutOfStepError("two tokens have one id", where=FILE, hint="model.vocab has a hole: restore the file")
         return self
 
     def with_token(self, token: AddedToken) -> Tokenizer:
