@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import check_words
-import make_plan_picture
+import make_session
 import pytest
 from make_plots import RESULTS, read_tables
 from workspaces import DEMO, REPOSITORY, contents, environment, run_here
@@ -144,10 +144,11 @@ def test_every_command_of_the_readme_is_typed_by_a_test() -> None:
         assert re.search(rf"\btokmigrate {command}\b", run), command
 
 
-def test_the_picture_is_what_the_command_prints() -> None:
-    path = REPOSITORY / make_plan_picture.PICTURE
-    assert path.name in README
-    assert path.read_text("utf-8") == make_plan_picture.picture()
+def test_the_picture_is_what_the_commands_print() -> None:
+    path = REPOSITORY / make_session.PICTURE
+    for page in ("README.md", "docs/index.md"):
+        assert path.name in (REPOSITORY / page).read_text("utf-8")
+    assert path.read_text("utf-8") == make_session.picture()
 
 
 def test_the_figures_are_those_of_the_results() -> None:

@@ -48,8 +48,11 @@ def plan_text(plan: Plan) -> RenderableType:
         return Text(f"{escape(plan.model)}: nothing is pending, it is at {format_revision(plan.before)}")
     figures = plain_table("", "")
     figures.show_header = False
-    for name, figure in summarise_plan(plan).lines():
-        figures.add_row(name, figure)
+    summary = summarise_plan(plan)
+    *lines, (name, risk) = summary.lines()
+    for line in lines:
+        figures.add_row(*line)
+    figures.add_row(name, Text(risk, style=_RISK_STYLE[summary.risk] if summary.risk else ""))
     return Group(
         Text(f"{escape(plan.model)}: {format_revision(plan.before)} → {format_revision(plan.after)}", style="bold"),
         figures,
