@@ -92,6 +92,7 @@ def test_a_recipe_goes_up_and_down(model: str, recipe: str, tmp_path: Path) -> N
         "ci.md",
         "alembic.md",
         "branches.md",
+        "tool-tokens.md",
     ],
 )
 def test_a_page_can_be_typed_from_top_to_bottom(page: str, tmp_path: Path) -> None:
