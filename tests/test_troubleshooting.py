@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from check_pages import check_pages
 from error_scenarios import EXIT_CODE_SCENARIOS, SCENARIOS, Scenario, Trouble
 from in_process import Here
 from workspaces import REPOSITORY, contents, make_workspace
@@ -184,3 +186,35 @@ def test_what_tells_of_a_symptom_can_be_run(tmp_path: Path) -> None:
     for command in dict.fromkeys(row.split(" | ")[1].strip("`") for row in rows):
         line = re.sub(r"\b[A-Z]{2,}\b", lambda word: names[word[0]], command)
         assert run(place, line) == ("--exit-code" in line), line
+
+
+def sources() -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted((REPOSITORY / "tokmigrate").rglob("*.py")):
+        yield path, ast.parse(path.read_text("utf-8"))
+
+
+def test_each_error_says_what_to_do() -> None:
+    # The faults of FileProblems have hints of their own.
+    names = {each.__name__ for each in TYPES.values()} - {"FileProblems"}
+    calls = [
+        (f"{path}:{call.lineno}", {keyword.arg for keyword in call.keywords})
+        for path, module in sources()
+        for call in ast.walk(module)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).removeprefix("errors.") in names and call.args
+    ]
+    assert len(calls) > 400
+    assert [place for place, arguments in calls if "hint" not in arguments] == []
+
+
+def test_commands_that_messages_name_are_commands(tmp_path: Path) -> None:
+    texts = [
+        re.sub(r"\{[^}]*\}", "VALUE", ast.unparse(text))
+        for _, module in sources()
+        for text in ast.walk(module)
+        if isinstance(text, ast.JoinedStr | ast.Constant)
+    ]
+    named = {command for text in texts for command in re.findall(r"`(tokmigrate [^`\n]+)`", text)}
+    assert len(named) > 50
+    page = tmp_path / "page.md"
+    page.write_text("".join(f"`{command}`\n\n" for command in sorted(named)), "utf-8")
+    assert check_pages([page], tmp_path).faults == []

@@ -125,7 +125,8 @@ class GgufChange:
             is_right = shard_digest(self._header, again.tables, again.fixed) == completion.digest
         # The file is read as llama.cpp reads it, from what was written.
         if not is_right or read_head(staged) != self.head:
-            raise VerificationError("the bytes are not those that were planned", where=str(self.copy.path))
+            hint = "nothing was changed: check the disk, then run it again"
+            raise VerificationError("the bytes are not those that were planned", where=str(self.copy.path), hint=hint)
         old = read_metadata(self.copy.path)
         wanted = completion.metadata or replace(old, mtime_ns=read_metadata(staged).mtime_ns)
         write_metadata(staged, wanted)

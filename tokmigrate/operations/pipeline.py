@@ -161,7 +161,9 @@ def _tokenize_sample(document: Json) -> None:
 
 def _hint(section: str, kind: str) -> str:
     module = import_module("tokenizers." + _MODULES.get(section, f"{section}s"))
-    known = [name for name in dir(module) if name[0].isupper()]
+    # The module also has the class that they derive from, and helpers that derive from none.
+    types = {name: held for name, held in vars(module).items() if isinstance(held, type)}
+    known = sorted(name for name, held in types.items() if held.__base__ is not object)
     if kind in known:
         return f"give the fields that {kind} has in a tokenizer.json; quote a text that looks like a number"
     return suggest(kind, known) or f"known types are {', '.join(known)}"

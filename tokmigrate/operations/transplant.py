@@ -159,7 +159,10 @@ class Transplant(Operation):
 
     def expected(self, state: ModelState, context: Context) -> ModelState:
         if self.coefficients is None:
-            raise OperationError("which rows it initialised cannot be seen in the files of a model")
+            raise OperationError(
+                "which rows it initialised cannot be seen in the files of a model",
+                hint="`tokmigrate stamp --from DIR` stamps a copy of a model that was there",
+            )
         return super().expected(state, context)
 
     def describe(self) -> str:

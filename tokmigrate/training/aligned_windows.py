@@ -48,7 +48,7 @@ class Window:
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[Tokenized]:
     """Return the tokens of texts, by a tokenizer of the library; raises TokenizerError where it cannot tokenize one."""
-    with library_errors(lambda cause: TokenizerError(f"a text cannot be tokenized: {cause}")):
+    with library_errors(lambda cause: TokenizerError(f"a text cannot be tokenized: {cause}", hint="leave it out")):
         encodings = tokenizer.encode_batch(texts)
     return [_read(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
 

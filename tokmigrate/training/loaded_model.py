@@ -99,7 +99,9 @@ def _load(directory: Path, device: Any, dtype: Any) -> LoadedModel:
         )
         model = model.to(device).eval()
         rows = len(model.get_input_embeddings().weight)
-    with library_errors(lambda cause: ModelError(cause, where=str(directory / FILE))):
+    with library_errors(
+        lambda cause: ModelError(cause, where=str(directory / FILE), hint="restore it from a copy of the model")
+    ):
         tokenizer = open_tokenizer(directory / FILE)
         highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
     if highest >= rows + ids_elsewhere(config.to_dict()):

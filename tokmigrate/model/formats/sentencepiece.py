@@ -68,7 +68,7 @@ def read_fields(message: bytes) -> Iterator[Field]:
                 size = {_FIXED64: 8, _FIXED32: 4}.get(tag & 7, len(message))
             value, position = message[position : position + size], position + size
         if position > len(message):
-            raise TokenizerError(f"not a message of Protocol Buffers: it breaks off at byte {start}")
+            raise TokenizerError(f"not a message of Protocol Buffers: it breaks off at byte {start}", hint=_DAMAGED)
         yield Field(tag >> 3, value, message[start:position])
 
 
@@ -81,7 +81,8 @@ def _read_varint(message: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
-    raise TokenizerError(f"not a message of Protocol Buffers: no number ends at byte {position}")
+    text = f"not a message of Protocol Buffers: no number ends at byte {position}"
+    raise TokenizerError(text, hint=_DAMAGED)
 
 
 def _encode(value: int) -> bytes:

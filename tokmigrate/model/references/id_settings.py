@@ -160,7 +160,7 @@ def _change_field(field: str, held: Json, setting: Setting, ids: Mapping[str, in
             expected = "the tokens that a text begins with: give all of them as a list"
         case _:
             expected = "tokens with numbers, which a migration cannot set"
-    raise OperationError(f"'{field}' holds {expected}")
+    raise OperationError(f"'{field}' holds {expected}", hint="give it that, or leave the field out")
 
 
 def _change(held: list[Json], setting: tuple[str, ...] | ListChange, item: Callable[[str], Json]) -> list[Json]:

@@ -360,10 +360,12 @@ def _failure(question: Question, request: Mapping[str, Any], cause: str) -> Tokm
         return TokenizerError(
             f"the tokenizers library cannot work with it: {cause}",
             where=where,
-            hint="load it with tokenizers.Tokenizer.from_file to see the same error",
+            hint="if tokenizers.Tokenizer.from_file refuses the model's own tokenizer.json too, restore that from a"
+            " copy of the model; if not, correct the migration",
         )
     return VerificationError(
         f"transformers cannot work with it: {cause}",
         where=where,
-        hint="load it with transformers' AutoConfig and AutoTokenizer to see the same error",
+        hint="if transformers' AutoConfig and AutoTokenizer refuse the model as it is too, correct that first, or leave"
+        " transformers out with `verify: fast` in tokmigrate.yaml; if not, correct the migration",
     )
