@@ -143,6 +143,16 @@ def interrupted_change(place: Here) -> None:
     (place.area / "journal").write_text("{}\n", "utf-8")
 
 
+def damaged_journal(place: Here) -> None:
+    place.area.mkdir()
+    (place.area / "journal").write_text("{", "utf-8")
+
+
+def missing_adapter(place: Here) -> None:
+    text = place.settings.read_text("utf-8")
+    place.settings.write_text(text.replace("path: models/demo", "path: models/demo, adapters: [lora]"), "utf-8")
+
+
 def interrupted_migrations(place: Here) -> None:
     (place.root / ".tokmigrate").mkdir()
     (place.root / ".tokmigrate" / "migrations.journal").write_text("{}\n", "utf-8")
@@ -169,6 +179,8 @@ def file_in_the_way(place: Here) -> None:
         (broken_yaml, "file-problems", None),
         (missing_model, "missing-model", "correct its path"),
         (interrupted_change, "recovery-needed", "tokmigrate recover"),
+        (damaged_journal, "storage", "move both"),
+        (missing_adapter, "model", "adapters:"),
         (interrupted_migrations, "recovery-needed", "tokmigrate recover"),
         (newer_state, "format", "upgrade tokmigrate"),
         (no_database, "storage", None),

@@ -12,10 +12,10 @@ from packaging.requirements import Requirement
 
 from tokmigrate.apply.abilities import Abilities, try_abilities
 from tokmigrate.audit.run_status import find_lock_holder, refuse_interrupted
-from tokmigrate.commands.current import require_directory
 from tokmigrate.commands.resources import free_memory
-from tokmigrate.errors import StorageError, TokmigrateError, UsageError
-from tokmigrate.files import check_writable, exists
+from tokmigrate.errors import TokmigrateError, UsageError
+from tokmigrate.files import check_writable
+from tokmigrate.model.adapter import require_adapter
 from tokmigrate.parallel import count_cores
 from tokmigrate.revision.history import refuse_unfinished
 from tokmigrate.settings import ModelEntry, Workspace
@@ -50,6 +50,7 @@ class Extra:
 class Installation:
     """What is installed; `versions` has None for what is not, and `problems` is what does not suit tokmigrate."""
 
+    system: str
     versions: Mapping[str, str | None]
     extras: tuple[Extra, ...]
     cores: int
@@ -88,11 +89,7 @@ def examine_installation() -> Installation:
     requirements = [Requirement(text) for text in _requirements()]
     needed = [each for each in requirements if _is_needed(each, "")]
     versions = {_DISTRIBUTION: _find_version(_DISTRIBUTION), "python": platform.python_version()}
-    extras = tuple(
-        Extra(name, gives, tuple(f"{each.name}{each.specifier}" for each, _ in _find_unsuited(own)))
-        for name, gives in GIVES.items()
-        for own in [[each for each in requirements if _is_needed(each, name) and each not in needed]]
-    )
+    extras = tuple(Extra(name, gives, tuple(_find_missing(requirements, name))) for name, gives in GIVES.items())
     problems = tuple(
         UsageError(
             f"tokmigrate needs {each.name}{each.specifier}",
@@ -102,7 +99,7 @@ def examine_installation() -> Installation:
         for each, found in _find_unsuited(needed)
     )
     found = {each.name: _find_version(each.name) for each in needed}
-    return Installation({**versions, **found}, extras, count_cores(), free_memory(), problems)
+    return Installation(platform.platform(), {**versions, **found}, extras, count_cores(), free_memory(), problems)
 
 
 def examine_workspace(workspace: Workspace) -> WorkspaceHealth:
@@ -124,21 +121,22 @@ def examine_workspace(workspace: Workspace) -> WorkspaceHealth:
 def examine_model(entry: ModelEntry) -> ModelHealth:
     """Return what the filesystems of a model and of its adapters can do, and what stands in the way of a change."""
     problems: list[TokmigrateError] = []
-    directories: list[DirectoryHealth] = []
+    locked_by = None
     try:
+        locked_by = find_lock_holder(entry)
         refuse_interrupted(entry)
-        require_directory(entry)
     except TokmigrateError as error:
         problems.append(error)
+    directories: list[DirectoryHealth] = []
     for path in (entry.path, *entry.adapters):
         abilities = None
-        if exists(path):
-            try:
-                abilities = try_abilities(path)
-            except StorageError as error:
-                problems.append(error)
+        try:
+            entry.here() if path == entry.path else require_adapter(path)
+            abilities = try_abilities(path)
+        except TokmigrateError as error:
+            problems.append(error)
         directories.append(DirectoryHealth(path, abilities))
-    return ModelHealth(entry.name, tuple(directories), find_lock_holder(entry), tuple(problems))
+    return ModelHealth(entry.name, tuple(directories), locked_by, tuple(problems))
 
 
 def _requirements() -> list[str]:
@@ -157,6 +155,11 @@ def _find_version(name: str) -> str | None:
 
 def _is_needed(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _find_missing(requirements: Iterable[Requirement], extra: str) -> Iterator[str]:
+    own = (each for each in requirements if _is_needed(each, extra) and not _is_needed(each, ""))
+    return (f"{each.name}{each.specifier}" for each, _ in _find_unsuited(own))
 
 
 def _find_unsuited(requirements: Iterable[Requirement]) -> Iterator[tuple[Requirement, str]]:

@@ -316,10 +316,15 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
     return Snapshot(directory, state, files.texts, weights, tensors, files.stamp, ())
 
 
-def _check_place(directory: Path, base: Snapshot) -> None:
+def require_adapter(directory: Path) -> None:
+    """Raise ModelError where an adapter has no directory."""
     if not has_directory(directory):
         hint = "correct its path, under `adapters:` in tokmigrate.yaml or on the command line"
         raise ModelError("no such adapter directory", where=str(directory), hint=hint)
+
+
+def _check_place(directory: Path, base: Snapshot) -> None:
+    require_adapter(directory)
     inside, outside = directory.resolve(), base.directory.resolve()
     if inside.is_relative_to(outside) or outside.is_relative_to(inside):
         raise StorageError(

@@ -34,7 +34,7 @@ def installation_text(found: Installation) -> Iterator[RenderableType]:
     """Yield versions, the machine, and the extras."""
     versions = {"tokmigrate": found.versions["tokmigrate"], "Python": found.versions["python"]}
     memory = f", {format_bytes(found.free_memory)} of memory free" if found.free_memory is not None else ""
-    yield f"{_format_versions(versions)}; {format_count(found.cores, 'core')}{memory}"
+    yield f"{_format_versions(versions)} on {found.system}; {format_count(found.cores, 'core')}{memory}"
     yield _format_versions(
         {name: each for name, each in found.versions.items() if name not in ("tokmigrate", "python")}
     )
@@ -50,6 +50,7 @@ def installation_text(found: Installation) -> Iterator[RenderableType]:
 def installation_content(found: Installation) -> dict[str, Any]:
     """Return the same as JSON."""
     return {
+        "system": found.system,
         "versions": found.versions,
         "cores": found.cores,
         "free_memory": found.free_memory,
