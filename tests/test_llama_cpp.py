@@ -1,4 +1,4 @@
-"""What llama.cpp reads of a model that has tokenizer.model beside tokenizer.json, before and after migrations."""
+"""What llama.cpp's converter reads of a model, of tokenizer.json alone and beside tokenizer.model, after migrations."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import sentencepiece
-from making import Made, workspace, write_json
+import transformers
+from making import Made, llama, workspace, write_json
 from test_real_tokenizers import library
-from test_slow_tokenizer_files import SPARE, TRAINED, model_with_pieces
+from test_slow_tokenizer_files import ADDED, SPARE, TRAINED, model_with_pieces
 from test_tokenizer_kinds import train
 from transformers import AutoTokenizer
 from workspaces import contents
@@ -19,7 +21,14 @@ from workspaces import contents
 from tokmigrate.commands.check import check
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.model.documents.roles import ROLES, special_token
+from tokmigrate.model.documents.slow_tokenizer_files import is_read_without_flags
+from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.worker.worker import call_worker
+from tokmigrate.servers.finding import Loaded, Subject
+from tokmigrate.servers.gguf import list_roles
+from tokmigrate.servers.gguf_tokens import read_tokens
+from tokmigrate.settings import ModelEntry
 
 
 class Type(IntEnum):
@@ -35,6 +44,40 @@ class Type(IntEnum):
 
 def converted(model: Path) -> list[tuple[str, Type]]:
     """Return text and type of each id, as the converter reads them.
+
+    A class of llama.cpp's `LlamaModel` reads tokenizer.model, else a BPE that falls back to bytes with gguf 0.19, else
+    any BPE with transformers: conversion/llama.py of ggml-org/llama.cpp, commit
+    7bca1fd9ca2a681b0182e16f24f832b7be1942af.
+    """
+    if (model / "tokenizer.model").exists():
+        return converted_with_pieces(model)
+    try:
+        vocabulary = gguf.LlamaHfVocab(model)
+    except (FileNotFoundError, TypeError):
+        return converted_with_transformers(model)
+    return [(text.decode(), Type(kind)) for text, _, kind in vocabulary.all_tokens()]
+
+
+def converted_with_transformers(model: Path) -> list[tuple[str, Type]]:
+    """Return the reading of `TextModel.get_vocab_base` in conversion/base.py, of the commit below, said again."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    rows, texts = document(model, "config.json")["vocab_size"], {n: t for t, n in tokenizer.get_vocab().items()}
+    assert max(texts) < rows
+    found = []
+    for number in range(rows):
+        text, kind = texts.get(number, f"[PAD{number}]"), Type.NORMAL if number in texts else Type.UNUSED
+        token = tokenizer.added_tokens_decoder.get(number)
+        if token is not None:
+            if not token.normalized:
+                text = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False))
+            kind = Type.CONTROL if token.special or looks_special(text) else Type.USER_DEFINED
+            text = text if kind is Type.CONTROL else text.replace("\u2581", " ")
+        found.append((text, kind))
+    return found
+
+
+def converted_with_pieces(model: Path) -> list[tuple[str, Type]]:
+    """Return text and type of each id, as the converter reads them beside tokenizer.model.
 
     It is the reading of `TextModel._create_vocab_sentencepiece` in conversion/base.py of ggml-org/llama.cpp, commit
     2bbcf7fc93a460f04d5709756a48b2408443eecb, said again; convert_hf_to_gguf.py of older releases reads the same.
@@ -93,8 +136,13 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def saved(tmp_path: Path, pieces: Path) -> Path:
     """A model as transformers 5 saves it, with tokenizer.model laid beside it."""
-    model = model_with_pieces(tmp_path / "model", pieces)
+    return make_model_with_pieces(tmp_path / "model", pieces)
+
+
+def make_model_with_pieces(directory: Path, pieces: Path) -> Path:
+    model = model_with_pieces(directory, pieces)
     write_json(model / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
+    write_json(model / "config.json", {**document(model, "config.json"), "architectures": ["LlamaForCausalLM"]})
     return model
 
 
@@ -107,14 +155,59 @@ def migrated(root: Path, model: Path, *operations: dict[str, Any]) -> Made:
 NEW = {"add_tokens": {"tokens": [{"content": "<end of turn>", "special": True}, "\u2581newword"]}}
 
 
+OPERATIONS: dict[str, list[dict[str, Any]]] = {
+    "add": [NEW],
+    "add and use": [NEW, {"set_special_tokens": {"eos": "<end of turn>"}}],
+    "add roles": [{"add_role_tokens": {"preset": "chatml"}}],
+    "extend": [NEW, {"extend_vocab": {"merges": ["x x"]}}],
+    "rename": [{"rename_tokens": {"tokens": {"word": "other", "<|b|>": "<|renamed|>"}}}],
+    "flag": [{"set_token_flags": {"tokens": "word", "special": True}}],
+    "unflag": [{"set_token_flags": {"tokens": "<|a|>", "special": False}}],
+    "set roles": [{"set_special_tokens": {"eos": "<|a|>", "pad": "<|b|>"}}],
+    "pad": [{"add_tokens": {"tokens": ["<|pad|>"]}}, {"set_padding": {"token": "<|pad|>", "side": "left"}}],
+    "move": [{"move_tokens": {"tokens": {"<|a|>": "<|b|>", "<|b|>": "<|a|>"}, "acknowledge": "breaking"}}],
+    "bury": [{"remove_tokens": {"tokens": ["<|b|>"], "ids": "tombstone", "acknowledge": "breaking"}}],
+    "close up": [{"remove_tokens": {"tokens": ["<|b|>"], "ids": "compact", "acknowledge": "breaking"}}],
+    "resize": [NEW, {"resize_vocab": {"multiple_of": 64}}],
+}
+"""What adds or changes tokens, on a model that has the added tokens `<|a|>`, `<|b|>` and `word`."""
+
+
 def check_all_added(model: Path) -> None:
-    """Check that each added token has its text and the type of its flag."""
+    """Check that each added token has its text and the type of its flag, and that `check --target gguf` knows that."""
     found = converted(model)
+    state = take_snapshot(ModelEntry("m", model)).state
+    reads_roles = is_read_without_flags(state)
+    with_role = {special_token(state, role) for role in ROLES}
     for entry in document(model, "tokenizer.json")["added_tokens"]:
         text, kind = found[entry["id"]]
-        assert text == (entry["content"] if kind is Type.CONTROL else entry["content"].replace("\u2581", " "))
-        assert (kind is Type.CONTROL) == (entry["special"] or looks_special(text)), entry
-    assert sum(kind is Type.UNUSED for _, kind in found) == len(found) - library(model).get_vocab_size()
+        if kind is Type.UNKNOWN:
+            continue
+        assert text in (entry["content"], entry["content"].replace("\u2581", " ")), entry
+        is_special = entry["special"] or (text in with_role if reads_roles else looks_special(text))
+        assert (kind is Type.CONTROL) == is_special, entry
+    if not reads_roles:
+        assert sum(kind is Type.UNUSED for _, kind in found) == len(found) - library(model).get_vocab_size()
+    subject = read_subject(model)
+    read = read_tokens(subject)
+    assert read is not None
+    assert [*read.tokens] == found
+    ids, adds = list_roles(state, len(found))
+    judge = gguf.SpecialVocab(model, n_vocab=len(found))
+    assert ids == judge.special_token_ids
+    assert {role: adds.get(role) for role in ("bos", "eos")} == {
+        role: judge.add_special_token.get(role) for role in ("bos", "eos")
+    }
+
+
+def read_subject(model: Path) -> Subject:
+    """Return what the rules of llama.cpp are about."""
+    # In this process: a worker for each would take its time.
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    added = [each["content"] for each in document(model, "tokenizer.json")["added_tokens"]]
+    decoded = {text: tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) for text in added}
+    loaded = Loaded((), decoded, frozenset(tokenizer.all_special_tokens))
+    return Subject(take_snapshot(ModelEntry("m", model)), (), loaded)
 
 
 def test_added_tokens_reach_the_converter_and_come_back(saved: Path, tmp_path: Path) -> None:
@@ -134,27 +227,42 @@ def test_added_tokens_reach_the_converter_and_come_back(saved: Path, tmp_path: P
     assert contents(saved) == before
 
 
-@pytest.mark.parametrize(
-    "operation",
-    [
-        {"add_role_tokens": {"preset": "chatml"}},
-        {"rename_tokens": {"tokens": {"word": "other"}}},
-        {"set_token_flags": {"tokens": "word", "special": True}},
-        {"set_special_tokens": {"eos": "<|a|>"}},
-        {"move_tokens": {"tokens": {"<|a|>": 501, "<|b|>": 500}, "acknowledge": "breaking"}},
-        {"remove_tokens": {"tokens": ["<|b|>"], "ids": "tombstone", "acknowledge": "breaking"}},
-        {"remove_tokens": {"tokens": ["<|b|>"], "ids": "compact", "acknowledge": "breaking"}},
-    ],
-    ids="-".join,
-)
-def test_every_change_of_added_tokens_reaches_the_converter(
-    saved: Path, tmp_path: Path, operation: dict[str, Any]
-) -> None:
-    before = contents(saved)
-    made = migrated(tmp_path, saved, operation)
-    check_all_added(saved)
+@pytest.fixture(params=["tokenizer.json", "tokenizer.json of a BPE with bytes", "tokenizer.model"])
+def model(request: pytest.FixtureRequest, tmp_path: Path, pieces: Path) -> Path:
+    """A model of each kind that the converter reads otherwise, with added tokens of the same texts."""
+    directory = tmp_path / "model"
+    if request.param == "tokenizer.json":
+        llama(directory, spare=SPARE + 3)
+        tokenizer = document(directory, "tokenizer.json")
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        first = 1 + tokenizer["added_tokens"][-1]["id"]
+        tokenizer["added_tokens"] += [
+            {"id": first + place, "content": text, **flags, "special": text != "word"}
+            for place, text in enumerate(ADDED)
+        ]
+        write_json(directory / "tokenizer.json", tokenizer)
+        return directory
+    model_with_pieces(directory, pieces)
+    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    write_json(directory / "tokenizer_config.json", config)
+    write_json(directory / "config.json", {**document(directory, "config.json"), "architectures": ["LlamaForCausalLM"]})
+    if request.param != "tokenizer.model":
+        (directory / "tokenizer.model").unlink()
+    return directory
+
+
+@pytest.mark.parametrize("kind", OPERATIONS)
+def test_every_change_of_tokens_reaches_the_converter(model: Path, tmp_path: Path, kind: str) -> None:
+    steps = OPERATIONS[kind]
+    if kind == "move":
+        ids = {each["content"]: each["id"] for each in document(model, "tokenizer.json")["added_tokens"]}
+        moved = {"<|a|>": ids["<|b|>"], "<|b|>": ids["<|a|>"]}
+        steps = [{"move_tokens": {"tokens": moved, "acknowledge": "breaking"}}]
+    before = contents(model)
+    made = migrated(tmp_path, model, *steps)
+    check_all_added(model)
     downgrade(made.workspace, made.entry("m"), "base")
-    assert contents(saved) == before
+    assert contents(model) == before
 
 
 def test_nothing_is_written_where_nothing_is_missing(saved: Path, tmp_path: Path) -> None:

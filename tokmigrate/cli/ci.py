@@ -12,6 +12,7 @@ from tokmigrate.cli.each import ModelResults, Result, print_result
 from tokmigrate.cli.options import AcceptDrift, AsJson, Here, Models, open_workspace, select_models
 from tokmigrate.cli.output import print_json
 from tokmigrate.commands import check as checking
+from tokmigrate.commands import check_target as checking_target
 from tokmigrate.commands import lint as linting
 from tokmigrate.commands import roundtrip
 from tokmigrate.errors import TokmigrateError, UsageError
@@ -19,6 +20,7 @@ from tokmigrate.lint import linter
 from tokmigrate.render import check as check_report
 from tokmigrate.render import lint as lint_report
 from tokmigrate.render import lock as lock_report
+from tokmigrate.render import servers as servers_report
 from tokmigrate.revision import lock_file
 
 Codes = Annotated[
@@ -84,6 +86,9 @@ def check(
     model: Models = None,
     here: Here = False,
     copies: Annotated[bool, Option("--copies", help="Exit with 1 if a copy of a model is not current.")] = False,
+    target: Annotated[
+        Literal["gguf", "vllm", "tgi", "onnx"] | None, Option(help="Check what this program would read instead.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Exit with 0 if up to date, 3 if pending, 4 on drift.
@@ -92,11 +97,22 @@ def check(
     with another id, a rule, role or template that differs from the migrations, or a stamp that is missing, edited or of
     another model. Lost undo data exits with 4 too, and migrations that no downgrade can undo are listed. Copies that
     tokmigrate.yaml lists are compared, and a stale one is a warning; `--copies` makes it an error.
+
+    With `--target` it says what llama.cpp's converter, vLLM, text-generation-inference or ONNX Runtime would read of
+    each model and its adapters, and what would differ from transformers; it exits with 1 on errors. docs/servers.md
+    lists the rules.
     """
     workspace = open_workspace()
     results = ModelResults("check", select_models(workspace, model, here), as_json)
+    if target and copies:
+        raise UsageError("--copies contradicts --target", hint="run `tokmigrate check` twice")
     for entry in results.entries:
         with results.keep_error(entry):
+            if target:
+                read = checking_target.check_target(entry, target)
+                content, shown = servers_report.target_content(read), servers_report.target_lines(read)
+                results.add(Result(content, shown, exit_code=int(read.errors > 0)))
+                continue
             found = checking.check(workspace, entry)
             content, lines = check_report.check_content(found), check_report.check_lines(found)
             outdated = copies and any(copy.state != "current" for copy in found.copies)

@@ -111,8 +111,11 @@ def find_literals(template: str) -> Iterator[str]:
             yield text
 
 
-def parse_template(template: str) -> Any:
-    """Return the syntax tree of a template; raises OperationError where it is not Jinja as transformers compiles it."""
+def parse_template(template: str, *, trim: bool = False) -> Any:
+    """Return the syntax tree of a template; raises OperationError where it is not Jinja as transformers compiles it.
+
+    `trim` leaves out the line breaks and the indentation of tags, as transformers does.
+    """
     from jinja2 import Environment, TemplateSyntaxError, nodes  # noqa: PLC0415
     from jinja2.ext import Extension  # noqa: PLC0415
     from jinja2.parser import Parser  # noqa: PLC0415
@@ -128,7 +131,9 @@ def parse_template(template: str) -> Any:
 
     try:
         # Nothing is rendered here, so there is nothing to escape.
-        return Environment(extensions=[Generation, "jinja2.ext.loopcontrols"]).parse(template)  # noqa: S701
+        return Environment(  # noqa: S701
+            extensions=[Generation, "jinja2.ext.loopcontrols"], trim_blocks=trim, lstrip_blocks=trim
+        ).parse(template)
     except TemplateSyntaxError as error:
         raise OperationError(
             f"not a Jinja template: {error.message}",

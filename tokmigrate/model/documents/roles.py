@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from tokmigrate.model.documents.config_fields import parts_of
-from tokmigrate.model.documents.slow_tokenizer_files import is_read_without_added_tokens
+from tokmigrate.model.documents.slow_tokenizer_files import is_read_without_added_tokens, is_read_without_flags
 from tokmigrate.model.documents.state import (
     ADDED_TOKENS,
     CONFIG,
@@ -75,7 +75,8 @@ def with_role(state: ModelState, role: Role, content: str) -> ModelState:
     generation = state.documents.get(GENERATION)
     if generation is not None:
         state = state.with_value(GENERATION, (key,), with_id(generation.get(key), number))
-    return state
+    # The token that had the role before may be special by that alone.
+    return with_added_tokens_decoder(state)
 
 
 def with_special_flag(state: ModelState, content: str) -> ModelState:
@@ -150,12 +151,18 @@ def with_added_tokens(state: ModelState, tokens: Sequence[AddedToken]) -> ModelS
 
 
 def with_added_tokens_decoder(state: ModelState) -> ModelState:
-    """Return the state whose tokenizer_config.json lists the added tokens, where tokenizer.model is read without them.
+    """Return the state whose tokenizer_config.json lists the added tokens, where llama.cpp's converter needs that.
 
-    llama.cpp's converter reads tokenizer.model and `added_tokens_decoder`, which transformers 5 does not write. It
+    The converter reads tokenizer.model and `added_tokens_decoder`, which transformers 5 does not write. It
     still reads that, and then no special_tokens_map.json, so what only the map says is copied.
+    Of a BPE that falls back to bytes it reads tokenizer.json, and no flags: what is special has a role or is listed.
     """
     config = state.documents.get(TOKENIZER_CONFIG) or {}
+    if is_read_without_flags(state):
+        known = {*list_specials(state.documents), *(special_token(state, role) for role in ROLES)}
+        added = state.tokenizer.added.values()
+        missing = [token.content for token, _ in added if token.special and token.content not in known]
+        return with_listed_specials(state, missing) if missing else state
     if "added_tokens_decoder" in config or not is_read_without_added_tokens(state):
         return state
     for key, held in (state.documents.get(SPECIAL_TOKENS_MAP) or {}).items():

@@ -27,7 +27,7 @@ from tokmigrate.model.formats.sentencepiece import (
     SentencePieceModel,
     is_sentencepiece,
 )
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, Tokenizer, merges_of
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, Tokenizer, merges_of, model_kind
 from tokmigrate.vocabulary.ids import AddedToken, Renumbering, is_tombstone
 
 TEKKEN_FILES = "*tekken*.json"
@@ -129,6 +129,14 @@ def is_read_without_added_tokens(state: ModelState) -> bool:
     pieces = SentencePieceModel.read(data, READ_ALONE).pieces
     added = state.tokenizer.added.values()
     return not all(number < len(pieces) and _says(pieces[number], token) for token, number in added)
+
+
+def is_read_without_flags(state: ModelState) -> bool:
+    """Return whether llama.cpp's converter reads tokenizer.json with `LlamaHfVocab` of gguf 0.19."""
+    document = state.tokenizer.document
+    is_sequence = (document.get("decoder") or {}).get("type") == "Sequence"
+    falls_back = model_kind(document) == "BPE" and document["model"].get("byte_fallback")
+    return bool(is_sequence and falls_back and READ_ALONE not in state.documents)
 
 
 def slow_tokenizer_notes(before: ModelState, after: ModelState) -> Iterator[str]:

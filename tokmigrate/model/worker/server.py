@@ -42,6 +42,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "learn_merges": ("tokenizers",),
     "embed_tokens": ("tokenizers",),
     "chat_template": ("transformers.utils.chat_template_utils",),
+    "converter": ("tokenizers", "transformers.models.auto.tokenization_auto"),
     "vocabulary_axes": _META_MODEL,
 }
 """What the server imports before it forks a worker for a question: nothing that starts a thread."""

@@ -36,6 +36,7 @@ Question = Literal[
     "embed_tokens",
     "transformers",
     "chat_template",
+    "converter",
     "vocabulary_axes",
 ]
 """The module of `tokmigrate.model.worker` that answers."""
@@ -356,7 +357,7 @@ def _where(request: Mapping[str, Any]) -> str | None:
 
 def _failure(question: Question, request: Mapping[str, Any], cause: str) -> TokmigrateError:
     where = _where(request)
-    if question not in {"transformers", "chat_template", "vocabulary_axes"}:
+    if question not in {"transformers", "chat_template", "converter", "vocabulary_axes"}:
         return TokenizerError(
             f"the tokenizers library cannot work with it: {cause}",
             where=where,

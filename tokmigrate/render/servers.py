@@ -1,0 +1,45 @@
+"""What another program would read of a model, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from tokmigrate.formatting import format_count
+from tokmigrate.render.escape import escape
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tokmigrate.commands.check_target import CheckedTarget
+
+_STYLE = {"error": "bold red", "warning": "yellow"}
+
+
+def target_lines(checked: CheckedTarget) -> Iterator[RenderableType]:
+    """Yield what the program would read, and what its rules find."""
+    target, reading = checked.target, checked.reading
+    yield Text(f"{checked.model}: {target.program} ({target.version}) {escape(reading.summary)}")
+    for finding in reading.findings:
+        severity = (finding.severity, _STYLE[finding.severity])
+        yield Text.assemble("  ", severity, f": {escape(finding.where)}: {escape(finding.message)}")
+        yield Text.assemble(("    help: ", "bold"), escape(finding.help))
+    counts = ((checked.errors, "error"), (len(reading.findings) - checked.errors, "warning"))
+    yield f"  {' and '.join(format_count(*each) for each in counts if each[0]) or 'nothing found'}"
+
+
+def target_content(checked: CheckedTarget) -> dict[str, Any]:
+    """Return the same as JSON."""
+    return {
+        "model": checked.model,
+        "program": checked.target.program,
+        "version": checked.target.version,
+        "reads": checked.reading.summary,
+        "findings": [
+            {"severity": each.severity, "path": each.where, "message": each.message, "hint": each.help}
+            for each in checked.reading.findings
+        ],
+        "errors": checked.errors,
+    }

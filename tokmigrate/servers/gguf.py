@@ -1,0 +1,335 @@
+"""llama.cpp: what its converter writes into a GGUF of a model, and what llama.cpp does with that.
+
+conversion/base.py of ggml-org/llama.cpp, commit 2bbcf7fc93a4 (tokens, pre-tokenizer); gguf/vocab.py of gguf 0.19.0,
+`SpecialVocab` (roles, chat template); src/llama-vocab.cpp, commit 00ad355e009e (loading, end of generation).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tokmigrate.formatting import format_count, format_quoted
+from tokmigrate.model.documents.chat_template import read_chat_templates
+from tokmigrate.model.documents.roles import ROLES, special_token, text_of
+from tokmigrate.model.documents.slow_tokenizer_files import READ_ALONE
+from tokmigrate.model.documents.state import CONFIG, GENERATION, TEMPLATE, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.formats.sentencepiece import Kind as Type
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, text_of_letters
+from tokmigrate.servers.finding import Finding, Reading, Subject, Target, order_findings
+from tokmigrate.servers.gguf_tokens import (
+    TokenList,
+    find_architecture,
+    is_known,
+    list_parameters,
+    looks_special,
+    read_tokens,
+)
+from tokmigrate.servers.pre_tokenizers import PRE_TOKENIZERS, digest_of, find_pre_tokenizer
+
+_ENDS = frozenset(
+    {
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<|flush|>",
+        "<|calls|>",
+        "<end_of_turn>",
+        "<|endoftext|>",
+        "</s>",
+        "<|eom_id|>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
+        "[EOS]",
+        "<|end_of_text|>",
+        "<end_of_utterance>",
+        "<eos>",
+        "<turn|>",
+        "<|tool_response>",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "[e~[",
+    }
+)
+"""The tokens at which llama.cpp stops by their text."""
+
+_CONVERT_AGAIN = "`tokmigrate upgrade` writes what the converter reads; after a change by hand add the token there too"
+
+
+def read(subject: Subject) -> Reading:
+    """Return what the converter writes of a model, and what is lost."""
+    state = subject.snapshot.state
+    tokens = read_tokens(subject)
+    if tokens is None:
+        return Reading("reads no tokenizer", order_findings(_explain_nothing(state)))
+    counts = Counter(token.type for token in tokens.tokens)
+    types = ", ".join(f"{counts[kind]:,} {kind.name.lower().replace('_', '-')}" for kind in Type if counts[kind])
+    pre = find_pre_tokenizer(subject.loaded.check_ids) if tokens.has_digest else "default"
+    summary = f"reads {len(tokens.tokens):,} tokens from {tokens.file} ({types}), pre-tokenizer {pre or 'unknown'}"
+    findings = (
+        *_check_class(state),
+        *_check_tokens(state, tokens),
+        *_check_types(state, tokens),
+        *_check_size(subject, tokens),
+        *_check_pre_tokenizer(subject, tokens),
+        *_check_roles(state, tokens),
+        *_check_ends(state, tokens),
+        *_check_flags(state),
+        *_check_template(state),
+    )
+    return Reading(summary, order_findings(findings))
+
+
+def _explain_nothing(state: ModelState) -> Iterator[Finding]:
+    architecture = find_architecture(state.documents[CONFIG])
+    if is_known(architecture):
+        yield Finding(
+            "error",
+            f"the converter reads {READ_ALONE} for {architecture}, and stops without it",
+            READ_ALONE,
+            "put the tokenizer.model of the original model beside tokenizer.json, and stamp the model",
+        )
+    else:
+        yield Finding(
+            "warning",
+            f"how the converter reads the tokenizer of {architecture or 'this model'} is not known here",
+            FILE,
+            "compare the tokens of the GGUF with tokenizer.json: list it under `copies:`, and run `tokmigrate status`",
+        )
+
+
+def _check_class(state: ModelState) -> Iterator[Finding]:
+    architecture = find_architecture(state.documents[CONFIG])
+    if architecture is None:
+        yield Finding(
+            "error",
+            "the converter stops: config.json does not say the architecture",
+            CONFIG,
+            "add `architectures`, as the original model has it",
+        )
+    elif not is_known(architecture):
+        yield Finding(
+            "warning",
+            f"the rules here are those of the converter's base class; that of {architecture} is not known",
+            CONFIG,
+            "compare the tokens of the GGUF with tokenizer.json: list it under `copies:`, and run `tokmigrate status`",
+        )
+
+
+def _check_tokens(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
+    """Yield the tokens that the list does not have at their ids."""
+    lost, changed = [], []
+    for text, number in sorted(state.tokenizer.ids.items(), key=lambda item: item[1]):
+        written = tokens.tokens[number].text if number < len(tokens.tokens) else f"[PAD{number}]"
+        if written.startswith("[PAD") and written != text:
+            lost.append(text)
+        elif written not in _spellings(text, is_added=text in state.tokenizer.added):
+            changed.append(text)
+    if lost:
+        count, shown = format_count(len(lost), "token"), format_quoted(lost)
+        yield Finding("error", f"{count} become placeholders such as [PAD7]: {shown}", tokens.file, _CONVERT_AGAIN)
+    if changed:
+        count, shown = format_count(len(changed), "token"), format_quoted(changed)
+        yield Finding("error", f"{count} get another text: {shown}", tokens.file, _CONVERT_AGAIN)
+    texts = Counter(token.text for token in tokens.tokens)
+    if twice := [text for text, times in texts.items() if times > 1]:
+        yield Finding(
+            "error",
+            f"llama.cpp stops at a text that two ids have: {format_quoted(twice)}",
+            tokens.file,
+            "rename one of the two tokens: `rename_tokens`",
+        )
+
+
+def _spellings(text: str, *, is_added: bool) -> tuple[str, ...]:
+    """Return how a token may be spelled in a GGUF: of added ones the text, of a WordPiece the beginnings are marked."""
+    if is_added:
+        return text, text.replace("\u2581", " "), text_of_letters(text), f"\u2581{text}"
+    return text, text[2:] if text.startswith("##") else f"\u2581{text}"
+
+
+def _check_types(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
+    """Yield added tokens whose type is not what their flag says: a control token has no text, and others have one."""
+    shown, hidden = [], []
+    for text, (token, number) in state.tokenizer.added.items():
+        if number < len(tokens.tokens) and tokens.tokens[number].type is not Type.UNKNOWN:
+            is_control = tokens.tokens[number].type is Type.CONTROL
+            shown += [text] if token.special and not is_control else []
+            hidden += [text] if is_control and not token.special else []
+    if shown:
+        count = format_count(len(shown), "special token")
+        yield Finding(
+            "error",
+            f"{count} lose their flag, and are printed as text: {format_quoted(shown)}",
+            tokens.file,
+            "give each a role, or list it in `extra_special_tokens` of tokenizer_config.json: `set_token_flags` does",
+        )
+    if hidden:
+        why = "for their text" if all(map(looks_special, hidden)) else f"by {tokens.file}"
+        yield Finding(
+            "warning",
+            f"{format_count(len(hidden), 'token')} become control tokens {why}, and are not printed: "
+            f"{format_quoted(hidden)}",
+            tokens.file,
+            "make them special (`set_token_flags`), or give them texts without <| and |>",
+        )
+
+
+def _check_size(subject: Subject, tokens: TokenList) -> Iterator[Finding]:
+    state = subject.snapshot.state
+    size, rows = list_parameters(state.documents[CONFIG]).get("vocab_size"), state.rows
+    if tokens.has_digest and size is not None and state.tokenizer.highest >= size:
+        yield Finding(
+            "error",
+            f"the converter stops: the id {state.tokenizer.highest} is not below `vocab_size`, {size}",
+            CONFIG,
+            "give config.json the number of rows, or remove the tokens behind it",
+        )
+    if len(tokens.tokens) != rows:
+        yield Finding(
+            "error",
+            f"llama.cpp does not load the GGUF: it has {len(tokens.tokens):,} tokens, and {rows:,} rows",
+            tokens.file,
+            f"put the model's {READ_ALONE} beside tokenizer.json, or remove the rows without a token: `resize_vocab`",
+        )
+    if not tokens.has_merges:
+        yield Finding(
+            "warning",
+            f"{tokens.method} writes neither merges nor scores: llama.cpp may tokenize text differently",
+            tokens.file,
+            f"put the model's {READ_ALONE} beside tokenizer.json",
+        )
+
+
+def _check_pre_tokenizer(subject: Subject, tokens: TokenList) -> Iterator[Finding]:
+    ids = subject.loaded.check_ids
+    if tokens.has_digest and ids and find_pre_tokenizer(ids) is None:
+        yield Finding(
+            "error",
+            f"the converter stops: it does not know this pre-tokenizer among {len(PRE_TOKENIZERS)}, by its digest "
+            f"{digest_of(ids)}",
+            tokens.file,
+            "moved ids, new merges and another post-processor change the digest: give it the name of the original "
+            "pre-tokenizer in get_vocab_base_pre of conversion/base.py",
+        )
+
+
+def _check_roles(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
+    ids, adds = list_roles(state, len(tokens.tokens))
+    for role in ROLES:
+        text = special_token(state, role)
+        number = state.tokenizer.ids.get(text) if text else None
+        if number is not None and ids.get(role) != number:
+            found = "none" if role not in ids else f"{ids[role]} ('{state.tokenizer.texts.get(ids[role], '')}')"
+            yield Finding(
+                "error" if role in ("bos", "eos") else "warning",
+                f"the GGUF gets another `{role}`: {found}, and transformers takes {number} ('{text}')",
+                TOKENIZER_CONFIG,
+                f"set it with `set_special_tokens: {{{role}: …}}`; what a template puts at the end replaces `eos`",
+            )
+    for name in (name for name, is_added in adds.items() if is_added and name not in ids):
+        yield Finding(
+            "error",
+            f"llama.cpp does not load the GGUF: `add_{name}_token` is true, and there is no `{name}` token",
+            TOKENIZER_CONFIG,
+            f"set one with `set_special_tokens`, or set `add_{name}_token` to false",
+        )
+
+
+def list_roles(state: ModelState, size: int) -> tuple[dict[str, int], dict[str, bool]]:
+    """Return the id of each role, and which of them are put around a text, as gguf's `SpecialVocab` finds them."""
+    config: dict[str, Any] = dict(state.documents.get(TOKENIZER_CONFIG) or {})
+    added = {text: number for text, (_, number) in reversed(state.tokenizer.added.items())}
+    roles, adds = [*ROLES], dict[str, bool]()
+    if config:
+        _apply_post_processor(state, config, roles, adds)
+    ids: dict[str, int] = {}
+    for role in roles if config else ():
+        if isinstance(config.get(f"add_{role}_token"), bool):
+            adds[role] = config[f"add_{role}_token"]
+        number = added.get(text_of(config.get(f"{role}_token")) or "")
+        if number is not None and number < size:
+            ids[role] = number
+    model = state.documents[CONFIG]
+    for role in roles:
+        number = model.get(f"{role}_token_id")
+        number = (model.get("text_config") or {}).get(f"{role}_token_id") if number is None else number
+        if isinstance(number, int) and number < size:
+            ids.setdefault(role, number)
+    return ids, adds
+
+
+def _apply_post_processor(state: ModelState, config: dict[str, Any], roles: list[Any], adds: dict[str, bool]) -> None:
+    """Change roles as the converter does for what stands around a text."""
+    config["bos_token"] = config.get("bos_token") or config.get("cls_token")
+    config["eos_token"] = config.get("eos_token") or config.get("sep_token")
+    whole: Mapping[str, Any] = state.tokenizer.document.get("post_processor") or {}
+    for part in whole.get("processors", [whole]):
+        if part.get("type") == "RobertaProcessing":
+            adds.update(dict.fromkeys(("bos", "eos", "sep"), True))
+            config.update({f"{role}_token": config.get(f"{role}_token") or part[role][0] for role in ("cls", "sep")})
+        single = part.get("single") or []
+        if part.get("type") != "TemplateProcessing" or len(single) < 2:
+            continue
+        first, last = (single[place].get("SpecialToken", {}).get("id") for place in (0, -1))
+        if first:
+            adds["bos"] = first in (config["bos_token"], config.get("cls_token"))
+        if last and last != config["eos_token"]:
+            roles.append("eot" if "eot" not in roles else "eom")
+            config[f"{roles[-1]}_token"], config["eos_token"] = config["eos_token"], last
+        if last:
+            adds["eos"] = True
+
+
+def _check_ends(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
+    held = (state.documents.get(GENERATION) or {}).get("eos_token_id")
+    ids, _ = list_roles(state, len(tokens.tokens))
+    stops = {ids[role] for role in ("eos", "eot", "eom") if role in ids}
+    texts = state.tokenizer.texts
+    for number in held if isinstance(held, list) else []:
+        if number in texts and number not in stops and texts[number] not in _ENDS:
+            yield Finding(
+                "warning",
+                f"llama.cpp does not stop at '{texts[number]}' ({number}), as `eos_token_id` says",
+                GENERATION,
+                "make it the `eos` token, or name it as a stop text in the request",
+            )
+
+
+def _check_flags(state: ModelState) -> Iterator[Finding]:
+    flags = ("single_word", "lstrip", "rstrip")
+    held = [text for text, (token, _) in state.tokenizer.added.items() if any(getattr(token, flag) for flag in flags)]
+    if held:
+        yield Finding(
+            "warning",
+            f"a GGUF has no {', '.join(flags)}: {format_quoted(held)} match differently",
+            FILE,
+            "leave these flags out where the model is served with llama.cpp: `set_token_flags`",
+        )
+
+
+def _check_template(state: ModelState) -> Iterator[Finding]:
+    ours = read_chat_templates(state.documents)
+    config = state.documents.get(TOKENIZER_CONFIG)
+    held = (config or {}).get("chat_template")
+    named = {each["name"]: each["template"] for each in held} if isinstance(held, list) else {"default": held}
+    if ours and config is None:
+        yield Finding(
+            "error",
+            "the converter reads no chat template where there is no tokenizer_config.json",
+            TEMPLATE,
+            "write a tokenizer_config.json, `{}` is enough",
+        )
+    elif held is not None and ours and named.get("default") != ours.get("default"):
+        yield Finding(
+            "error",
+            f"the converter takes the template of {TOKENIZER_CONFIG}, and transformers another one",
+            TOKENIZER_CONFIG,
+            "remove `chat_template` there, or set it anew: `set_chat_template` writes all places",
+        )
+
+
+TARGET = Target("llama.cpp", "commit 2bbcf7fc93a4, gguf 0.19.0", read, needs_loading=True)

@@ -1,0 +1,217 @@
+"""The tokens that llama.cpp's converter writes for a model, as its classes read them.
+
+conversion/base.py, llama.py, qwen.py, gemma.py, bert.py and phi.py of ggml-org/llama.cpp, commits 2bbcf7fc93a4 and
+7bca1fd9ca2a, and gguf/vocab.py of gguf 0.19.0, said again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from tokmigrate.model.documents.slow_tokenizer_files import READ_ALONE, is_read_without_flags
+from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.formats.sentencepiece import Kind as Type
+from tokmigrate.model.formats.sentencepiece import SentencePieceModel, is_sentencepiece
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
+from tokmigrate.servers.finding import Subject
+
+
+class Written(NamedTuple):
+    """A token of the list in a GGUF, whose types are those of SentencePiece."""
+
+    text: str
+    type: Type
+
+
+@dataclass(frozen=True)
+class TokenList:
+    """The list of a GGUF, in which the place of a token is its id.
+
+    Args:
+        file: Where the tokens come from.
+        method: The method of the converter that reads them.
+        has_digest: Whether that method looks the pre-tokenizer up by a digest.
+        has_merges: Whether the rules by which text is tokenized are written: merges, or scores.
+    """
+
+    file: str
+    method: str
+    tokens: tuple[Written, ...]
+    has_digest: bool = False
+    has_merges: bool = True
+
+
+_Read = Callable[[Subject], TokenList | None]
+"""Reads the tokens; None where its files are not there, and the converter tries the next."""
+
+
+def list_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return config.json as the converter reads it: what is said of the text model replaces what is said of all."""
+    thinker = (config.get("thinker_config") or {}).get("text_config")
+    text = thinker or config.get("llm_config") or config.get("text_config") or {}
+    return {**config, **text}
+
+
+def find_architecture(config: Mapping[str, Any]) -> str | None:
+    """Return the name by which the converter chooses a class, None where it stops."""
+    own = (config.get("text_config") or {}).get("architectures") or config.get("architectures")
+    return str(own[0]) if own else None
+
+
+def is_known(architecture: str | None) -> bool:
+    """Return whether it is known here which methods the class of an architecture uses."""
+    return architecture in _METHODS
+
+
+def read_tokens(subject: Subject) -> TokenList | None:
+    """Return the tokens that the converter writes, None where it finds no file that it can read."""
+    methods = _METHODS.get(find_architecture(subject.snapshot.state.documents[CONFIG]) or "", (_read_gpt2,))
+    return next((found for read in methods if (found := read(subject)) is not None), None)
+
+
+def looks_special(text: str) -> bool:
+    """Return whether the converter takes a token for a control token although it is not flagged (by its text)."""
+    around = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))
+    return text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]") or any(
+        text.startswith(begin) and text.endswith(end) for begin, end in around
+    )
+
+
+def _placeholders(rows: int) -> list[Written]:
+    return [Written(f"[PAD{number}]", Type.UNUSED) for number in range(rows)]
+
+
+def _size(state: ModelState) -> int:
+    return int(list_parameters(state.documents[CONFIG]).get("vocab_size") or len(state.tokenizer.ids))
+
+
+def _read_sentencepiece(subject: Subject) -> TokenList | None:
+    state = subject.snapshot.state
+    found = _read_pieces(state)
+    return None if found is None else TokenList(READ_ALONE, "_set_vocab_sentencepiece", tuple(found))
+
+
+def _read_pieces(state: ModelState, rows: int | None = None) -> list[Written] | None:
+    data = state.documents.get(READ_ALONE)
+    if not isinstance(data, bytes) or not is_sentencepiece(data):
+        return None
+    per_layer = list_parameters(state.documents[CONFIG]).get("vocab_size_per_layer_input")
+    found = _placeholders(rows or int(per_layer or _size(state)))
+    for number, piece in enumerate(SentencePieceModel.read(data, READ_ALONE).pieces[: len(found)]):
+        found[number] = Written(piece.text, Type.NORMAL if piece.kind is Type.USER_DEFINED else piece.kind)
+    for text, number in (state.documents.get(ADDED_TOKENS) or {}).items():
+        if number < len(found):
+            found[number] = Written(text, Type.USER_DEFINED)
+    for number, text, is_special in _list_decoder(state):
+        if number < len(found):
+            found[number] = _write_added(text, is_special=is_special)
+    return found
+
+
+def _list_decoder(state: ModelState) -> Iterator[tuple[int, str, bool]]:
+    decoder = (state.documents.get(TOKENIZER_CONFIG) or {}).get("added_tokens_decoder") or {}
+    for key, entry in decoder.items():
+        yield int(key), entry["content"], bool(entry.get("special"))
+
+
+def _write_added(text: str, *, is_special: bool) -> Written:
+    if is_special or looks_special(text):
+        return Written(text, Type.CONTROL)
+    return Written(text.replace("\u2581", " "), Type.USER_DEFINED)
+
+
+def _read_llama_hf(subject: Subject) -> TokenList | None:
+    tokenizer = subject.snapshot.state.tokenizer
+    if not is_read_without_flags(subject.snapshot.state):
+        return None
+    specials, base = subject.loaded.specials, len(tokenizer.vocabulary)
+    found = []
+    for number in range(base):
+        text = tokenizer.texts.get(number)
+        if text is None:
+            return None
+        is_byte = re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", text)
+        found.append(Written(text, Type.BYTE if is_byte else Type.CONTROL if text in specials else Type.NORMAL))
+    behind = sorted((number, text) for text, (_, number) in tokenizer.added.items() if number >= base)
+    found += [Written(text, Type.CONTROL if text in specials else Type.USER_DEFINED) for _, text in behind]
+    return TokenList(FILE, "_set_vocab_llama_hf", tuple(found), has_merges=False)
+
+
+def _read_gpt2(subject: Subject) -> TokenList | None:
+    if model_kind(subject.snapshot.state.tokenizer.document) != "BPE":
+        return None
+    return TokenList(FILE, "_set_vocab_gpt2", tuple(_read_base(subject)), has_digest=True)
+
+
+def _read_wordpiece(subject: Subject) -> TokenList | None:
+    def spell(text: str) -> str:
+        if text.startswith("[") and text.endswith("]"):
+            return text
+        return text[2:] if text.startswith("##") else f"\u2581{text}"
+
+    tokens = (Written(spell(text), kind) for text, kind in _read_base(subject))
+    return TokenList(FILE, "get_vocab_base", tuple(tokens), has_digest=True)
+
+
+def _read_base(subject: Subject) -> list[Written]:
+    state = subject.snapshot.state
+    found = _placeholders(_size(state))
+    for text, number in state.tokenizer.ids.items():
+        if number < len(found):
+            token = state.tokenizer.token(text)
+            if token is None:
+                found[number] = Written(text, Type.NORMAL)
+                continue
+            decoded = text if token.normalized else subject.loaded.decoded.get(text, text)
+            found[number] = _write_added(decoded, is_special=token.special)
+    return found
+
+
+def _read_phi3(subject: Subject) -> TokenList | None:
+    state = subject.snapshot.state
+    if (state.documents.get(TOKENIZER_CONFIG) or {}).get("tokenizer_class") == "GPT2Tokenizer":
+        return _read_gpt2(subject)
+    found = _read_pieces(state, _size(state))
+    if found is None:
+        return None
+    # Of all classes it alone reads tokenizer.json too, and leaves texts as they are.
+    added = ((number, text, token.special) for text, (token, number) in state.tokenizer.added.items())
+    for number, text, is_special in (*_list_decoder(state), *added):
+        if number < len(found):
+            found[number] = Written(text, Type.CONTROL if is_special else Type.USER_DEFINED)
+    return TokenList(READ_ALONE, "Phi3MiniModel.set_vocab", tuple(found))
+
+
+def _classes(names: str, *methods: _Read) -> dict[str, Sequence[_Read]]:
+    return dict.fromkeys(names.split(), methods)
+
+
+_METHODS: Mapping[str, Sequence[_Read]] = {
+    **_classes(
+        "LLaMAForCausalLM LlamaForCausalLM MistralForCausalLM MixtralForCausalLM VLlama3ForCausalLM LlamaModel"
+        " LlavaForConditionalGeneration VoxtralForConditionalGeneration",
+        _read_sentencepiece,
+        _read_llama_hf,
+        _read_gpt2,
+    ),
+    **_classes(
+        "Qwen2Model Qwen2ForCausalLM Qwen2AudioForConditionalGeneration Qwen3ForCausalLM",
+        _read_sentencepiece,
+        _read_gpt2,
+    ),
+    **_classes("PhiForCausalLM Qwen2MoeForCausalLM Qwen3MoeForCausalLM RobertaModel GPT2LMHeadModel", _read_gpt2),
+    **_classes(
+        "GemmaForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM Gemma3ForConditionalGeneration Gemma3TextModel"
+        " Gemma3nForConditionalGeneration",
+        _read_sentencepiece,
+    ),
+    **_classes(
+        "BertModel BertForMaskedLM BertForSequenceClassification DistilBertModel DistilBertForMaskedLM",
+        _read_wordpiece,
+    ),
+    **_classes("Phi3ForCausalLM PhiMoEForCausalLM", _read_phi3),
+}
+"""The methods that a class tries, in order; a class that is not here has that of the base class, `_set_vocab_gpt2`."""

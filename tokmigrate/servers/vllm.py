@@ -1,0 +1,103 @@
+"""vLLM: what it reads of a model and of LoRA adapters.
+
+vllm-project/vllm: vllm/tokenizers/hf.py, commit 04d9363ee4a3 (AutoTokenizer); vllm/sampling_params.py, commit
+00388f6573cc (ends); vllm/model_executor/layers/vocab_parallel_embedding.py, commit 00db0119c376 (rows);
+vllm/lora/peft_helper.py, commit e745bafffc44, lora/utils.py, commit 0fd157078c53, lora/lora_model.py, commit
+0306474e9d1f, and lora/layers/logits_processor.py, commit 01815c62d751 (adapters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tokmigrate.formatting import format_quoted
+from tokmigrate.model.documents.roles import special_token
+from tokmigrate.model.documents.state import ADAPTER_CONFIG, CONFIG, GENERATION
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, view
+from tokmigrate.servers.adapter_rows import find_rows, list_modules_to_save
+from tokmigrate.servers.finding import Finding, Reading, Subject, Target, order_findings
+
+_MULTIPLE = 64
+"""What it pads the number of rows to, in memory."""
+
+_MOST_ROWS = 258048
+"""How large a vocabulary may be where an adapter changes the head."""
+
+_BAKE = "write its rows into the model: `tokmigrate bake`, or merge the whole adapter"
+
+
+def read(subject: Subject) -> Reading:
+    """Return what vLLM reads of a model and its adapters, and what it refuses."""
+    snapshot = subject.snapshot
+    state = snapshot.state
+    padded = -(-state.rows // _MULTIPLE) * _MULTIPLE
+    summary = (
+        f"reads {len(state.tokenizer.ids):,} tokens with AutoTokenizer from {FILE}, and {state.rows:,} rows, which it "
+        f"pads to {padded:,} in memory"
+    )
+    adapters = (finding for adapter in subject.adapters for finding in _check_adapter(adapter, snapshot))
+    return Reading(summary, order_findings((*_check_size(snapshot), *_check_ends(snapshot), *adapters)))
+
+
+def _check_size(snapshot: Snapshot) -> Iterator[Finding]:
+    state = snapshot.state
+    size = state.documents[CONFIG].get("vocab_size")
+    if size is not None and state.tokenizer.highest >= size:
+        text = state.tokenizer.texts[state.tokenizer.highest]
+        yield Finding(
+            "error",
+            f"it refuses requests with '{text}': its id {state.tokenizer.highest} is not below `vocab_size`, {size}",
+            CONFIG,
+            "give config.json the number of rows, or remove the token",
+        )
+
+
+def _check_ends(snapshot: Snapshot) -> Iterator[Finding]:
+    """Yield where it stops at more tokens than transformers: it adds the tokenizer's own."""
+    state = snapshot.state
+    held = (state.documents.get(GENERATION) or state.documents[CONFIG]).get("eos_token_id")
+    eos = special_token(state, "eos")
+    number = state.tokenizer.ids.get(eos) if eos else None
+    if number is not None and held is not None and number not in (held if isinstance(held, list) else [held]):
+        yield Finding(
+            "warning",
+            f"it stops at the tokenizer's '{eos}' ({number}) too, and transformers only at {held}",
+            GENERATION if GENERATION in state.documents else CONFIG,
+            "let both say the same: `set_special_tokens: {eos: …}` does",
+        )
+
+
+def _check_adapter(adapter: Snapshot, base: Snapshot) -> Iterator[Finding]:
+    where = str(adapter.directory)
+    if modules := list_modules_to_save(adapter):
+        message = f"it refuses the adapter: `modules_to_save` has {format_quoted(modules)}"
+        yield Finding("error", message, f"{where}/{ADAPTER_CONFIG}", _BAKE)
+    rows = find_rows(adapter, base)
+    if "listed" in rows:
+        yield Finding(
+            "error", f"it refuses the adapter: '{rows['listed']}' is an unsupported LoRA weight", where, _BAKE
+        )
+    if "whole" in rows and not modules:
+        yield Finding("error", f"it refuses the adapter: '{rows['whole']}' is an unsupported LoRA weight", where, _BAKE)
+    if "factor" in rows:
+        yield Finding(
+            "warning",
+            f"it takes '{rows['factor']}' only for models whose class names `embedding_modules`",
+            where,
+            "where it refuses the adapter, merge it into the model",
+        )
+        if base.state.rows > _MOST_ROWS:
+            message = f"with LoRA on the head it takes {_MOST_ROWS:,} rows, and the model has {base.state.rows:,}"
+            yield Finding("error", message, where, "merge the adapter into the model")
+    own = adapter.state.documents.get(FILE)
+    if own is not None and FILE in adapter.texts and view(own).ids != base.state.tokenizer.ids:
+        yield Finding(
+            "error",
+            "it tokenizes with the model's tokenizer: the adapter's own has other tokens",
+            f"{where}/{FILE}",
+            "list the adapter under `adapters:` of the model, so that it is migrated with it",
+        )
+
+
+TARGET = Target("vLLM", "commits in tokmigrate/servers/vllm.py", read)
