@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from gguf import GGUFWriter
 from in_process import Here
@@ -39,6 +41,12 @@ def tokens_of(model: Path) -> list[str]:
     rows = json.loads((model / "config.json").read_text("utf-8"))["vocab_size"]
     texts = {number: text.replace("\u2581", " ") if text in added else text for text, number in ids.items()}
     return [texts.get(number, f"[PAD{number}]") for number in range(rows)]
+
+
+def write_onnx(path: Path, rows: int) -> None:
+    """Write a graph that has the embeddings of a model, as an export names them."""
+    table = onnx.numpy_helper.from_array(np.zeros((rows, 8), np.float32), "model.embed_tokens.weight")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [table])), path)
 
 
 def made(root: Path, copies: Sequence[Any], *migrations: dict[str, Any]) -> Here:
@@ -87,17 +95,17 @@ def test_a_gguf_and_a_draft_model_are_compared_token_by_token(tmp_path: Path) ->
 
 
 def test_the_ledger_tells_which_revision_a_file_was_made_from(tmp_path: Path) -> None:
-    here = made(tmp_path, ["m.onnx", "m.gguf", "export", "other"], ADDED, REINIT)
+    here = made(tmp_path, ["m.ort", "m.gguf", "export", "other"], ADDED, REINIT)
     assert here.run("upgrade", "+1").returncode == 0
     write_gguf(tmp_path / "m.gguf", tokens_of(here.model))
-    (tmp_path / "m.onnx").write_bytes(b"")
+    (tmp_path / "m.ort").write_bytes(b"")
     shutil.copytree(here.model, tmp_path / "export")
-    (tmp_path / "export" / "model.onnx").write_bytes(b"")
+    write_onnx(tmp_path / "export" / "model.onnx", len(tokens_of(here.model)))
     (tmp_path / "other").mkdir()
     younger = "not older than the last change of the model"
     equal = "it has the same tokens and ids"
     before = {
-        "m.onnx": ("current", younger),
+        "m.ort": ("current", younger),
         "m.gguf": ("current", equal),
         "export": ("current", equal),
         "other": ("unknown", "nothing in it can be compared"),
@@ -108,7 +116,7 @@ def test_the_ledger_tells_which_revision_a_file_was_made_from(tmp_path: Path) ->
     assert here.run("upgrade").returncode == 0
     older = "older than the upgrade from 000000000001 to 000000000002"
     assert states(here) == before | {
-        "m.onnx": ("stale", older),
+        "m.ort": ("stale", older),
         "m.gguf": ("stale", f"{equal}, but it is {older}"),
         "export": ("stale", f"{equal}, but it is {older}"),
     }
@@ -119,14 +127,27 @@ def test_the_ledger_tells_which_revision_a_file_was_made_from(tmp_path: Path) ->
     assert {state for state, _ in states(here).values()} == {"stale", "unknown"}
 
 
+def test_the_rows_of_a_graph_are_those_of_the_model(tmp_path: Path) -> None:
+    here = made(tmp_path, ["m.onnx"], {"operations": [{"resize_vocab": {"multiple_of": 64}}]})
+    rows = len(tokens_of(here.model))
+    write_onnx(tmp_path / "m.onnx", rows)
+    assert states(here)["m.onnx"] == ("current", "it has as many rows")
+    assert here.run("upgrade").returncode == 0
+    more = len(tokens_of(here.model))
+    reason = f"'model.embed_tokens.weight' of m.onnx has {rows} rows, and that of the model {more}"
+    assert more > rows
+    assert states(here)["m.onnx"] == ("stale", reason)
+
+
 def test_what_is_missing_or_damaged_is_said(tmp_path: Path) -> None:
-    here = made(tmp_path, ["gone.gguf", "damaged.gguf", "cut.gguf", "text.onnx"])
+    here = made(tmp_path, ["gone.gguf", "damaged.gguf", "cut.gguf", "text.onnx", "m.ort"])
     (tmp_path / "damaged.gguf").write_bytes(b"no GGUF")
     write_gguf(tmp_path / "cut.gguf", tokens_of(here.model))
     os.truncate(tmp_path / "cut.gguf", 2000)
-    (tmp_path / "text.onnx").write_bytes(b"")
+    (tmp_path / "text.onnx").write_bytes(b"no ONNX")
+    (tmp_path / "m.ort").write_bytes(b"")
     found = states(here)
-    assert [state for state, _ in found.values()] == ["missing", "unknown", "unknown", "current"]
+    assert [state for state, _ in found.values()] == ["missing", "unknown", "unknown", "unknown", "current"]
     assert "is not a GGUF file" in found["damaged.gguf"][1]
 
 

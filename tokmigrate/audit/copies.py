@@ -20,6 +20,7 @@ from tokmigrate.model.formats.gguf_metadata import TOKENS, read_gguf_metadata
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, text_of_letters, view
+from tokmigrate.servers.onnx import compare_graph, list_graphs
 from tokmigrate.settings import ModelCopy
 from tokmigrate.state.rows import Direction, RunRow, Status
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 PLACEHOLDER = "[PAD"
 """How llama.cpp's converter begins the text of an id without a token."""
-
-_ONNX = (".onnx", ".ort")
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,11 @@ def _compare(copy: ModelCopy, snapshot: Snapshot, state: State | None) -> CopySt
     try:
         if not exists(copy.path):
             return found("missing", "there is no such file or directory")
-        compared, differences = _find_differences(copy.path, snapshot.state.tokenizer)
+        compared, differences = _find_differences(copy.path, snapshot)
         if differences:
             return found("stale", differences)
-        files = _files_of_weights(copy.path)
+        # Of a directory the graphs: other weights in it are those of another model.
+        files = _list_graphs(copy.path) if has_directory(copy.path) else [copy.path]
         if not files:
             return found("current", compared) if compared else found("unknown", "nothing in it can be compared")
         run = _find_change_since(min(file.stat().st_mtime for file in files), snapshot, state)
@@ -90,8 +90,18 @@ def _compare(copy: ModelCopy, snapshot: Snapshot, state: State | None) -> CopySt
     return found("current", compared) if compared else found("unknown", run)
 
 
-def _find_differences(path: Path, tokenizer: Tokenizer) -> tuple[str, str]:
-    """Return what of a copy is equal, and in which tokens it differs; both are empty where it has no tokens."""
+def _find_differences(path: Path, snapshot: Snapshot) -> tuple[str, str]:
+    """Return what of a copy is equal, and in what it differs; both are empty where nothing can be compared."""
+    same, differences = _compare_tokens(path, snapshot.state.tokenizer)
+    for graph in [] if differences else _list_graphs(path):
+        for name, rows, expected in compare_graph(graph, snapshot):
+            if rows != expected:
+                return "", f"'{name}' of {graph.name} has {rows:,} rows, and that of the model {expected:,}"
+            same = same or "it has as many rows"
+    return same, differences
+
+
+def _compare_tokens(path: Path, tokenizer: Tokenizer) -> tuple[str, str]:
     if not has_directory(path):
         if path.suffix.lower() != ".gguf":
             return "", ""
@@ -142,11 +152,10 @@ def _format_token(text: str | None) -> str:
     return "no token" if text is None else f"'{text}'"
 
 
-def _files_of_weights(path: Path) -> list[Path]:
-    """Return the files whose age tells of which revision a copy is: not those of another model, which has its own."""
-    if not has_directory(path):
-        return [path]
-    return [file for folder in (path, path / "onnx") for file in folder.glob("*") if file.suffix in _ONNX]
+def _list_graphs(path: Path) -> list[Path]:
+    if has_directory(path):
+        return list_graphs(path)
+    return [path] if path.suffix == ".onnx" else []
 
 
 def _find_change_since(mtime: float, snapshot: Snapshot, state: State | None) -> RunRow | str | None:

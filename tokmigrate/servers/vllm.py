@@ -14,7 +14,7 @@ from tokmigrate.formatting import format_quoted
 from tokmigrate.model.documents.roles import special_token
 from tokmigrate.model.documents.state import ADAPTER_CONFIG, CONFIG, GENERATION
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, view
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.servers.adapter_rows import find_rows, list_modules_to_save
 from tokmigrate.servers.finding import Finding, Reading, Subject, Target, order_findings
 
@@ -37,20 +37,7 @@ def read(subject: Subject) -> Reading:
         f"pads to {padded:,} in memory"
     )
     adapters = (finding for adapter in subject.adapters for finding in _check_adapter(adapter, snapshot))
-    return Reading(summary, order_findings((*_check_size(snapshot), *_check_ends(snapshot), *adapters)))
-
-
-def _check_size(snapshot: Snapshot) -> Iterator[Finding]:
-    state = snapshot.state
-    size = state.documents[CONFIG].get("vocab_size")
-    if size is not None and state.tokenizer.highest >= size:
-        text = state.tokenizer.texts[state.tokenizer.highest]
-        yield Finding(
-            "error",
-            f"it refuses requests with '{text}': its id {state.tokenizer.highest} is not below `vocab_size`, {size}",
-            CONFIG,
-            "give config.json the number of rows, or remove the token",
-        )
+    return Reading(summary, order_findings((*_check_ends(snapshot), *adapters)))
 
 
 def _check_ends(snapshot: Snapshot) -> Iterator[Finding]:
@@ -90,14 +77,6 @@ def _check_adapter(adapter: Snapshot, base: Snapshot) -> Iterator[Finding]:
         if base.state.rows > _MOST_ROWS:
             message = f"with LoRA on the head it takes {_MOST_ROWS:,} rows, and the model has {base.state.rows:,}"
             yield Finding("error", message, where, "merge the adapter into the model")
-    own = adapter.state.documents.get(FILE)
-    if own is not None and FILE in adapter.texts and view(own).ids != base.state.tokenizer.ids:
-        yield Finding(
-            "error",
-            "it tokenizes with the model's tokenizer: the adapter's own has other tokens",
-            f"{where}/{FILE}",
-            "list the adapter under `adapters:` of the model, so that it is migrated with it",
-        )
 
 
 TARGET = Target("vLLM", "commits in tokmigrate/servers/vllm.py", read)

@@ -160,8 +160,8 @@ def with_added_tokens_decoder(state: ModelState) -> ModelState:
     config = state.documents.get(TOKENIZER_CONFIG) or {}
     if is_read_without_flags(state):
         known = {*list_specials(state.documents), *(special_token(state, role) for role in ROLES)}
-        added = state.tokenizer.added.values()
-        missing = [token.content for token, _ in added if token.special and token.content not in known]
+        flagged = (text for text, (token, _) in state.tokenizer.added.items() if token.special)
+        missing = [text for text in flagged if text not in known]
         return with_listed_specials(state, missing) if missing else state
     if "added_tokens_decoder" in config or not is_read_without_added_tokens(state):
         return state

@@ -1,0 +1,263 @@
+"""What other programs would read of a model: each rule finds what it is for, and nothing in a model without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process import Here
+from making import BOS, EOS, TOKENS, llama, tokenizer_json, write_json
+from shared_models import shared_model
+from test_adapters import KINDS, pair
+from test_copies import write_onnx
+from test_llama_cpp import make_model_with_pieces
+from test_slow_tokenizer_files import SPARE, TRAINED
+from test_tokenizer_kinds import train
+
+from tokmigrate.model.adapter import take_adapter
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.servers import onnx, tgi, vllm
+from tokmigrate.servers.finding import Loaded, Reading, Subject
+from tokmigrate.servers.gguf import read as read_gguf
+from tokmigrate.servers.templates import find_unsupported, keeps_block_lines
+from tokmigrate.settings import ModelEntry
+
+TEMPLATE = "{% for m in messages %}{{ m['content'] ~ eos_token }}{% endfor %}"
+
+
+def subject(model: Path, adapters: Iterable[Path] = (), specials: Iterable[str] = (BOS, EOS)) -> Subject:
+    """Return what rules are about, with what transformers would say of the tokenizer."""
+    snapshot = take_snapshot(ModelEntry("m", model))
+    return Subject(
+        snapshot, tuple(take_adapter(each, snapshot) for each in adapters), Loaded(specials=frozenset(specials))
+    )
+
+
+def errors(reading: Reading) -> list[str]:
+    return [each.message for each in reading.findings if each.severity == "error"]
+
+
+def warnings(reading: Reading) -> list[str]:
+    return [each.message for each in reading.findings if each.severity == "warning"]
+
+
+def change(model: Path, name: str, **values: Any) -> None:
+    """Set keys of a JSON file, or remove those that are None."""
+    held = json.loads((model / name).read_text("utf-8")) if (model / name).exists() else {}
+    changed = {**held, **values}
+    write_json(model / name, {key: value for key, value in changed.items() if value is not None})
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return llama(tmp_path / "model", spare=3)
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pieces")
+    train(root / "bpe", **TRAINED["bpe"])
+    return root / "bpe.model"
+
+
+def test_what_is_said_of_a_model_and_its_exit_code(tmp_path: Path) -> None:
+    made = shared_model(tmp_path, "phi-2")
+    change(made.directory, "config.json", architectures=["PhiForCausalLM"], num_attention_heads=2)
+    here = Here(tmp_path)
+    tokens = made.library().get_vocab_size()
+    (found,) = here.asked("check", "--target", "gguf")["models"]
+    assert found["program"] == "llama.cpp"
+    assert found["reads"].startswith(f"reads {tokens + 3:,} tokens from tokenizer.json")
+    assert found["reads"].endswith("pre-tokenizer phi-2")
+    assert (found["errors"], [each["severity"] for each in found["findings"]]) == (0, [])
+
+    # The digest is one of ids.
+    made.migrate('- move_tokens: {tokens: {"3": 20, "5": 18}, acknowledge: breaking}')
+    done = here.run("check", "--target", "gguf")
+    assert done.returncode == 1
+    assert "error: tokenizer.json: the converter stops: it does not know this pre-tokenizer" in done.stdout
+    assert "help: moved ids, new merges" in done.stdout
+    refused = here.run("check", "--target", "gguf", "--copies")
+    assert (refused.returncode, "--copies contradicts --target" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("target", ["vllm", "tgi", "onnx"])
+def test_nothing_is_found_in_a_plain_model(tmp_path: Path, target: str) -> None:
+    shared_model(tmp_path, "phi-2")
+    done = Here(tmp_path).run("check", "--target", target)
+    assert done.returncode == 0
+    assert "tokens with AutoTokenizer from tokenizer.json" in done.stdout
+    assert done.stdout.endswith("  nothing found\n")
+
+
+def test_added_tokens_that_the_converter_does_not_find(tmp_path: Path, pieces: Path) -> None:
+    model = make_model_with_pieces(tmp_path / "m", pieces)
+    found = read_gguf(subject(model))
+    assert "3 tokens become placeholders such as [PAD7]: '<|a|>', '<|b|>', 'word'" in errors(found)
+    # Without tokenizer.model it reads others, and as many tokens as there are.
+    (model / "tokenizer.model").unlink()
+    found = read_gguf(subject(model, specials=["<s>", "</s>", "<unk>"]))
+    rows = json.loads((model / "config.json").read_text("utf-8"))["vocab_size"]
+    assert f"llama.cpp does not load the GGUF: it has {rows - SPARE:,} tokens, and {rows:,} rows" in errors(found)
+    assert any(each.startswith("3 special tokens lose their flag") for each in errors(found))
+    assert any("writes neither merges nor scores" in each for each in warnings(found))
+    change(model, "config.json", architectures=["GemmaForCausalLM"])
+    assert errors(read_gguf(subject(model))) == [
+        "the converter reads tokenizer.model for GemmaForCausalLM, and stops without it"
+    ]
+
+
+GGUF: Mapping[str, tuple[str, Mapping[str, Any], str, str]] = {
+    "no architecture": ("config.json", {"architectures": None}, "error", "does not say the architecture"),
+    "unknown class": (
+        "config.json",
+        {"architectures": ["NewForCausalLM"]},
+        "warning",
+        "of NewForCausalLM is not known",
+    ),
+    "no end": ("tokenizer_config.json", {"eos_token": "the"}, "error", "the GGUF gets another `eos`"),
+    "no start": ("tokenizer_config.json", {"add_bos_token": True, "bos_token": None}, "error", "no `bos` token"),
+    "more ends": (
+        "generation_config.json",
+        {"eos_token_id": [TOKENS - 1, 70]},
+        "warning",
+        "llama.cpp does not stop at",
+    ),
+    "template": ("tokenizer_config.json", {"chat_template": "{{ 1 }}"}, "error", "and transformers another one"),
+}
+
+
+@pytest.mark.parametrize("case", GGUF)
+def test_what_a_gguf_would_lose(model: Path, case: str) -> None:
+    file, values, severity, words = GGUF[case]
+    (model / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
+    assert not read_gguf(subject(model)).findings
+    change(model, file, **values)
+    if case == "no start":
+        change(model, "config.json", bos_token_id=None)
+    found = {each.severity for each in read_gguf(subject(model)).findings if words in each.message}
+    assert found == {severity}
+
+
+def test_a_vocabulary_that_is_smaller_than_an_id(model: Path) -> None:
+    about = subject(model)
+    # As of Mllama, whose embeddings have rows that its head lacks.
+    state = about.snapshot.state.with_value("config.json", ("vocab_size",), TOKENS - 1)
+    found = errors(read_gguf(replace(about, snapshot=replace(about.snapshot, state=state))))
+    assert f"the converter stops: the id {TOKENS - 1} is not below `vocab_size`, {TOKENS - 1}" in found
+
+
+def test_flags_and_types_that_a_gguf_does_not_have(model: Path) -> None:
+    document = tokenizer_json()
+    flags = {"single_word": True, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    document["added_tokens"].append({"id": TOKENS, "content": "<|plain|>", **flags})
+    write_json(model / "tokenizer.json", document)
+    found = read_gguf(subject(model))
+    assert not errors(found)
+    assert [each.partition(":")[0] for each in warnings(found)] == [
+        "1 token become control tokens for their text, and are not printed",
+        "a GGUF has no single_word, lstrip, rstrip",
+    ]
+    # The text of the placeholder for an id without a token.
+    twice = {"id": TOKENS + 1, "content": f"[PAD{TOKENS + 2}]", **flags, "single_word": False}
+    document["added_tokens"].append(twice)
+    write_json(model / "tokenizer.json", document)
+    assert errors(read_gguf(subject(model))) == [f"llama.cpp stops at a text that two ids have: '[PAD{TOKENS + 2}]'"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "by_vllm", "by_tgi"),
+    [
+        ("away from the vocabulary", 0, 0),
+        ("on the head", 1, 0),
+        ("on the embeddings", 1, 1),
+        ("with both saved", 1, 1),
+        ("of a list of tokens", 1, 1),
+    ],
+)
+def test_adapters_with_rows_of_the_vocabulary(tmp_path: Path, kind: str, by_vllm: int, by_tgi: int) -> None:
+    both = pair(tmp_path, KINDS[kind])
+    about = subject(both.model, [both.adapter])
+    assert (len(vllm.read(about).findings), len(tgi.read(about).findings)) == (by_vllm, by_tgi)
+    refused = kind in ("with both saved", "of a list of tokens")
+    assert ["it refuses the adapter" in each for each in errors(vllm.read(about))] == [True] * refused
+    assert bool(onnx.read(about).findings) == (kind != "away from the vocabulary")
+
+
+def test_where_servers_stop_at_other_tokens(model: Path) -> None:
+    for end, by_vllm, by_tgi in (
+        (TOKENS - 1, 0, 0),
+        ([TOKENS - 1], 0, 0),
+        (70, 1, 1),
+        ([70], 1, 0),
+        ([70, TOKENS - 1], 0, 0),
+    ):
+        change(model, "generation_config.json", eos_token_id=end)
+        about = subject(model)
+        assert (len(warnings(vllm.read(about))), len(errors(tgi.read(about)))) == (by_vllm, by_tgi), end
+
+
+def test_the_template_that_text_generation_inference_takes(model: Path) -> None:
+    (model / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
+    assert [each.partition(":")[0] for each in errors(tgi.read(subject(model)))] == ["it has no chat template"]
+    change(model, "tokenizer_config.json", chat_template=TEMPLATE)
+    assert not tgi.read(subject(model)).findings
+    change(model, "chat_template.json", chat_template="{{ other }}")
+    assert errors(tgi.read(subject(model))) == [
+        "it takes the chat template of chat_template.json, and transformers another one"
+    ]
+    (model / "chat_template.jinja").unlink()
+    change(model, "chat_template.json", chat_template="{% for m in messages %}\n  {{ m ~ pad_token }}{% endfor %}")
+    found = tgi.read(subject(model))
+    assert [each.partition(":")[0] for each in errors(found)] == [
+        "prompts have line breaks or spaces that transformers leaves out"
+    ]
+    assert any("names `pad_token`, which is empty there" in each for each in warnings(found))
+
+
+@pytest.mark.parametrize(
+    ("template", "what"),
+    [
+        ("{%- generation %}x{%- endgeneration %}", "line 1: the tag `{%- generation %}`"),
+        ("\n{{ messages | wordcount }}", "line 2: the filter `wordcount`"),
+        ("{{ 1 if messages is callable }}", "line 1: the test `callable`"),
+        ("{{ '%s' % bos_token }}", "line 1: `%` with a text"),
+        ("{{ bos_token.zfill(3) }}", "line 1: the method `zfill`"),
+        ("{% set c = cycler(1, 2) %}", "line 1: the function `cycler`"),
+        ("{% generation %}{{ messages[::-1] | tojson }}{% endgeneration %}", None),
+        (
+            "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.content.strip() }}{% endfor %}",
+            None,
+        ),
+    ],
+)
+def test_what_minijinja_does_not_take(template: str, what: str | None) -> None:
+    assert next(find_unsupported(template), None) == what
+
+
+@pytest.mark.parametrize(
+    ("template", "keeps"),
+    [
+        ("{% if a %}\nx{% endif %}", True),
+        ("x\n  {% if a %}y{% endif %}", True),
+        ("{%- if a -%}\nx\n{%- endif -%}", False),
+    ],
+)
+def test_whether_lines_of_tags_come_out(template: str, keeps: bool) -> None:
+    assert keeps_block_lines(template) == keeps
+
+
+def test_graphs_in_the_directory_of_a_model(model: Path) -> None:
+    (model / "onnx").mkdir()
+    write_onnx(model / "onnx" / "model.onnx", TOKENS + 3)
+    found = onnx.read(subject(model))
+    assert (found.findings, "1 ONNX files" in found.summary) == ((), True)
+    write_onnx(model / "onnx" / "model.onnx", TOKENS)
+    rows = f"has {TOKENS} rows, and that of the model {TOKENS + 3}"
+    assert errors(onnx.read(subject(model))) == [f"its 'model.embed_tokens.weight' {rows}"]
+    (model / "onnx" / "model.onnx").write_bytes(b"none")
+    assert errors(onnx.read(subject(model))) == ["is not an ONNX file"]
