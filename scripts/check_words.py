@@ -60,6 +60,7 @@ WORDS = {
 
 ALLOWED = {
     "standard deviation": "the term of statistics",
+    "'told he's there": "the text that llama.cpp's converter tokenizes",
 }
 """A text that may stand around a word, and why."""
 

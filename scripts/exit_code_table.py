@@ -6,8 +6,8 @@ from tokmigrate.errors import EXIT_CODES, error_types
 
 _MORE = {
     0: "`downgrade` over several models skips those that are already there.",
-    1: "`lint`: there is a finding; `test`: a file differs; `diff --exit-code`: they differ; "
-    "`revision --autogenerate`: no operation expresses the difference.",
+    1: "`lint`, `check --target`, `check --copies`: there is a finding; `test`: a file differs; "
+    "`diff --exit-code`: they differ; `revision --autogenerate`: no operation expresses the difference.",
     2: "The command line, tokmigrate.yaml, a migration, the lock, or the order of migrations.",
     3: "Only `check`.",
     4: "A model, a migration or the ledger was edited outside tokmigrate; also what `check` and `verify` find.",

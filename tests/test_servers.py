@@ -185,6 +185,8 @@ def test_adapters_with_rows_of_the_vocabulary(tmp_path: Path, kind: str, by_vllm
     assert (len(vllm.read(about).findings), len(tgi.read(about).findings)) == (by_vllm, by_tgi)
     refused = kind in ("with both saved", "of a list of tokens")
     assert ["it refuses the adapter" in each for each in errors(vllm.read(about))] == [True] * refused
+    stops = ["convert_lora_to_gguf.py stops" in each for each in errors(read_gguf(about))]
+    assert stops == [True] * refused
     assert bool(onnx.read(about).findings) == (kind != "away from the vocabulary")
 
 

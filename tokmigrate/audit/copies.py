@@ -16,10 +16,11 @@ from tokmigrate.errors import TokmigrateError
 from tokmigrate.files import exists, has_directory, read_file
 from tokmigrate.formatting import format_count, format_list
 from tokmigrate.model.documents.reading import parse_document
-from tokmigrate.model.formats.gguf_metadata import TOKENS, read_gguf_metadata
+from tokmigrate.model.formats.gguf import read_head
+from tokmigrate.model.gguf_vocabulary import TOKENS, spellings
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
-from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, text_of_letters, view
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, view
 from tokmigrate.servers.onnx import compare_graph, list_graphs
 from tokmigrate.settings import ModelCopy
 from tokmigrate.state.rows import Direction, RunRow, Status
@@ -105,9 +106,8 @@ def _compare_tokens(path: Path, tokenizer: Tokenizer) -> tuple[str, str]:
     if not has_directory(path):
         if path.suffix.lower() != ".gguf":
             return "", ""
-        written = read_gguf_metadata(path, {TOKENS})
-        listed = written.get(TOKENS)
-        tokens = {number: str(text) for number, text in enumerate(listed if isinstance(listed, list) else ())}
+        held = read_head(path).pairs.get(TOKENS)
+        tokens = dict(enumerate(held.texts if held else ()))
         lacking = {number for number, text in tokens.items() if text.startswith(PLACEHOLDER)}
         is_same: _IsSame = _is_written_as
     elif exists(path / TOKENIZER):
@@ -142,8 +142,7 @@ def _is_written_as(tokenizer: Tokenizer, ours: str | None, theirs: str | None) -
     if ours == theirs or ours is None or theirs is None:
         return ours == theirs
     if ours in tokenizer.added:
-        # Added tokens are written as text, and not as the model spells it.
-        return theirs in (ours.replace("\u2581", " "), text_of_letters(ours))
+        return theirs in spellings(ours)
     # A WordPiece marks the beginnings of words in place of their continuations.
     return theirs == (ours[2:] if ours.startswith("##") else f"\u2581{ours}")
 

@@ -85,7 +85,7 @@ def check_vocabulary(head: Head, state: ModelState, where: str) -> None:
         if text is None:
             is_right = token.type == Type.UNUSED or token.text == f"[PAD{number}]"
         else:
-            is_right = token.text == text or (text in state.tokenizer.added and token.text in _spellings(text))
+            is_right = token.text == text or (text in state.tokenizer.added and token.text in spellings(text))
         if not is_right:
             ours = "no token" if text is None else f"'{text}'"
             raise OutOfStepError(
@@ -129,7 +129,7 @@ def _read_tokens(head: Head, where: str) -> list[_Token]:
         raise ModelError(message, where=where, hint="convert the model again") from error
 
 
-def _spellings(text: str) -> set[str]:
+def spellings(text: str) -> set[str]:
     """Return how converters write an added token."""
     return {each.replace("\u2581", " ") for each in (text, text_of_letters(text))} | {text_of_letters(text)}
 
@@ -164,7 +164,7 @@ def _token_after(
     if text in after.tokenizer.added:
         token, _ = after.tokenizer.added[text]
         written = text if has_pieces or token.normalized else text_of_letters(text)
-        if token.special or _looks_special(written):
+        if token.special or looks_special(written):
             return _Token(written, Type.CONTROL, _ADDED_SCORE)
         return _Token(written.replace("\u2581", " "), Type.USER_DEFINED, _ADDED_SCORE)
     if not has_pieces:
@@ -179,7 +179,7 @@ def _is_special(state: ModelState, text: str) -> bool | None:
     return entry[0].special if entry else None
 
 
-def _looks_special(text: str) -> bool:
+def looks_special(text: str) -> bool:
     """Return what `does_token_look_special` of the converter returns."""
     around = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))
     named = ("<pad>", "<mask>", "<2mass>", "[@BOS@]")

@@ -15,15 +15,15 @@ from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.roles import ROLES, special_token, text_of
 from tokmigrate.model.documents.slow_tokenizer_files import READ_ALONE
 from tokmigrate.model.documents.state import CONFIG, GENERATION, TEMPLATE, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.formats.sentencepiece import Kind as Type
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, text_of_letters
+from tokmigrate.model.gguf_vocabulary import Type, looks_special, spellings
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.servers.adapter_rows import Kind, find_rows
 from tokmigrate.servers.finding import Finding, Reading, Subject, Target, order_findings
 from tokmigrate.servers.gguf_tokens import (
     TokenList,
     find_architecture,
     is_known,
     list_parameters,
-    looks_special,
     read_tokens,
 )
 from tokmigrate.servers.pre_tokenizers import PRE_TOKENIZERS, digest_of, find_pre_tokenizer
@@ -79,6 +79,7 @@ def read(subject: Subject) -> Reading:
         *_check_ends(state, tokens),
         *_check_flags(state),
         *_check_template(state),
+        *_check_adapters(subject),
     )
     return Reading(summary, order_findings(findings))
 
@@ -126,7 +127,7 @@ def _check_tokens(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
         written = tokens.tokens[number].text if number < len(tokens.tokens) else f"[PAD{number}]"
         if written.startswith("[PAD") and written != text:
             lost.append(text)
-        elif written not in _spellings(text, is_added=text in state.tokenizer.added):
+        elif written not in _spell(text, is_added=text in state.tokenizer.added):
             changed.append(text)
     if lost:
         count, shown = format_count(len(lost), "token"), format_quoted(lost)
@@ -144,11 +145,10 @@ def _check_tokens(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
         )
 
 
-def _spellings(text: str, *, is_added: bool) -> tuple[str, ...]:
-    """Return how a token may be spelled in a GGUF: of added ones the text, of a WordPiece the beginnings are marked."""
-    if is_added:
-        return text, text.replace("\u2581", " "), text_of_letters(text), f"\u2581{text}"
-    return text, text[2:] if text.startswith("##") else f"\u2581{text}"
+def _spell(text: str, *, is_added: bool) -> set[str]:
+    """Return how a token may be written: an added one as text, a WordPiece with marks at the beginnings of words."""
+    marked = text[2:] if text.startswith("##") else f"\u2581{text}"
+    return {text, marked, *(spellings(text) if is_added else ())}
 
 
 def _check_types(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
@@ -328,8 +328,21 @@ def _check_template(state: ModelState) -> Iterator[Finding]:
             "error",
             f"the converter takes the template of {TOKENIZER_CONFIG}, and transformers another one",
             TOKENIZER_CONFIG,
-            "remove `chat_template` there, or set it anew: `set_chat_template` writes all places",
+            "remove `chat_template` there, or set it again: `set_chat_template` writes all places",
         )
+
+
+def _check_adapters(subject: Subject) -> Iterator[Finding]:
+    for adapter in subject.adapters:
+        rows = find_rows(adapter, subject.snapshot)
+        kinds: tuple[Kind, ...] = ("listed", "whole")
+        for kind in (kind for kind in kinds if kind in rows):
+            yield Finding(
+                "error",
+                f"convert_lora_to_gguf.py stops at '{rows[kind]}', which is no factor",
+                str(adapter.directory),
+                "write its rows into the model: `tokmigrate bake`, or merge the whole adapter",
+            )
 
 
 TARGET = Target("llama.cpp", "commit 2bbcf7fc93a4, gguf 0.19.0", read, needs_loading=True)

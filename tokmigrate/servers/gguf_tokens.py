@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 from tokmigrate.model.documents.slow_tokenizer_files import READ_ALONE, is_read_without_flags
 from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.formats.sentencepiece import Kind as Type
 from tokmigrate.model.formats.sentencepiece import SentencePieceModel, is_sentencepiece
+from tokmigrate.model.gguf_vocabulary import Type, looks_special
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
 from tokmigrate.servers.finding import Subject
 
 
 class Written(NamedTuple):
-    """A token of the list in a GGUF, whose types are those of SentencePiece."""
+    """A token of the list in a GGUF."""
 
     text: str
     type: Type
@@ -49,7 +49,7 @@ _Read = Callable[[Subject], TokenList | None]
 
 
 def list_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return config.json as the converter reads it: what is said of the text model replaces what is said of all."""
+    """Return config.json as the converter reads it: values of the text model replace those of the whole."""
     thinker = (config.get("thinker_config") or {}).get("text_config")
     text = thinker or config.get("llm_config") or config.get("text_config") or {}
     return {**config, **text}
@@ -70,14 +70,6 @@ def read_tokens(subject: Subject) -> TokenList | None:
     """Return the tokens that the converter writes, None where it finds no file that it can read."""
     methods = _METHODS.get(find_architecture(subject.snapshot.state.documents[CONFIG]) or "", (_read_gpt2,))
     return next((found for read in methods if (found := read(subject)) is not None), None)
-
-
-def looks_special(text: str) -> bool:
-    """Return whether the converter takes a token for a control token although it is not flagged (by its text)."""
-    around = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))
-    return text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]") or any(
-        text.startswith(begin) and text.endswith(end) for begin, end in around
-    )
 
 
 def _placeholders(rows: int) -> list[Written]:
@@ -101,7 +93,9 @@ def _read_pieces(state: ModelState, rows: int | None = None) -> list[Written] | 
     per_layer = list_parameters(state.documents[CONFIG]).get("vocab_size_per_layer_input")
     found = _placeholders(rows or int(per_layer or _size(state)))
     for number, piece in enumerate(SentencePieceModel.read(data, READ_ALONE).pieces[: len(found)]):
-        found[number] = Written(piece.text, Type.NORMAL if piece.kind is Type.USER_DEFINED else piece.kind)
+        kind = Type(piece.kind)
+        # The converter does not ask whether a user defined a piece.
+        found[number] = Written(piece.text, Type.NORMAL if kind is Type.USER_DEFINED else kind)
     for text, number in (state.documents.get(ADDED_TOKENS) or {}).items():
         if number < len(found):
             found[number] = Written(text, Type.USER_DEFINED)

@@ -71,7 +71,7 @@ def _check_template(state: ModelState) -> Iterator[Finding]:
             "error",
             f"it takes the chat template of {file}, and transformers another one",
             file,
-            "remove `chat_template` there, or set it anew: `set_chat_template` writes all places",
+            "remove `chat_template` there, or set it again: `set_chat_template` writes all places",
         )
     if template is None:
         return
