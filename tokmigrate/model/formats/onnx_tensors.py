@@ -23,7 +23,8 @@ def read_onnx_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return dict(_read_tensors(data))
         except (ValueError, IndexError) as error:
-            raise WeightsError("is not an ONNX file", where=str(path)) from error
+            hint = "correct `copies:`, or export the model again"
+            raise WeightsError("is not an ONNX file", where=str(path), hint=hint) from error
 
 
 def _read_tensors(data: mmap.mmap) -> Iterator[tuple[str, tuple[int, ...]]]:
