@@ -21,6 +21,7 @@ from real_tokenizers import real
 from safetensors.numpy import save_file
 from shared_models import SharedModel, shared_model
 from workspaces import Workspace as Place
+from workspaces import run_here
 
 from tokmigrate.commands.autogenerate import Generated, autogenerate
 from tokmigrate.commands.diff import Side, side_of
@@ -120,19 +121,38 @@ def test_new_tokens_get_the_rows_of_the_other_model(has_bias: bool, tmp_path: Pa
     }
 
 
-def test_a_tokenizer_alone_has_no_rows(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "gpt2-chatml")
-    other = shutil.copytree(real("gpt2-chatml"), tmp_path / "other") / "tokenizer.json"
-    document = json.loads(other.read_text("utf-8"))
+def with_thought(directory: Path) -> None:
+    """Add a token to a tokenizer by hand."""
+    path = directory / "tokenizer.json"
+    document = json.loads(path.read_text("utf-8"))
     number = 1 + max(entry["id"] for entry in document["added_tokens"])
     document["added_tokens"].append({**document["added_tokens"][-1], "id": number, "content": "<thought>"})
-    other.write_text(json.dumps(document), "utf-8")
+    path.write_text(json.dumps(document), "utf-8")
+
+
+def test_a_tokenizer_alone_has_no_rows(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "gpt2-chatml")
+    with_thought(shutil.copytree(real("gpt2-chatml"), tmp_path / "other"))
     words = ("revision", "-m", "A thought", "--autogenerate", "--from", "m", "--to", "other")
-    said = Place(tmp_path).run(*words, "--with-rows")
+    said = run_here(tmp_path, *words, "--with-rows")
     assert said.returncode == 1
     assert "there is no config.json" in said.stderr
     assert [path.name for path in model.workspace.migrations.iterdir()] == []
-    assert Place(tmp_path).run(*words).returncode == 0
+    assert run_here(tmp_path, *words).returncode == 0
+
+
+def test_both_models_of_a_workspace_get_the_migration(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "gpt2-chatml")
+    with_thought(shutil.copytree(model.directory, tmp_path / "n"))
+    settings = tmp_path / "tokmigrate.yaml"
+    settings.write_text(settings.read_text("utf-8") + "  n: {path: n}\n", "utf-8")
+    said = run_here(tmp_path, "revision", "-m", "A thought", "--autogenerate", "--from", "m", "--to", "n")
+    assert "note: it is for m; name n under its `models:` to stamp that model with it" in said.stderr
+    (path,) = model.workspace.migrations.glob("*.yaml")
+    path.write_text(path.read_text("utf-8").replace('models: ["m"]', "models: [m, n]"), "utf-8")
+    for words in (("lock",), ("upgrade", "--model", "m"), ("stamp", "--from", "m", "--model", "n"), ("check",)):
+        done = run_here(tmp_path, *words)
+        assert done.returncode == 0, done.stderr
 
 
 def test_spare_tokens_that_got_a_use(tmp_path: Path) -> None:

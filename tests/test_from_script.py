@@ -10,9 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_guides import demo
-from test_readme import typed
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from workspaces import DEMO, REPOSITORY
+from workspaces import DEMO, REPOSITORY, run_here
 
 from tokmigrate.commands.diff import side_of
 from tokmigrate.model.documents.semantic_diff import differences
@@ -56,7 +55,8 @@ def test_a_script_and_its_migration_do_the_same(
     root = demo(tmp_path)
     head = "format: 1\nrevision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n"
     (root / "migrations" / "0001_m.yaml").write_text(head + re.sub("^", "  ", operations, flags=re.MULTILINE), "utf-8")
-    typed(root, "tokmigrate upgrade")
+    done = run_here(root, "upgrade")
+    assert done.returncode == 0, done.stderr
 
     found = differences(side_of(root / "m").documents, side_of(root / "scripted").documents)
     assert [each.subject for each in found] == (left.split(", ") if left else []), list(map(str, found))

@@ -98,6 +98,9 @@ def _autogenerate(workspace: Workspace, message: str, before: str, after: str, w
             *diff_report.difference_tables(done.left),
             *(f"tried, and refused: {reason}" for reason in done.refused),
         ]
+    first, second = (side.model for side in sides)
+    if done.path and first and second:
+        notes.append(f"note: it is for {first}; name {second} under its `models:` to stamp that model with it")
     content = {
         "file": done.path,
         "list_files": done.list_files,
