@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,19 @@ def test_long_lists_are_shortened_on_a_screen_and_the_rest_is_counted(place: Her
     assert "\n… and 253 more added, which --json lists\n" in said
     assert "\n… and 36 more safe operations, which --json lists\n" in said
     assert said.count('"<t') == 47
+
+
+def test_tokens_that_only_move_come_last(place: Here) -> None:
+    add(
+        place,
+        '  - add_tokens: {tokens: ["<a>"]}\n'
+        '  - remove_tokens: {tokens: ["Ġwell"], ids: compact, acknowledge: breaking}\n',
+    )
+    said = plan(place)
+    assert said.index('"<a>"') < said.index("moved from ")
+    assert re.search(r"^[\d,]+ rows moved with their tokens\n1 row lost: ", said, re.MULTILINE)
+    document = plan(place, "--format", "markdown")
+    assert document.index('"<a>"') < document.index("moved from ")
 
 
 def test_no_text_of_a_token_breaks_the_markdown(place: Here) -> None:

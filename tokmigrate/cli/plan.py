@@ -103,6 +103,8 @@ def plan(
                     planned[entry.name] = plan_markdown.PlannedModel(entry.name, made, measured, bool(corpus))
                 else:
                     parts = [plan_report.plan_text(made), *([impact.impact_text(measured)] if corpus else [])]
+                    if entry is not entries[0]:
+                        parts.insert(0, "")
                     results.add(Result(content, notes=parts) if to_stdout else Result(content, parts))
     if form:
         failed = {name: plan_markdown.PlannedModel(name, error=error) for name, error in results.failures.items()}

@@ -21,6 +21,7 @@ from tokmigrate.render.plan_summary import (
     describe_token,
     is_acknowledged,
     list_files,
+    list_tokens,
     summarise_plan,
     token_kind,
     token_text,
@@ -56,7 +57,7 @@ def plan_text(plan: Plan) -> RenderableType:
     return Group(
         Text(f"{escape(plan.model)}: {format_revision(plan.before)} → {format_revision(plan.after)}", style="bold"),
         figures,
-        *_token_parts(plan.tokens),
+        *_token_parts(list_tokens(plan)),
         *_row_parts(plan),
         *_file_parts(plan),
         *_risk_parts(plan),

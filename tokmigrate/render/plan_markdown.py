@@ -16,6 +16,7 @@ from tokmigrate.render.plan_summary import (
     describe_rows,
     describe_token,
     list_files,
+    list_tokens,
     summarise_plan,
     token_text,
 )
@@ -101,7 +102,7 @@ def _section(model: PlannedModel, most: int) -> Iterator[str]:
             "" if change.id is None else str(change.id),
             escape_markdown(describe_token(change)),
         )
-        for change in plan.tokens[:most]
+        for change in list_tokens(plan)[:most]
     ]
     yield from _format_list(("token", "id", "what happens to it"), tokens, len(plan.tokens), "token")
     rows = describe_rows(plan)

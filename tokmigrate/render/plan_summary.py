@@ -38,6 +38,15 @@ def token_kind(change: TokenChange) -> TokenKind:
     return "moved" if is_same and not (change.flags or change.gains or change.loses) else "changed"
 
 
+def list_tokens(plan: Plan) -> list[TokenChange]:
+    """Return the tokens that a plan changes; those that only get another id come last, since there may be very many."""
+    return sorted(plan.tokens, key=_is_moved)
+
+
+def _is_moved(change: TokenChange) -> bool:
+    return token_kind(change) == "moved"
+
+
 def describe_token(change: TokenChange) -> str:
     """Return what happens to a token, for a terminal."""
     return ", ".join(_descriptions(change))
@@ -114,7 +123,7 @@ def describe_rows(plan: Plan) -> list[str]:
     strategies = Counter(_strategies(recipe) for _, recipe in plan.edit.recipes())
     moved = sum(len(piece) for start, piece in plan.edit.copied_rows() if start != piece.start)
     lines = [f"{format_count(number, 'row')} initialised by {how}" for how, number in strategies.most_common()]
-    lines += [f"{format_count(moved, 'row')} moved with the id of the token"] if moved else []
+    lines += [f"{format_count(moved, 'row')} moved with their tokens"] if moved else []
     if plan.lost_rows:
         kept = format_bytes(plan.bytes_of_lost_rows)
         lines.append(f"{format_count(plan.lost_rows, 'row')} lost: undo data keeps {kept} of them, uncompressed")
