@@ -55,7 +55,7 @@ class OpenWorkspace:
     Every method takes `model`, a name or a directory, by default all models, and returns a result for each. The first
     error ends it. Models that are to be changed are all planned and verified with the libraries first, so that only an
     error such as a lack of space is one on the way, where models before that one are done. Errors are
-    `TokmigrateError`, with `hint` and `exit_code`.
+    `TokmigrateError`, with `hint`, `exit_code` and `topic`.
     """
 
     workspace: Workspace = field(repr=False)
