@@ -125,7 +125,7 @@ def with_thought(directory: Path) -> None:
     """Add a token to a tokenizer by hand."""
     path = directory / "tokenizer.json"
     document = json.loads(path.read_text("utf-8"))
-    number = 1 + max(entry["id"] for entry in document["added_tokens"])
+    number = 1 + max(Tokenizer(document).ids.values())
     document["added_tokens"].append({**document["added_tokens"][-1], "id": number, "content": "<thought>"})
     path.write_text(json.dumps(document), "utf-8")
 
@@ -150,7 +150,16 @@ def test_both_models_of_a_workspace_get_the_migration(tmp_path: Path) -> None:
     assert "note: it is for m; name n under its `models:` to stamp that model with it" in said.stderr
     (path,) = model.workspace.migrations.glob("*.yaml")
     path.write_text(path.read_text("utf-8").replace('models: ["m"]', "models: [m, n]"), "utf-8")
-    for words in (("lock",), ("upgrade", "--model", "m"), ("stamp", "--from", "m", "--model", "n"), ("check",)):
+    refused = run_here(tmp_path, "lock")
+    assert refused.returncode == 1
+    assert "what to do: the model looks like one at" in refused.stderr
+    for words in (
+        ("lock", "-M", "m"),
+        ("upgrade", "-M", "m"),
+        ("stamp", "--from", "m", "-M", "n"),
+        ("lock",),
+        ("check",),
+    ):
         done = run_here(tmp_path, *words)
         assert done.returncode == 0, done.stderr
 

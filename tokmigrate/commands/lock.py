@@ -11,8 +11,8 @@ from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.commands.file_transaction import write_files
 from tokmigrate.commands.models import open_model_or_dummy
 from tokmigrate.commands.records import find_undo_records
-from tokmigrate.commands.targets import progress_to
-from tokmigrate.errors import DriftError, UndoError, WeightsError
+from tokmigrate.commands.targets import add_stamp_hint, progress_to
+from tokmigrate.errors import DriftError, OperationError, UndoError, WeightsError
 from tokmigrate.files import has_directory
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -122,7 +122,12 @@ def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock
     progress = progress_to(workspace, history, entry, snapshot, "head")
     before = track_before(snapshot, progress.applied, held)
     if before is not None:
-        return track_after(before, plan_upgrade(entry, snapshot, progress.pending).steps)
+        try:
+            steps = plan_upgrade(entry, snapshot, progress.pending).steps
+        except OperationError as error:
+            error.hint = add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
+            raise
+        return track_after(before, steps)
     # The lock came later than the migrations: where undo data exists, it leads to the base.
     found = compute_state_before(workspace, entry, snapshot, snapshot.revisions[0]) if snapshot.stamp else None
     if found is None:

@@ -17,7 +17,7 @@ from tokmigrate.audit.copies import describe_stale_copies
 from tokmigrate.audit.run_status import is_in_progress, refuse_in_progress
 from tokmigrate.commands.models import adapters_of, copies_of, format_path
 from tokmigrate.commands.records import refuse_drift
-from tokmigrate.commands.targets import describe_detected, progress_to
+from tokmigrate.commands.targets import add_stamp_hint, progress_to
 from tokmigrate.errors import OperationError, StalePlanError, StorageError, UsageError
 from tokmigrate.files import read_file
 from tokmigrate.formats import PLAN_FILE, check_version
@@ -26,7 +26,6 @@ from tokmigrate.model.gguf_rows import check_rows
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.copies import plan_copy
 from tokmigrate.plan.plan import Plan, plan_upgrade
-from tokmigrate.plan.progress import Progress
 from tokmigrate.plan.steps import check_pins, track_before
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
@@ -224,30 +223,13 @@ def plan_or_reuse(
         try:
             made = plan_upgrade(entry, snapshot, pending, adapters)
         except OperationError as error:
-            error.hint = _add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
+            error.hint = add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
             raise
     lock = _check_lock(workspace, history, progress.applied, made)
     copies = tuple(plan_copy(copy, made.steps) for copy in copies_of(entry, snapshot))
     for each in copies:
         check_rows(each.copy, snapshot)
     return replace(made, copies=copies, remarks=(*drift, *lock, *describe_stale_copies(entry.copies)))
-
-
-def _add_stamp_hint(
-    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, progress: Progress, hint: str | None
-) -> str | None:
-    """Return what to do where a migration cannot be applied: perhaps the model is at it already."""
-    found = describe_detected(workspace, entry, snapshot, progress)
-    if found is None:
-        return hint
-    detected, text = found
-    seems = f"the model looks like one at {text}"
-    if hint is None:
-        return seems
-    if detected.reached:
-        return f"{seems}; else {hint}"
-    # A part of a migration is there by chance more often than by a manual change.
-    return f"{hint}; if a part of {detected.revisions[-1]} was done by hand, `tokmigrate check` names what is there"
 
 
 def _check_lock(workspace: Workspace, history: History, applied: Sequence[Migration], plan: Plan) -> tuple[str, ...]:

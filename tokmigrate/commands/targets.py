@@ -98,6 +98,23 @@ def describe_detected(
     return detected, f"{revision}: {detected}; {off}{format_stamp_commands(workspace, entry, detected)}"
 
 
+def add_stamp_hint(
+    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, progress: Progress, hint: str | None
+) -> str | None:
+    """Return what to do where a migration cannot be applied: perhaps the model is at it already."""
+    found = describe_detected(workspace, entry, snapshot, progress)
+    if found is None:
+        return hint
+    detected, text = found
+    seems = f"the model looks like one at {text}"
+    if hint is None:
+        return seems
+    if detected.reached:
+        return f"{seems}; else {hint}"
+    # A part of a migration is there by chance more often than by a manual change.
+    return f"{hint}; if a part of {detected.revisions[-1]} was done by hand, `tokmigrate check` names what is there"
+
+
 def format_stamp_commands(workspace: Workspace, entry: ModelEntry, detected: Detected) -> str:
     """Return the commands that stamp a model which looks like one at a later revision."""
     name = format_model(workspace, entry.path)
