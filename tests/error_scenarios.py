@@ -21,7 +21,7 @@ import torch
 from dying import exit_code, put_together
 from in_process import Here
 from safetensors.torch import load_file, save_file
-from workspaces import BASE, HEAD, environment
+from workspaces import BASE, DEMO, HEAD, environment
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,12 @@ def write_migration(place: Here, operations: str, revision: str = "4d5e6f708192"
     return path
 
 
+def add_copy(place: Here, name: str = "copy") -> None:
+    """Add a copy of the model to the workspace."""
+    shutil.copytree(place.model, place.root / "models" / name)
+    edit(place.settings, "models:\n", f"models:\n  {name}: {{path: models/{name}}}\n")
+
+
 def back_up(place: Here) -> dict[str, str]:
     """Copy the model, as a backup or a download is, and return the placeholder for it."""
     shutil.copytree(place.model, place.root / "backup")
@@ -116,8 +122,7 @@ def a_bug(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 @scenario("usage", "The workspace has several models")
 def several_models(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
-    shutil.copytree(place.model, place.root / "models" / "copy")
-    edit(place.settings, "models:\n", "models:\n  copy: {path: models/copy}\n")
+    add_copy(place)
     return Trouble("peft-config", {"NAME": "demo"}, then=None)
 
 
@@ -353,6 +358,13 @@ def a_cache(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     )
 
 
+@scenario("storage", "The journal of an interrupted change is damaged")
+def a_damaged_journal(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    kill_upgrade(place)
+    (place.area / "journal").write_text("{", "utf-8")
+    return Trouble("recover", {"WORKAREA": "models/.demo.tokmigrate"})
+
+
 @scenario("verification", "The case is wrong")
 def a_wrong_case(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     write_migration(place, '  - add_tokens: ["<|tool|>"]\nverify:\n  - single_token: "<|tools|>"\n')
@@ -397,6 +409,14 @@ def another_workspace(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return Trouble(f"downgrade {BASE}", {"WORKSPACE": ".."}, then=1, folder="other")
 
 
+@scenario("undo", "The model is a copy of one that was upgraded here")
+def a_copy(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade")
+    add_copy(place)
+    fill = {"MODEL": "models/copy", "SOURCE": "demo", "NAME": "copy"}
+    return Trouble(f"downgrade {BASE} -M copy", fill)
+
+
 @scenario("already-there", "The model is there")
 def already_there(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return Trouble(f"downgrade {BASE}", then=1)
@@ -414,6 +434,24 @@ def no_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")
     (place.model / "tokmigrate.json").unlink()
     return Trouble("upgrade", {"REVISION": HEAD, "NAME": "demo"})
+
+
+@scenario("drift", "The stamp is of another model")
+def a_wrong_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    add_copy(place)
+    edit_json(place.root / "models" / "copy" / "generation_config.json", top_k=5)
+    succeed(place, "upgrade 0002")
+    shutil.copy(place.root / "models" / "copy" / "tokmigrate.json", place.model)
+    return Trouble("upgrade -M demo", {"MODEL": "models/demo", "NAME": "demo", "REVISION": "0002"})
+
+
+@scenario("drift", "A migration precedes those that the model has")
+def a_migration_in_between(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    add_copy(place, "other")
+    edit(place.migration(2), "message:", "models: [other]\nmessage:")
+    succeed(place, "upgrade -M demo")
+    edit(place.migration(2), "[other]", '["*"]')
+    return Trouble("upgrade -M demo")
 
 
 def edit_by_hand(place: Here) -> Trouble:
@@ -465,6 +503,12 @@ def hold_lock(place: Here) -> int:
 
 @scenario("recovery-needed", "A command was killed while it changed the model")
 def a_killed_upgrade(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    kill_upgrade(place)
+    return Trouble("check")
+
+
+def kill_upgrade(place: Here) -> None:
+    """Kill an upgrade in a process of its own, just after the new model is in place."""
     code = """
 import os, signal
 from tokmigrate.commands.upgrade import upgrade
@@ -479,13 +523,21 @@ upgrade(place, place.models["demo"], on_progress=listen)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=place.root, env=environment(), check=False)
     assert done.returncode == -signal.SIGKILL
-    return Trouble("check")
 
 
 @scenario("recovery-needed", "A command was killed while it wrote the migrations")
 def a_killed_squash(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     assert exit_code(put_together, place.root, 6) == -signal.SIGKILL
     return Trouble("history")
+
+
+@scenario("recovery-needed", "Someone changed the model after the interruption")
+def a_changed_model(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade 0001")
+    kill_upgrade(place)
+    shutil.rmtree(place.model)
+    shutil.copytree(DEMO, place.model)
+    return Trouble("recover", {"WORKAREA": "models/.demo.tokmigrate"})
 
 
 @scenario("stopped", "Ctrl-C, or a scheduler that ends its jobs")

@@ -200,30 +200,32 @@ def recover(area: WorkArea, recorder_of: Callable[[str], RunRecorder], workspace
     if generation == journal.model.after:
         fsync_directory(area.model.parent)
         for adapter in journal.adapters:
-            _follow(adapter)
+            _follow(adapter, area)
         recorder.record_applied()
         _clean(journal.areas)
         return RecoveryOutcome.AFTER
     if generation == journal.model.before:
         _undo_preparation(journal, recorder, "interrupted")
         return RecoveryOutcome.BEFORE
-    raise _foreign(journal.model, generation)
+    raise _foreign(journal.model, generation, area)
 
 
-def _follow(adapter: JournalEntry) -> None:
+def _follow(adapter: JournalEntry, area: WorkArea) -> None:
     """Put an adapter in place whose model is there already."""
     generation = generation_in_place(adapter.area.model)
     if generation == adapter.before and exists(adapter.area.stage):
         _commit(adapter.area)
     elif generation != adapter.after:
-        raise _foreign(adapter, generation)
+        raise _foreign(adapter, generation, area)
 
 
-def _foreign(part: JournalEntry, generation: str | None) -> RecoveryNeededError:
+def _foreign(part: JournalEntry, generation: str | None, area: WorkArea) -> RecoveryNeededError:
+    """Return the error for a directory that was changed after the interruption; `area` is that of the model."""
     return RecoveryNeededError(
         f"what is in place is of generation {generation}, neither the one before nor the one after",
         where=str(part.area.model),
-        hint=f"someone changed it meanwhile; both versions are kept: compare it with {part.area.stage}",
+        hint=f"someone changed it meanwhile, and both versions are kept: compare it with {part.area.stage}, leave the"
+        f" right one in place, then move that and {area.journal} away and run `tokmigrate recover`",
     )
 
 

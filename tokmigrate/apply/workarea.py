@@ -118,7 +118,7 @@ class WorkArea:
             "the journal of an interrupted change is damaged",
             where=str(self.journal),
             hint=f"compare {self.stage} with the model, move both the stage and the journal away, "
-            "then run `tokmigrate verify`",
+            "then run `tokmigrate recover`",
         )
 
     def remove_journal(self) -> None:

@@ -129,7 +129,10 @@ def remedy(drift: Drift, model: str) -> str:
     if drift.stamp_at:
         return f"put {STAMP} back, or stamp the model as it is recorded: `tokmigrate stamp {drift.stamp_at} -M {named}`"
     if drift.stamp:
-        return "put the right directory in its place, or record its revision with `tokmigrate stamp`"
+        return (
+            f"put the right directory in its place; or, if this is the model, remove {STAMP}, which changes nothing"
+            f" else, and record the revision of the model: `tokmigrate stamp REVISION -M {named}`"
+        )
     if drift.unknown:
         return "run it in the workspace where the model was upgraded"
     return (

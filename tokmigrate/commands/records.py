@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -13,7 +14,7 @@ from tokmigrate.commands.models import format_model
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import parse_stamp
+from tokmigrate.model.documents.stamp import parse_stamp, read_stamp
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
@@ -117,11 +118,25 @@ def find_undo_records(
             raise UndoError(
                 f"the undo data of {revision} is missing in this workspace",
                 where=entry.name,
-                hint="downgrade it where it was upgraded; of a copy of a model that was upgraded here, remove "
-                "tokmigrate.json and stamp it with `tokmigrate stamp --from`; or take the baseline from its source",
+                hint=_hint_without_undo_data(workspace, snapshot, revision),
             )
         records.append(undo)
     return records
+
+
+def _hint_without_undo_data(workspace: Workspace, snapshot: Snapshot, revision: str) -> str:
+    state = open_state_if_present(workspace.state, workspace.root)
+    for other in workspace.models.values() if state else ():
+        model = state.model_at(other.path, None) if state else None
+        rows = state.list_applied(model) if state and model else ()
+        with suppress(DriftError):
+            stamp = read_stamp(other.path)
+            is_same = stamp is not None and stamp.generation == snapshot.generation
+            if is_same and any(row.record.revision == revision and row.record.undo for row in rows):
+                name = shlex.quote(format_model(workspace, snapshot.directory))
+                command = f"`tokmigrate stamp --from {other.name} --model {name}`"
+                return f"it is a copy of {other.name}: remove its {STAMP}, then {command} takes the undo data along"
+    return "downgrade it where it was upgraded, or take the baseline from its source"
 
 
 def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
@@ -154,7 +169,7 @@ def _build_drift_error(workspace: Workspace, snapshot: Snapshot, found: Drift, l
         "(`drift: accept` in tokmigrate.yaml); `tokmigrate check` lists everything"
     )
     message = f"the model is not what its migrations left: {format_list(lines, separator='; ')}"
-    hint = remedy(found, format_model(workspace, snapshot.directory)) if found.stamp_at else hint
+    hint = remedy(found, format_model(workspace, snapshot.directory)) if found.stamp else hint
     return DriftError(message, where=str(snapshot.directory), hint=hint)
 
 

@@ -38,7 +38,7 @@ class Progress:
                 raise DriftError(
                     f"migration {migration.revision} precedes migrations that the model has",
                     where=migration.shown,
-                    hint="put it after the head: change its down_revision",
+                    hint="let its `models:` leave this model out, and write a new migration of it after the head",
                 )
 
     def refuse_pending(self, model: str) -> None:
