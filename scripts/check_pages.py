@@ -116,7 +116,9 @@ def _check_examples(path: Path, root: Path, report: Report) -> None:
                 _check_file(target, content, where, report)
             _check_commands(_HEREDOC.sub("", code), where, report)
         elif language in ("", "text", "console"):
-            _check_commands("\n".join(re.findall(r"^(?:\$ )?(tokmigrate .*)", code, re.MULTILINE)), where, report)
+            # The rest of a text is what a command printed.
+            prompt = r"\$ " if language else r"(?:\$ )?"
+            _check_commands("\n".join(re.findall(rf"^{prompt}(tokmigrate .*)", code, re.MULTILINE)), where, report)
         elif language != "yaml" or not _RUN_ELSEWHERE.fullmatch(name):
             _check_file(f".{language}", code, where, report)
     for span in _SPAN.finditer(_FENCE.sub("", text)):
