@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -259,6 +261,13 @@ def a_missing_shard(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return Trouble("plan", {**fill, "FILE": "model-00001-of-00002.safetensors", "MODEL": "models/demo"})
 
 
+@scenario("weights", "The index of the shards is missing")
+def no_index(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    fill = back_up(place)
+    (place.model / "model.safetensors.index.json").unlink()
+    return Trouble("plan", {**fill, "MODEL": "models/demo"})
+
+
 @scenario("weights", "Two saves lie in one directory")
 def two_saves(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     shutil.copy(place.model / "model-00001-of-00002.safetensors", place.model / "model.safetensors")
@@ -436,6 +445,13 @@ def no_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return Trouble("upgrade", {"REVISION": HEAD, "NAME": "demo"})
 
 
+@scenario("drift", "The stamp is damaged")
+def a_damaged_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade")
+    (place.model / "tokmigrate.json").write_text("{", "utf-8")
+    return Trouble("check", {"MODEL": "models/demo", "NAME": "demo", "REVISION": HEAD})
+
+
 @scenario("drift", "The stamp is of another model")
 def a_wrong_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     add_copy(place)
@@ -477,6 +493,14 @@ def an_old_plan(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "plan -o plan.json")
     edit_json(place.root / "plan.json", format=1)
     return Trouble("upgrade --plan plan.json", {"FILE": "plan.json"})
+
+
+@scenario("format", "An older tokmigrate wrote the state")
+def an_old_state(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade")
+    with closing(sqlite3.connect(place.root / ".tokmigrate" / "state.db")) as state, state:
+        state.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    return Trouble("check")
 
 
 @scenario("stale-plan", "The model or a migration was changed since")

@@ -113,6 +113,14 @@ def test_a_model_of_the_hub_and_a_file(place: Workspace, by_option: bool) -> Non
     done(place, *asked(said.partition("\nmore: ")[0].strip().rpartition(", ")[2]))
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [("c07d", "choose another name"), ("1.2", "a tag begins with a letter"), ("base", "another name")]
+)
+def test_a_name_that_cannot_be_a_tag(place: Workspace, name: str, hint: str) -> None:
+    assert hint in refused(place, "tag", name, "0001")
+    done(place, "tag", "v1.2-chat", "0001")
+
+
 def test_a_missing_stamp(place: Workspace) -> None:
     done(place, "upgrade")
     stamp = place.model / "tokmigrate.json"

@@ -35,7 +35,7 @@ STATE = FileFormat(
     "state database",
     2,
     older="with the version that wrote it run `tokmigrate downgrade base`, then move the state away and upgrade again; "
-    "or only move it away: models keep their revisions, without undo data",
+    "or only move it away, with .tokmigrate/objects: models keep their revisions, without undo data",
 )
 JOURNAL = FileFormat(
     "journal of an interrupted change", 2, older="finish it with the version that began it: its `tokmigrate recover`"

@@ -29,7 +29,9 @@ def set_tag(workspace: Workspace, name: str, revision: str) -> tuple[str, str | 
     if taken or not _NAME.fullmatch(name):
         raise UsageError(
             f"'{name}' cannot be a tag" + (": it names a revision already" if taken else ""),
-            hint="a tag begins with a letter and has letters, digits, '.', '-' and '_', like v1.2-chat",
+            hint="choose another name"
+            if taken
+            else "a tag begins with a letter and has letters, digits, '.', '-' and '_', like v1.2-chat",
         )
     target = history.resolve(revision, None, list_tags(workspace))
     if target is None:

@@ -279,7 +279,7 @@ def read_adapter(directory: Path, base: Snapshot) -> AdapterFiles:
         raise DriftError(
             f"the adapter is at revision {stamp.revision}, its model at {base.revision or 'base'}",
             where=str(directory),
-            hint="list an adapter with the very model that it was migrated with",
+            hint="put the adapter in its place that was migrated with this model, or take it out of `adapters:`",
         )
     return AdapterFiles(directory, texts, documents, read_adapter_weights(directory), stamp)
 

@@ -179,7 +179,7 @@ def _parse(data: bytes) -> Stamp:
     except ValueError as error:
         raise _damaged_error() from error
     if stamp.generation != stored.generation or stored.revision != stamp.revision:
-        raise DriftError("the stamp was edited", hint="restore it from a copy of the model")
+        raise DriftError("the stamp was edited", hint=_RESTORE)
     return stamp
 
 
@@ -188,8 +188,11 @@ _parse_again = lru_cache(maxsize=2)(_parse)
 forget_with_all(_parse_again.cache_clear)
 
 
+_RESTORE = "restore it from a copy of the model; or remove it, and `tokmigrate check` names what writes it again"
+
+
 def _damaged_error() -> DriftError:
-    return DriftError("the stamp is damaged", hint="restore it from a copy of the model")
+    return DriftError("the stamp is damaged", hint=_RESTORE)
 
 
 def _piece_to_json(piece: CopiedRows | NewRow) -> Json:

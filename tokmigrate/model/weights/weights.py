@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 WEIGHT_FILES = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", *_PICKLED)
 """How the names of files end that may be weights."""
 _POINTER = b"version https://git-lfs.github.com/spec/"
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 _SAVE_AGAIN = "save the model again"
 _WITHOUT = "without weights there are `lint`, `lock`, `rebase`, `squash` and `test`"
 _CONVERT = """\
@@ -186,7 +188,9 @@ def _without_weights(directory: Path, names: tuple[str, ...]) -> WeightsError:
         return WeightsError(
             f"neither {SINGLE} nor {INDEX} is there, only {format_list(others, 4)}",
             where=str(directory),
-            hint=f"rename the file to {SINGLE} if it is the whole model",
+            hint=f"fetch {INDEX}, which belongs to these shards, or save the model again"
+            if all(_SHARD.search(name) for name in others)
+            else f"rename the file to {SINGLE} if it is the whole model",
         )
     if pickled:
         return WeightsError(pickled, where=str(directory), hint=_to_safetensors(directory))
