@@ -124,6 +124,7 @@ def test_a_migration_of_ones_own(tmp_path: Path) -> None:
     assert re.search(r"^lines tokenized differently +1  50\.0 %", typed(tmp_path, measuring[1]), re.MULTILINE)
     assert "mine: upgraded to 5d2e8c914a7b" in typed(tmp_path, "tokmigrate upgrade")
 
+    assert "no problem found" in typed(tmp_path, "tokmigrate doctor && tokmigrate explain TM103")
     typed(tmp_path, 'tokmigrate revision -m "In Python" --python')
     (script,) = (tmp_path / "migrations").glob("*.py")
     assert "op.add_tokens(tokens=[" in README
