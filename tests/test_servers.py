@@ -97,13 +97,13 @@ def test_nothing_is_found_in_a_plain_model(tmp_path: Path, target: str) -> None:
 def test_added_tokens_that_the_converter_does_not_find(tmp_path: Path, pieces: Path) -> None:
     model = make_model_with_pieces(tmp_path / "m", pieces)
     found = read_gguf(subject(model))
-    assert "3 tokens become placeholders such as [PAD7]: '<|a|>', '<|b|>', 'word'" in errors(found)
+    assert "placeholders such as [PAD7] take the place of 3 tokens: '<|a|>', '<|b|>', 'word'" in errors(found)
     # Without tokenizer.model it reads others, and as many tokens as there are.
     (model / "tokenizer.model").unlink()
     found = read_gguf(subject(model, specials=["<s>", "</s>", "<unk>"]))
     rows = json.loads((model / "config.json").read_text("utf-8"))["vocab_size"]
     assert f"llama.cpp does not load the GGUF: it has {rows - SPARE:,} tokens, and {rows:,} rows" in errors(found)
-    assert any(each.startswith("3 special tokens lose their flag") for each in errors(found))
+    assert any(each.startswith("the flag of 3 special tokens is lost") for each in errors(found))
     assert any("writes neither merges nor scores" in each for each in warnings(found))
     change(model, "config.json", architectures=["GemmaForCausalLM"])
     assert errors(read_gguf(subject(model))) == [
@@ -159,7 +159,7 @@ def test_flags_and_types_that_a_gguf_does_not_have(model: Path) -> None:
     found = read_gguf(subject(model))
     assert not errors(found)
     assert [each.partition(":")[0] for each in warnings(found)] == [
-        "1 token become control tokens for their text, and are not printed",
+        "the text of 1 token is not printed, since it looks special",
         "a GGUF has no single_word, lstrip, rstrip",
     ]
     # The text of the placeholder for an id without a token.
@@ -167,6 +167,16 @@ def test_flags_and_types_that_a_gguf_does_not_have(model: Path) -> None:
     document["added_tokens"].append(twice)
     write_json(model / "tokenizer.json", document)
     assert errors(read_gguf(subject(model))) == [f"llama.cpp stops at a text that two ids have: '[PAD{TOKENS + 2}]'"]
+
+
+def test_added_tokens_of_a_wordpiece_need_brackets(tmp_path: Path) -> None:
+    made = shared_model(tmp_path, "bert-base-uncased")
+    change(made.directory, "config.json", architectures=["BertModel"])
+    assert not read_gguf(subject(made.directory)).findings
+    made.migrate("- add_tokens: {tokens: ['<new>', '[NEW]']}")
+    assert errors(read_gguf(subject(made.directory))) == [
+        "a mark is written before 1 added token, which text then does not match: '<new>'"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -122,19 +122,32 @@ def _check_class(state: ModelState) -> Iterator[Finding]:
 
 def _check_tokens(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
     """Yield the tokens that the list does not have at their ids."""
-    lost, changed = [], []
+    lost, changed, marked = [], [], []
     for text, number in sorted(state.tokenizer.ids.items(), key=lambda item: item[1]):
         written = tokens.tokens[number].text if number < len(tokens.tokens) else f"[PAD{number}]"
         if written.startswith("[PAD") and written != text:
             lost.append(text)
-        elif written not in _spell(text, is_added=text in state.tokenizer.added):
+        elif text in state.tokenizer.added:
+            marked += [text] if written == f"\u2581{text}" else []
+            changed += [] if written in (text, f"\u2581{text}", *spellings(text)) else [text]
+        elif written not in (text, text[2:] if text.startswith("##") else f"\u2581{text}"):
             changed.append(text)
     if lost:
         count, shown = format_count(len(lost), "token"), format_quoted(lost)
-        yield Finding("error", f"{count} become placeholders such as [PAD7]: {shown}", tokens.file, _CONVERT_AGAIN)
+        yield Finding(
+            "error", f"placeholders such as [PAD7] take the place of {count}: {shown}", tokens.file, _CONVERT_AGAIN
+        )
     if changed:
         count, shown = format_count(len(changed), "token"), format_quoted(changed)
-        yield Finding("error", f"{count} get another text: {shown}", tokens.file, _CONVERT_AGAIN)
+        yield Finding("error", f"another text is written for {count}: {shown}", tokens.file, _CONVERT_AGAIN)
+    if marked:
+        count, shown = format_count(len(marked), "added token"), format_quoted(marked)
+        yield Finding(
+            "error",
+            f"a mark is written before {count}, which text then does not match: {shown}",
+            tokens.file,
+            "give each a text in square brackets, as [NAME]: `rename_tokens`",
+        )
     texts = Counter(token.text for token in tokens.tokens)
     if twice := [text for text, times in texts.items() if times > 1]:
         yield Finding(
@@ -143,12 +156,6 @@ def _check_tokens(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
             tokens.file,
             "rename one of the two tokens: `rename_tokens`",
         )
-
-
-def _spell(text: str, *, is_added: bool) -> set[str]:
-    """Return how a token may be written: an added one as text, a WordPiece with marks at the beginnings of words."""
-    marked = text[2:] if text.startswith("##") else f"\u2581{text}"
-    return {text, marked, *(spellings(text) if is_added else ())}
 
 
 def _check_types(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
@@ -163,16 +170,15 @@ def _check_types(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
         count = format_count(len(shown), "special token")
         yield Finding(
             "error",
-            f"{count} lose their flag, and are printed as text: {format_quoted(shown)}",
+            f"the flag of {count} is lost, and the text is printed: {format_quoted(shown)}",
             tokens.file,
             "give each a role, or list it in `extra_special_tokens` of tokenizer_config.json: `set_token_flags` does",
         )
     if hidden:
-        why = "for their text" if all(map(looks_special, hidden)) else f"by {tokens.file}"
+        why = "since it looks special" if all(map(looks_special, hidden)) else f"by {tokens.file}"
         yield Finding(
             "warning",
-            f"{format_count(len(hidden), 'token')} become control tokens {why}, and are not printed: "
-            f"{format_quoted(hidden)}",
+            f"the text of {format_count(len(hidden), 'token')} is not printed, {why}: {format_quoted(hidden)}",
             tokens.file,
             "make them special (`set_token_flags`), or give them texts without <| and |>",
         )
