@@ -16,6 +16,7 @@ import making
 import pytest
 import torch
 import yaml
+from pinned import with_pinned_transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import LanguageModel, build, builds_by_default, language_models, tiny_config, whole_models
 from workspaces import REPOSITORY, image
@@ -25,6 +26,8 @@ from tokmigrate.commands.plan import plan
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import ModelError, OperationError, OutOfStepError, UnexplainedTensorError
 from tokmigrate.model.documents.architecture_quirks import FIXED_IDS, REFUSED, TWO_SIDED
+
+pytestmark = with_pinned_transformers
 
 PAGE = REPOSITORY / "docs" / "architectures.md"
 NEW = ("<first>", "<second>")

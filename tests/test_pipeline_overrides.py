@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import transformers
 from making import llama, tokenizer_json, workspace, write_json
+from pinned import with_pinned_transformers
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from tokmigrate.commands.plan import plan
@@ -37,6 +38,7 @@ NAMES = (
 MODEL_TYPES = ("llama", "florence2", "mobilebert", "bert", "qwen2", "qwen3", "marian", "phi3", "gpt2", "mistral", "dpr")
 
 
+@with_pinned_transformers
 def test_the_table_is_that_of_the_installed_transformers() -> None:
     scripts = Path(__file__).resolve().parents[1] / "scripts"
     code = "import make_pipeline_overrides as made; print(made.TARGET.read_text('utf-8') == made.generated())"

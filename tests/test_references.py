@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pinned import with_pinned_transformers
 
 from tokmigrate.errors import OperationError, OutOfStepError
 from tokmigrate.model.documents.config_fields import may_hold_ids, shape_of
@@ -110,6 +111,7 @@ def test_closed_gaps_keep_the_order(gone: set[int], size: int) -> None:
     assert all(found.new(number) is None for number in gone)
 
 
+@with_pinned_transformers
 def test_defaults_are_those_of_transformers() -> None:
     from transformers import CONFIG_MAPPING
 
@@ -119,6 +121,7 @@ def test_defaults_are_those_of_transformers() -> None:
                 assert default_ids(model_type)[name] == value, (model_type, name)
 
 
+@with_pinned_transformers
 def test_no_default_configuration_seems_to_hold_unknown_ids() -> None:
     from transformers import CONFIG_MAPPING, GenerationConfig
 
