@@ -1,7 +1,7 @@
 """The real command line, killed or refused at every system call that changes something on the disk.
 
-A model with an adapter is upgraded, downgraded and recovered. Whatever happens, each directory is the one before or the
-one after, the exit code says which, and `recover` finishes it. By default a test takes some of the calls of a run;
+A model with an adapter and a GGUF is upgraded, downgraded and recovered. Whatever happens, each is the one before or
+the one after, the exit code says which, and `recover` finishes it. By default a test takes some of the calls of a run;
 `TOKMIGRATE_SWEEP=full` takes all of them.
 """
 
@@ -12,13 +12,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import peft
 import pytest
 import torch
 import transformers
+from gguf_files import convert
 from in_process import Here
 from tracing import points, strace, strace_works
 from workspaces import BASE, HEAD, Contents, Workspace, contents, environment, make_workspace
@@ -35,6 +36,7 @@ OTHERWISE = {("error=ENOSPC", "downgrade"), ("error=EIO", "upgrade"), ("error=EN
 """What is left to TOKMIGRATE_SWEEP=full."""
 EVERY = 10 if FULL else 1
 """After how many of the points the model goes up and down once more."""
+_FOLLOWERS = "adapters: [loras/adapter], copies: [{path: ggufs/demo.gguf, follow: true}]"
 COMMANDS = {"upgrade": ["upgrade"], "downgrade": ["downgrade", BASE], "recover": ["recover"]}
 
 # Upgrade one model, and be killed when the model is in place and its adapter is not.
@@ -56,32 +58,38 @@ upgrade(place, place.models["demo"], on_progress=listen)
 
 @dataclass(frozen=True)
 class Both:
-    """The contents of the model and of its adapter."""
+    """The contents of the model, of its adapter and of its GGUF."""
 
     model: Contents
     adapter: Contents
+    gguf: Contents
 
 
 def adapter_of(place: Workspace) -> Path:
     return place.root / "loras" / "adapter"
 
 
+def gguf_of(place: Workspace) -> Path:
+    return place.root / "ggufs" / "demo.gguf"
+
+
 def both(place: Workspace) -> Both:
-    return Both(contents(place.model), contents(adapter_of(place)))
+    copy = gguf_of(place)
+    return Both(contents(place.model), contents(adapter_of(place)), {copy.name: contents(copy.parent)[copy.name]})
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Return the demo with an adapter on its embeddings, at base."""
+    """Return the demo with an adapter on its embeddings and a GGUF, at base."""
     made = make_workspace(tmp_path_factory.mktemp("base") / "workspace")
     torch.manual_seed(3)
     model = transformers.AutoModelForCausalLM.from_pretrained(made.model)
     options = peft.LoraConfig(r=2, target_modules=["embed_tokens", "lm_head"], init_lora_weights=False)
     peft.get_peft_model(model, options).save_pretrained(adapter_of(made))
     settings = made.settings.read_text("utf-8")
-    made.settings.write_text(
-        settings.replace("{path: models/demo}", "{path: models/demo, adapters: [loras/adapter]}"), "utf-8"
-    )
+    made.settings.write_text(settings.replace("{path: models/demo}", f"{{path: models/demo, {_FOLLOWERS}}}"), "utf-8")
+    gguf_of(made).parent.mkdir()
+    convert(made.model, gguf_of(made))
     return made
 
 
@@ -145,6 +153,7 @@ def test_sweep(
         found = both(place)
         assert found.model in (before.model, after.model), told
         assert found.adapter in (before.adapter, after.adapter), told
+        assert found.gguf in (before.gguf, after.gguf), told
         assert "Traceback" not in done.stderr, told
         assert "an error in tokmigrate itself" not in done.stderr, told
         if kind != "signal=KILL":
@@ -154,8 +163,8 @@ def test_sweep(
         if done.returncode == 1:
             assert found == both(begin), told
         if found not in (before, after):
-            # The model is in place and its adapter is not: every command says what to do.
-            assert found == Both(after.model, before.adapter), told
+            # The model is in place and what follows it is not: every command says what to do.
+            assert found in (replace(before, model=after.model), replace(after, gguf=before.gguf)), told
             assert here.run("status").returncode == 5, told
         recovered = here.run("recover")
         assert recovered.returncode == 0, told + recovered.stderr
@@ -173,8 +182,8 @@ def test_sweep(
 def is_settled(place: Workspace, *, at_head: bool, told: str) -> None:
     """Say that the database agrees with the directories, and that nothing is left over."""
     assert place.left_over() == [], told
-    beside = adapter_of(place).parent / ".adapter.tokmigrate"
-    assert [path.name for path in beside.iterdir() if path.name != "lock"] == [] if beside.exists() else True, told
+    for beside in (adapter_of(place).parent / ".adapter.tokmigrate", gguf_of(place).parent / ".demo.gguf.tokmigrate"):
+        assert [path.name for path in beside.iterdir() if path.name != "lock"] == [] if beside.exists() else True, told
     found = read_workspace(place.settings)
     state = open_state(found.state, found.root)
     model = state.model_for("demo", place.model)
