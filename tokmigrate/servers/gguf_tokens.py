@@ -186,7 +186,7 @@ def _classes(names: str, *methods: _Read) -> dict[str, Sequence[_Read]]:
 _METHODS: Mapping[str, Sequence[_Read]] = {
     **_classes(
         "LLaMAForCausalLM LlamaForCausalLM MistralForCausalLM MixtralForCausalLM VLlama3ForCausalLM LlamaModel"
-        " LlavaForConditionalGeneration VoxtralForConditionalGeneration",
+        " LlavaForConditionalGeneration VoxtralForConditionalGeneration GraniteForCausalLM SmolLM3ForCausalLM",
         _read_sentencepiece,
         _read_llama_hf,
         _read_gpt2,
@@ -196,7 +196,12 @@ _METHODS: Mapping[str, Sequence[_Read]] = {
         _read_sentencepiece,
         _read_gpt2,
     ),
-    **_classes("PhiForCausalLM Qwen2MoeForCausalLM Qwen3MoeForCausalLM RobertaModel GPT2LMHeadModel", _read_gpt2),
+    **_classes(
+        "PhiForCausalLM Qwen2MoeForCausalLM Qwen3MoeForCausalLM RobertaModel GPT2LMHeadModel GPTNeoXForCausalLM"
+        " GPTBigCodeForCausalLM Starcoder2ForCausalLM FalconForCausalLM SeedOssForCausalLM OlmoForCausalLM"
+        " Olmo2ForCausalLM Olmo3ForCausalLM OlmoeForCausalLM",
+        _read_gpt2,
+    ),
     **_classes(
         "GemmaForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM Gemma3ForConditionalGeneration Gemma3TextModel"
         " Gemma3nForConditionalGeneration",

@@ -79,4 +79,4 @@ def _check_adapter(adapter: Snapshot, base: Snapshot) -> Iterator[Finding]:
             yield Finding("error", message, where, "merge the adapter into the model")
 
 
-TARGET = Target("vLLM", "commits in tokmigrate/servers/vllm.py", read)
+TARGET = Target("vLLM", "commits in docs/servers.md", read)
