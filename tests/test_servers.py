@@ -216,6 +216,9 @@ def test_where_servers_stop_at_other_tokens(model: Path) -> None:
 def test_the_template_that_text_generation_inference_takes(model: Path) -> None:
     (model / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     assert [each.partition(":")[0] for each in errors(tgi.read(subject(model)))] == ["it has no chat template"]
+    (model / "chat_template.jinja").write_text("{{ 1 | wordcount }}", "utf-8")
+    assert len(errors(tgi.read(subject(model)))) == 2
+    (model / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     change(model, "tokenizer_config.json", chat_template=TEMPLATE)
     assert not tgi.read(subject(model)).findings
     change(model, "chat_template.json", chat_template="{{ other }}")

@@ -162,8 +162,10 @@ def _check_types(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
     """Yield added tokens whose type is not what their flag says: a control token has no text, and others have one."""
     shown, hidden = [], []
     for text, (token, number) in state.tokenizer.added.items():
-        if number < len(tokens.tokens) and tokens.tokens[number].type is not Type.UNKNOWN:
-            is_control = tokens.tokens[number].type is Type.CONTROL
+        kind = tokens.tokens[number].type if number < len(tokens.tokens) else Type.UNUSED
+        # A placeholder is reported as one.
+        if kind not in (Type.UNKNOWN, Type.UNUSED):
+            is_control = kind is Type.CONTROL
             shown += [text] if token.special and not is_control else []
             hidden += [text] if is_control and not token.special else []
     if shown:

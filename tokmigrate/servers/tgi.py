@@ -73,6 +73,9 @@ def _check_template(state: ModelState) -> Iterator[Finding]:
             file,
             "remove `chat_template` there, or set it again: `set_chat_template` writes all places",
         )
+    # Where it has none, what it would make of the one that is to be copied.
+    if template is None:
+        file, template = TEMPLATE, ours
     if template is None:
         return
     for what in islice(find_unsupported(template), _SHOWN):
