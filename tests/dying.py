@@ -13,10 +13,14 @@ from typing import Any
 from tokmigrate.commands.file_transaction import finish_writing
 from tokmigrate.commands.rebase import rebase
 from tokmigrate.commands.squash import squash
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.events import Event, Step, StepReached
 from tokmigrate.settings import Workspace, read_workspace
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tokmigrate.commands.rebase", "tokmigrate.commands.squash"])
+FORKED.set_forkserver_preload(
+    [f"tokmigrate.commands.{name}" for name in ("rebase", "squash", "upgrade")],
+)
 
 
 def place_of(root: Path) -> Workspace:
@@ -39,6 +43,17 @@ def put_together(root: Path) -> None:
 def settled(root: Path) -> None:
     """Finish what was interrupted."""
     finish_writing(place_of(root))
+
+
+def upgraded_and_killed(root: Path) -> None:
+    """Upgrade the model `demo`, and be killed as soon as it is in its place."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepReached) and event.step == Step.SWAPPED:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    place = place_of(root)
+    upgrade(place, place.models["demo"], on_progress=listen)
 
 
 def dying(command: Callable[[Path], None], root: Path, number: int) -> None:

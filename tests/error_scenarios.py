@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 import torch
-from dying import exit_code, put_together
+from dying import FORKED, exit_code, put_together, upgraded_and_killed
 from in_process import Here
 from safetensors.torch import load_file, save_file
-from workspaces import BASE, DEMO, HEAD, environment
+from workspaces import BASE, DEMO, HEAD
 
 
 @dataclass(frozen=True)
@@ -533,20 +533,10 @@ def a_killed_upgrade(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 def kill_upgrade(place: Here) -> None:
     """Kill an upgrade in a process of its own, just after the new model is in place."""
-    code = """
-import os, signal
-from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.events import Step, StepReached
-from tokmigrate.settings import read_workspace
-from pathlib import Path
-place = read_workspace(Path("tokmigrate.yaml"))
-def listen(event):
-    if isinstance(event, StepReached) and event.step == Step.SWAPPED:
-        os.kill(os.getpid(), signal.SIGKILL)
-upgrade(place, place.models["demo"], on_progress=listen)
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=place.root, env=environment(), check=False)
-    assert done.returncode == -signal.SIGKILL
+    child = FORKED.Process(target=upgraded_and_killed, args=(place.root,))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
 
 
 @scenario("recovery-needed", "A command was killed while it wrote the migrations")
