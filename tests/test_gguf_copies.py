@@ -320,8 +320,10 @@ def dying_at(root: Path, direction: str, moment: str) -> None:
         downgrade(place, place.models["m"], "base", on_progress=listen)
 
 
-@pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
-@pytest.mark.parametrize("moment", [Step.PREPARED, Step.SWAPPED, Step.FOLLOWED])
+@pytest.mark.parametrize(
+    ("direction", "moment"),
+    [("upgrade", Step.PREPARED), ("upgrade", Step.SWAPPED), ("downgrade", Step.SWAPPED)],
+)
 def test_killed_at_a_step_both_are_before_or_both_after(tmp_path: Path, direction: str, moment: Step) -> None:
     made = pair(tmp_path, ADD)
     base = image(made.model), stored(made.gguf)
@@ -480,6 +482,60 @@ def test_a_migration_that_a_gguf_cannot_express_is_refused(
     assert image(tmp_path) == before
     list_copy(tmp_path / "tokmigrate.yaml", "m", "m")
     made.upgrade()
+
+
+PROCESSOR = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+ANOTHER = Value(Kind.UINT32, (7).to_bytes(4, "little"))
+AND = {"remove_tokens": {"tokens": ["Ġand"], "ids": "compact", "acknowledge": "breaking"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "operation", "words"),
+    [
+        (
+            "tokenizer.chat_template",
+            Value.of_text("{{ messages }}"),
+            {"set_chat_template": {"template": "{{ bos_token }}"}},
+            "changes the chat template",
+        ),
+        (
+            "tokenizer.ggml.eos_token_id",
+            ANOTHER,
+            {"set_special_tokens": {"eos": "<|new|>"}},
+            "gives another token the role eos",
+        ),
+        (
+            "tokenizer.ggml.eot_token_id",
+            ANOTHER.with_numbers([VOCABULARY["Ġand"]]),
+            AND,
+            "'tokenizer.ggml.eot_token_id' names a token that the migration removes",
+        ),
+        (
+            "tokenizer.ggml.merges",
+            Value.of_texts(["a b"]),
+            {"extend_vocab": {"merges": [["the", "re"]]}},
+            "changes merges, and its own are not those",
+        ),
+        ("other.vocab_size", ANOTHER, {"resize_vocab": {"multiple_of": 64}}, "'other.vocab_size' is not the"),
+        (
+            "general.name",
+            Value.of_text("m"),
+            {"set_post_processor": {"post_processor": PROCESSOR, "acknowledge": "breaking"}},
+            "changes the post-processor",
+        ),
+    ],
+)
+def test_a_value_that_is_not_the_model_s_is_not_lost(
+    tmp_path: Path, key: str, value: Value, operation: dict[str, Any], words: str
+) -> None:
+    new = {"add_tokens": {"tokens": [{"content": "<|new|>", "special": True}]}}
+    made = pair(tmp_path, new, operation)
+    with_pairs(made.gguf, {key: value})
+    made.upgrade("+1")
+    before = image(made.model), stored(made.gguf)
+    with pytest.raises(OperationError, match=words):
+        made.upgrade()
+    assert (image(made.model), stored(made.gguf)) == before
 
 
 def test_a_downgrade_is_refused_where_the_gguf_cannot_go_along(tmp_path: Path) -> None:

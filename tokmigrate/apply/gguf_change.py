@@ -53,7 +53,7 @@ class GgufChange:
     copy: GgufCopy
     head: Head = field(repr=False)
     edit: RowEdit = field(repr=False)
-    complete: Callable[[Contents], GgufCompletion]
+    complete: Callable[[], GgufCompletion]
     contents: Contents = field(default_factory=Contents, repr=False)
     _writer: ShardWriter | None = None
 
@@ -106,7 +106,7 @@ class GgufChange:
             DriftError: The old file was changed since it was migrated.
             VerificationError: The new one is not what was planned.
         """
-        completion, writer, staged = self.complete(self.contents), self._writer, self.area.stage
+        completion, writer, staged = self.complete(), self._writer, self.area.stage
         if writer is None:
             raise ValueError("it is not staged")
         found = shard_digest(self.copy.header, self.contents.tables, self.contents.fixed)
@@ -123,8 +123,8 @@ class GgufChange:
             drop_cache(staged)
             again = read_shard(staged, self._header, self.copy.rows_of(self.edit.new_rows))
             is_right = shard_digest(self._header, again.tables, again.fixed) == completion.digest
-        # The file is read as llama.cpp reads it, from what was written.
-        if not is_right or read_head(staged) != self.head:
+        written = read_head(staged)
+        if not is_right or (written.raw, written.file_size) != (self.head.raw, self.head.file_size):
             hint = "nothing was changed: check the disk, then run it again"
             raise VerificationError("the bytes are not those that were planned", where=str(self.copy.path), hint=hint)
         old = read_metadata(self.copy.path)

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 from tokmigrate.apply.gguf_change import GgufChange, GgufCompletion
 from tokmigrate.apply.gguf_undo import GgufUndo, read_gguf_undo
-from tokmigrate.apply.shard_pass import Contents
 from tokmigrate.apply.undo_record import Objects
 from tokmigrate.errors import UndoError
 from tokmigrate.model.formats.gguf import parse_head
@@ -47,11 +46,8 @@ def build_gguf_downgrade(
         size = sizes[tensor]
         return undone[recipe.record].lost[tensor][recipe.slot * size : (recipe.slot + 1) * size]
 
-    def complete(contents: Contents) -> GgufCompletion:
-        del contents
-        return GgufCompletion(row, last.after, first.before, first.metadata)
-
-    return GgufChange(copy, head, edit, complete)
+    completion = GgufCompletion(row, last.after, first.before, first.metadata)
+    return GgufChange(copy, head, edit, lambda: completion)
 
 
 def _check_chain(undone: Sequence[GgufUndo], where: str) -> None:

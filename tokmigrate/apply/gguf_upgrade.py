@@ -10,7 +10,6 @@ from tokmigrate.apply.file_metadata import read_metadata
 from tokmigrate.apply.gguf_change import GgufChange, GgufCompletion
 from tokmigrate.apply.gguf_undo import GgufUndo, keep_gguf_undo
 from tokmigrate.apply.new_rows import RowBytes
-from tokmigrate.apply.shard_pass import Contents
 from tokmigrate.apply.undo_record import NewObjects
 from tokmigrate.model.formats.dtype import to_float64
 from tokmigrate.model.formats.gguf import Head
@@ -68,8 +67,7 @@ class GgufUpgrade:
         metadata = read_metadata(self.copy.path)
         return keep_gguf_undo(GgufUndo(head.raw, head.file_size, digest, self._digest, lost, metadata), objects)
 
-    def _complete(self, contents: Contents) -> GgufCompletion:
-        del contents
+    def _complete(self) -> GgufCompletion:
         return GgufCompletion(lambda tensor, recipe: self._made[tensor][recipe], None, self._digest)
 
     def _digest_of(self, head: Head) -> str:
