@@ -339,6 +339,19 @@ def a_token_twice(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return Trouble("upgrade")
 
 
+@scenario("operation", "An adapter uses a token that goes")
+def an_adapter_with_the_row(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    adapter = place.root / "lora"
+    adapter.mkdir()
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "trainable_token_indices": {"embed_tokens": [1020]}}
+    (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    name = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+    save_file({name: torch.zeros(1, 128)}, adapter / "adapter_model.safetensors")
+    edit(place.settings, "{path: models/demo}", "{path: models/demo, adapters: [lora]}")
+    write_migration(place, '  - remove_tokens: {tokens: ["Ġapples"], ids: compact, acknowledge: breaking}\n')
+    return Trouble("upgrade", {"NAME": "demo", "MODEL": "models/demo"})
+
+
 @scenario("operation", "The token is missing")
 def a_missing_token(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     write_migration(place, '  - set_special_tokens: {eos: "<|im_ends|>"}\n')

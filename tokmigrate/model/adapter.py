@@ -219,7 +219,7 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
             raise OperationError(
                 f"the adapter uses '{token}', {why}",
                 where=ADAPTER_CONFIG,
-                hint="bake its rows into the model first (`tokmigrate bake`), or take it out of `adapters:`",
+                hint="keep that token as it is; or take the adapter out of `adapters:`, and train another one",
             )
         return found
 
