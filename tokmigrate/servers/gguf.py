@@ -28,31 +28,10 @@ from tokmigrate.servers.gguf_tokens import (
 )
 from tokmigrate.servers.pre_tokenizers import PRE_TOKENIZERS, digest_of, find_pre_tokenizer
 
-_ENDS = frozenset(
-    {
-        "<|eot_id|>",
-        "<|im_end|>",
-        "<|end|>",
-        "<|return|>",
-        "<|call|>",
-        "<|flush|>",
-        "<|calls|>",
-        "<end_of_turn>",
-        "<|endoftext|>",
-        "</s>",
-        "<|eom_id|>",
-        "<EOT>",
-        "_<EOT>",
-        "[EOT]",
-        "[EOS]",
-        "<|end_of_text|>",
-        "<end_of_utterance>",
-        "<eos>",
-        "<turn|>",
-        "<|tool_response>",
-        "<\uff5cend\u2581of\u2581sentence\uff5c>",
-        "[e~[",
-    }
+_ENDS = (
+    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> "
+    "<|eom_id|> <EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> "
+    "<\uff5cend\u2581of\u2581sentence\uff5c> [e~["
 )
 """The tokens at which llama.cpp stops by their text."""
 
@@ -298,7 +277,7 @@ def _check_ends(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
     stops = {ids[role] for role in ("eos", "eot", "eom") if role in ids}
     texts = state.tokenizer.texts
     for number in held if isinstance(held, list) else []:
-        if number in texts and number not in stops and texts[number] not in _ENDS:
+        if number in texts and number not in stops and texts[number] not in _ENDS.split():
             yield Finding(
                 "warning",
                 f"llama.cpp does not stop at '{texts[number]}' ({number}), as `eos_token_id` says",

@@ -12,134 +12,25 @@ from collections.abc import Iterator
 
 from tokmigrate.model.documents.chat_template import parse_template
 
-FILTERS = frozenset(
-    {
-        "safe",
-        "escape",
-        "e",
-        "lower",
-        "upper",
-        "title",
-        "capitalize",
-        "replace",
-        "length",
-        "count",
-        "dictsort",
-        "items",
-        "reverse",
-        "trim",
-        "join",
-        "split",
-        "lines",
-        "default",
-        "round",
-        "abs",
-        "int",
-        "float",
-        "attr",
-        "first",
-        "last",
-        "min",
-        "max",
-        "sort",
-        "d",
-        "list",
-        "string",
-        "bool",
-        "batch",
-        "slice",
-        "indent",
-        "select",
-        "reject",
-        "selectattr",
-        "rejectattr",
-        "map",
-        "groupby",
-        "unique",
-        "pprint",
-        "sum",
-        "tojson",
-    }
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+FILTERS = _names(
+    "safe escape e lower upper title capitalize replace length count dictsort items reverse trim join split "
+    "lines default round abs int float attr first last min max sort d list string bool batch slice indent "
+    "select reject selectattr rejectattr map groupby unique pprint sum tojson"
 )
-TESTS = frozenset(
-    {
-        "undefined",
-        "defined",
-        "none",
-        "safe",
-        "escaped",
-        "boolean",
-        "odd",
-        "even",
-        "divisibleby",
-        "number",
-        "integer",
-        "int",
-        "float",
-        "string",
-        "sequence",
-        "iterable",
-        "mapping",
-        "startingwith",
-        "endingwith",
-        "lower",
-        "upper",
-        "sameas",
-        "eq",
-        "equalto",
-        "==",
-        "ne",
-        "!=",
-        "lt",
-        "lessthan",
-        "<",
-        "le",
-        "<=",
-        "gt",
-        "greaterthan",
-        ">",
-        "ge",
-        ">=",
-        "in",
-        "true",
-        "false",
-        "filter",
-        "test",
-    }
+TESTS = _names(
+    "undefined defined none safe escaped boolean odd even divisibleby number integer int float string "
+    "sequence iterable mapping startingwith endingwith lower upper sameas eq equalto == ne != lt lessthan < "
+    "le <= gt greaterthan > ge >= in true false filter test"
 )
-METHODS = frozenset(
-    {
-        "get",
-        "items",
-        "keys",
-        "values",
-        "count",
-        "capitalize",
-        "endswith",
-        "find",
-        "isalnum",
-        "isalpha",
-        "isascii",
-        "isdigit",
-        "islower",
-        "isnumeric",
-        "isspace",
-        "isupper",
-        "join",
-        "lower",
-        "lstrip",
-        "replace",
-        "rfind",
-        "rstrip",
-        "split",
-        "splitlines",
-        "startswith",
-        "strip",
-        "title",
-        "upper",
-        "cycle",
-        "changed",
-    }
+METHODS = _names(
+    "get items keys values count capitalize endswith find isalnum isalpha isascii isdigit islower isnumeric "
+    "isspace isupper join lower lstrip replace rfind rstrip split splitlines startswith strip title upper "
+    "cycle changed"
 )
 VARIABLES = frozenset({"messages", "bos_token", "eos_token", "add_generation_prompt", "tools"})
 """What text-generation-inference gives to a template: `ChatTemplateInputs` in router/src/lib.rs."""
