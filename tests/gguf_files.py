@@ -21,7 +21,7 @@ NAMES = {
     "lm_head.bias": "output.bias",
     "model.norm.weight": "output_norm.weight",
 }
-OWN = ("tokmigrate.revision", "tokmigrate.lineage")
+OWN = ("tokmigrate.revision", "tokmigrate.lineage", "tokmigrate.padding")
 KINDS = ("F32", "F16", "BF16", "Q8_0")
 
 

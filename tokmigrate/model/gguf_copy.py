@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 from blake3 import blake3
@@ -22,6 +23,8 @@ from tokmigrate.vocabulary.row_edit import WHOLE
 
 REVISION, LINEAGE = "tokmigrate.revision", "tokmigrate.lineage"
 """The keys by which a migrated GGUF says where it is: what `tokmigrate.json` is to a model."""
+PADDING = "tokmigrate.padding"
+"""The key of spaces that let the data begin at the same place of a block as before."""
 
 _KINDS: Mapping[int, tuple[str, int, int]] = {
     0: ("F32", 4, 1),
@@ -116,7 +119,18 @@ class GgufCopy:
         if after.rows != before.rows:
             migrated = migrated.with_rows(self.row_bytes, after.rows)
         check_vocabulary(migrated, after, where)
-        return migrated
+        run = self._find_longest_run()
+        return migrated if run is None else migrated.with_start_of(*run, PADDING)
+
+    def _find_longest_run(self) -> tuple[str, int] | None:
+        """Return the first tensor of the longest run of those that no migration changes, and where it begins."""
+        runs = [
+            list(entries)
+            for changes, entries in groupby(self.header.by_offset, lambda entry: entry.name in self.row_bytes)
+            if not changes
+        ]
+        longest = max(runs, key=lambda entries: entries[-1].end - entries[0].begin, default=None)
+        return None if longest is None else (longest[0].name, self.header.data_start + longest[0].begin)
 
 
 def read_revision(path: Path) -> str | None:

@@ -19,7 +19,7 @@ from typing import BinaryIO, NoReturn, TypeVar
 
 from tokmigrate.errors import WeightsError
 from tokmigrate.files import MissingFileError, open_for_reading
-from tokmigrate.model.formats.safetensors_header import Header, TensorEntry
+from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, Header, TensorEntry
 
 ALIGNMENT = "general.alignment"
 _DEFAULT_ALIGNMENT = 32
@@ -219,6 +219,21 @@ class Head:
             begin += span
         changed = replace(self, tensors=tuple(found[tensor.name] for tensor in self.tensors))
         return replace(changed, file_size=len(changed.raw) + begin)
+
+    def with_start_of(self, name: str, start: int, padding: str) -> Head:
+        """Return the head with a text under the key `padding` that lets a tensor begin where `start` is in a block.
+
+        Filesystems share whole blocks, and only where they begin at a block in both files.
+        """
+        plain = self.with_pairs({padding: None})
+        (begin,) = (tensor.offset for tensor in plain.tensors if tensor.name == name)
+        lacking = (start - len(plain.raw) - begin) % BLOCK_BYTES
+        if not lacking:
+            return plain
+        with_key = plain.with_pairs({padding: Value.of_text("")})
+        # The head ends at a multiple of the alignment, which `lacking` is too.
+        size = (len(plain.raw) + lacking - len(with_key.raw)) % BLOCK_BYTES
+        return plain.with_pairs({padding: Value.of_text(" " * size)})
 
     def layout(self, row_bytes: Mapping[str, int], where: str) -> GgufHeader:
         """Return where the bytes of its tensors are: of those with rows without the padding, of others with it.
