@@ -132,6 +132,18 @@ def test_a_missing_stamp(place: Workspace) -> None:
     done(place, "downgrade", BASE)
 
 
+@pytest.mark.parametrize("revision", ["0001", "head"])
+def test_a_revision_that_a_model_is_not_at(place: Workspace, revision: str) -> None:
+    done(place, "upgrade", "0002")
+    (place.model / "tokmigrate.json").unlink()
+    shutil.rmtree(place.root / ".tokmigrate")
+    said = refused(place, "stamp", revision, code=1)
+    (command,) = (words for words in hinted(said) if "--from" not in words)
+    done(place, *command)
+    done(place, "upgrade")
+    done(place, "check")
+
+
 def test_a_role_that_was_changed_by_hand(place: Workspace, tmp_path: Path) -> None:
     done(place, "upgrade")
     copy = tmp_path / "a copy"

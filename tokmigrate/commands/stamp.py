@@ -93,7 +93,14 @@ def stamp_model(
                 # No upgrade could go through the later migrations again.
                 hint = format_stamp_commands(workspace, entry, detected)
                 raise OperationError(f"the model is past that revision: {detected}", where=entry.name, hint=hint)
-            new = _make_stamp(snapshot, chain[:count])
+            try:
+                new = _make_stamp(snapshot, chain[:count])
+            except OperationError as error:
+                reached = detect_revision(snapshot.state, (), chain[:count])
+                if reached is not None:
+                    # No upgrade could go through what is there again.
+                    error.hint = format_stamp_commands(workspace, entry, reached)
+                raise
         return _publish(workspace, entry, state, snapshot, new, on_progress, keep_owner=keep_owner)
 
 
