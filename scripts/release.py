@@ -1,8 +1,8 @@
 """Check, build and try a release; upload it only when told to.
 
-    python scripts/release.py [--python PYTHON]... [--rehearse] [--upload]
+    python scripts/release.py [--python PYTHON]... [--dry-run] [--upload]
 
-1. The tree is clean, and CHANGELOG.md has the version of the package with its date, or --rehearse is given.
+1. The tree is clean, and CHANGELOG.md has the version of the package with its date, or --dry-run is given.
 2. `python -m build` makes the sdist, and of it the wheel, in dist/; `twine check --strict` reads both.
 3. The wheel is installed in a new environment, and scripts/clean_room.py uses it in an empty folder; for each --python.
 4. The command that uploads is printed; --upload runs it.
@@ -79,15 +79,15 @@ def main() -> None:
     parser.add_argument(
         "--python", action="append", metavar="PYTHON", help="try the wheel with this Python; repeatable"
     )
-    parser.add_argument("--rehearse", action="store_true", help="go on with a tree that cannot be released")
+    parser.add_argument("--dry-run", action="store_true", help="go on with a tree that cannot be released")
     parser.add_argument("--upload", action="store_true", help="upload both with twine at the end")
     options = parser.parse_args()
-    if options.rehearse and options.upload:
-        parser.error("a rehearsal uploads nothing")
+    if options.dry_run and options.upload:
+        parser.error("--dry-run uploads nothing")
     problems = list(find_problems(ROOT))
     for problem in problems:
         print(f"problem: {problem}")
-    if problems and not options.rehearse:
+    if problems and not options.dry_run:
         sys.exit(1)
     wheel, sdist = build()
     for python in options.python or [sys.executable]:

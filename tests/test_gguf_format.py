@@ -143,7 +143,7 @@ def test_a_damaged_head_is_an_error_or_another_head(demo: bytes, data: st.DataOb
         (b"GGUF" + bytes(20), "big-endian"),
         (b"GGUF" + (1).to_bytes(4, "little") + bytes(16), "version 1"),
         (b"GGUF" + (3).to_bytes(4, "big") + bytes(16), "big-endian"),
-        (b"GGUF" + (3).to_bytes(4, "little") + b"\xff" * 16, "it claims"),
+        (b"GGUF" + (3).to_bytes(4, "little") + b"\xff" * 16, "it names"),
     ],
 )
 def test_what_is_no_gguf_says_why(data: bytes, message: str) -> None:

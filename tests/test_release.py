@@ -1,4 +1,4 @@
-"""What keeps a tree from being released; the steps behind it are run by CI: `python scripts/release.py --rehearse`."""
+"""What keeps a tree from being released; the steps behind it are run by CI: `python scripts/release.py --dry-run`."""
 
 from __future__ import annotations
 

@@ -226,8 +226,8 @@ def _match_tensors(head: Head, base: Snapshot, where: str) -> Iterator[CopiedTen
         yield CopiedTensor(tensor.name, name, width // numbers * size, of)
     for of in base.tensors:
         if of.canonical not in found:
-            lacking = next((name for name, each in sources.items() if each is of and name not in names), None)
-            what = f"it has no '{lacking}'" if lacking else "what of the GGUF it became is not known"
+            missing = next((name for name, each in sources.items() if each is of and name not in names), None)
+            what = f"it has no '{missing}'" if missing else "what of the GGUF it became is not known"
             raise OutOfStepError(
                 f"'{of.name}' of the model has rows of the vocabulary, and {what}", where=where, hint=AGAIN
             )

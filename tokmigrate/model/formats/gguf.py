@@ -227,12 +227,12 @@ class Head:
         """
         plain = self.with_pairs({padding: None})
         (begin,) = (tensor.offset for tensor in plain.tensors if tensor.name == name)
-        lacking = (start - len(plain.raw) - begin) % BLOCK_BYTES
-        if not lacking:
+        missing = (start - len(plain.raw) - begin) % BLOCK_BYTES
+        if not missing:
             return plain
         with_key = plain.with_pairs({padding: Value.of_text("")})
-        # The head ends at a multiple of the alignment, which `lacking` is too.
-        size = (len(plain.raw) + lacking - len(with_key.raw)) % BLOCK_BYTES
+        # The head ends at a multiple of the alignment, which `missing` is too.
+        size = (len(plain.raw) + missing - len(with_key.raw)) % BLOCK_BYTES
         return plain.with_pairs({padding: Value.of_text(" " * size)})
 
     def layout(self, row_bytes: Mapping[str, int], where: str) -> GgufHeader:
@@ -320,7 +320,7 @@ class _Reader:
             self._refuse(f"GGUF version {version}, and versions 2 and 3 are read", "convert the model again")
         # Each needs some bytes, so that the file's size bounds both.
         if tensors + pairs > self._size // 12:
-            self._refuse(f"it claims {tensors} tensors and {pairs} keys, more than its {self._size} bytes hold")
+            self._refuse(f"it names {tensors} tensors and {pairs} keys, more than its {self._size} bytes hold")
         found = self._read_named(pairs, "the key", self._value)
         infos = self._read_named(tensors, "the tensor", self._tensor)
         listed = tuple(replace(info, name=name) for name, info in infos.items())
