@@ -588,6 +588,21 @@ def test_a_downgrade_is_refused_where_the_gguf_cannot_go_along(tmp_path: Path) -
     assert made.gguf.read_bytes() == again
 
 
+def test_of_several_models_none_goes_down_where_a_gguf_cannot(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD)
+    shutil.copytree(made.model, tmp_path / "n")
+    settings_file = tmp_path / "tokmigrate.yaml"
+    settings_file.write_text(settings_file.read_text("utf-8") + "  n: {path: n}\n", "utf-8")
+    place = Here(tmp_path)
+    place.asked("upgrade")
+    convert(made.model, made.gguf)
+    before = image(made.model), image(tmp_path / "n")
+    done = place.run("downgrade", "base", "--model", "n", "--model", "m")
+    assert done.returncode == 1
+    assert "has no undo data for it" in done.stderr
+    assert (image(made.model), image(tmp_path / "n")) == before
+
+
 def test_a_gguf_that_was_converted_later_goes_up_and_back_to_where_it_was(tmp_path: Path) -> None:
     made = pair(tmp_path, ADD, SWAP)
     list_copy(tmp_path / "tokmigrate.yaml", "m", "m")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 
 from tokmigrate.apply.gguf_change import GgufChange, GgufCompletion
@@ -14,30 +14,41 @@ from tokmigrate.model.gguf_copy import GgufCopy
 from tokmigrate.model.gguf_vocabulary import AGAIN
 from tokmigrate.vocabulary.row_edit import Recipe, RestoredRow, RowEdit
 
+_CONVERT = AGAIN.replace("migration", "downgrade")
 
-def build_gguf_downgrade(
-    copy: GgufCopy, edit: RowEdit, records: Mapping[str, Mapping[str, str]], objects: Objects
-) -> GgufChange:
-    """Return the change that undoes migrations of a GGUF.
+
+def read_gguf_records(
+    copy: GgufCopy, records: Mapping[str, Mapping[str, str]], objects: Objects
+) -> Mapping[str, GgufUndo]:
+    """Return what undoes migrations of a GGUF, by the undo records of its model.
 
     Args:
-        edit: The rows afterwards in terms of those on disk, whose lost rows the model's undo records name.
         records: By each undo record of the model, the latest migration's first, those of its GGUFs by their lineage.
 
     Raises:
         UndoError: A migration was applied without it, or a record is damaged.
     """
-    where = str(copy.path)
     if any(copy.lineage not in held for held in records.values()):
-        raise UndoError(
-            "the GGUF did not follow a migration that the downgrade undoes, and has no undo data for it",
-            where=where,
-            hint=AGAIN.replace("migration", "downgrade"),
-        )
+        message = "the GGUF did not follow a migration that the downgrade undoes, and has no undo data for it"
+        raise UndoError(message, where=str(copy.path), hint=_CONVERT)
     undone = {record: read_gguf_undo(held[copy.lineage], objects) for record, held in records.items()}
-    _check_chain(list(undone.values()), where)
-    first, last = list(undone.values())[-1], next(iter(undone.values()))
-    head = parse_head(first.head, first.size, where)
+    for later, earlier in pairwise(undone.values()):
+        if later.before != earlier.after:
+            message = "the GGUF was made again between two migrations that the downgrade undoes"
+            raise UndoError(message, where=str(copy.path), hint=_CONVERT)
+    return undone
+
+
+def build_gguf_downgrade(copy: GgufCopy, edit: RowEdit, undone: Mapping[str, GgufUndo]) -> GgufChange:
+    """Return the change that undoes migrations of a GGUF.
+
+    Args:
+        edit: The rows afterwards in terms of those on disk, whose lost rows the model's undo records name.
+        undone: What `read_gguf_records` returns.
+    """
+    latest_first = list(undone.values())
+    last, first = latest_first[0], latest_first[-1]
+    head = parse_head(first.head, first.size, str(copy.path))
     sizes = copy.row_bytes
 
     def row(tensor: str, recipe: Recipe) -> bytes:
@@ -48,14 +59,3 @@ def build_gguf_downgrade(
 
     completion = GgufCompletion(row, last.after, first.before, first.metadata)
     return GgufChange(copy, head, edit, lambda: completion)
-
-
-def _check_chain(undone: Sequence[GgufUndo], where: str) -> None:
-    """Raise UndoError where a migration did not begin with what the one before it left."""
-    for later, earlier in pairwise(undone):
-        if later.before != earlier.after:
-            raise UndoError(
-                "the GGUF was made again between two migrations that the downgrade undoes",
-                where=where,
-                hint=AGAIN.replace("migration", "downgrade"),
-            )

@@ -18,7 +18,13 @@ from tokmigrate.commands.library_check import (
     accept_outcome,
     outcome_of_records,
 )
-from tokmigrate.commands.models import adapters_of, change_down, changes_down, copies_down
+from tokmigrate.commands.models import (
+    adapters_of,
+    change_down,
+    changes_down,
+    check_copies_down,
+    copies_down,
+)
 from tokmigrate.commands.records import build_reverted_events, find_undo_records, refuse_drift
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
 from tokmigrate.commands.targets import find_edited, way_down
@@ -67,7 +73,9 @@ def accept_downgrade(
     outcome = outcome_of_records(workspace, entry, snapshot, records)
     accepted = accept_outcome(workspace, entry.name, outcome, (), on_progress, verifications)
     written = snapshot.stamp.shards if snapshot.stamp else ()
-    return replace(accepted, bytes_to_write=sum(each.size for each in snapshot.weights.shards if each.file in written))
+    size = sum(each.size for each in snapshot.weights.shards if each.file in written)
+    beside = check_copies_down(entry, snapshot, records, ObjectStore(workspace.objects))
+    return replace(accepted, bytes_to_write=size + beside)
 
 
 def _find_records(workspace: Workspace, entry: ModelEntry, to: str, *, keep_owner: bool) -> tuple[Snapshot, list[str]]:

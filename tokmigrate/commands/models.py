@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokmigrate.apply.build_downgrade import DowngradeCandidate, build_downgrade
 from tokmigrate.apply.gguf_change import GgufChange
-from tokmigrate.apply.gguf_downgrade import build_gguf_downgrade
+from tokmigrate.apply.gguf_downgrade import build_gguf_downgrade, read_gguf_records
 from tokmigrate.apply.publish import Change
 from tokmigrate.apply.undo_record import Objects, read_adapter_records, read_copy_records
 from tokmigrate.audit.run_status import refuse_in_progress
@@ -25,6 +25,7 @@ from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.dummy_model import lacks_weights, make_dummy_without_weights
 from tokmigrate.model.gguf_copy import GgufCopy, take_gguf
+from tokmigrate.model.gguf_rows import check_rows
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.weights import read_adapter_weights
 from tokmigrate.revision.migration import Migration
@@ -135,6 +136,16 @@ def copies_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[GgufCopy, ...]:
     return tuple(take_gguf(path, snapshot, directories) for path in paths.values())
 
 
+def check_copies_down(entry: ModelEntry, snapshot: Snapshot, records: Sequence[str], objects: Objects) -> int:
+    """Return the bytes of the GGUFs that a downgrade would take along; errors are those of `copies_down`."""
+    copies, held = copies_of(entry, snapshot), read_copy_records(records, objects)
+    for copy in copies:
+        read_gguf_records(copy, held, objects)
+        # Training since then shows in a sample; to know what a semantic undo is costs a pass over the weights.
+        check_rows(copy, snapshot)
+    return sum(copy.head.file_size for copy in copies)
+
+
 def copies_down(
     entry: ModelEntry,
     snapshot: Snapshot,
@@ -159,7 +170,9 @@ def copies_down(
     if left:
         message = f"{format_count(len(left), 'GGUF')} that followed it upwards and are not listed stay as they are"
         on_progress(Warned(entry.name, message))
-    return tuple(build_gguf_downgrade(copy, back.candidate.edit, held, objects) for copy in copies)
+    return tuple(
+        build_gguf_downgrade(copy, back.candidate.edit, read_gguf_records(copy, held, objects)) for copy in copies
+    )
 
 
 def downgrades_of_adapters(
