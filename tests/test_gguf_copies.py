@@ -588,6 +588,18 @@ def test_a_downgrade_is_refused_where_the_gguf_cannot_go_along(tmp_path: Path) -
     assert made.gguf.read_bytes() == again
 
 
+def test_a_gguf_does_not_follow_a_semantic_undo(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD)
+    made.upgrade()
+    train(made)
+    before = image(made.model), stored(made.gguf)
+    with pytest.raises(UndoError, match=r"cannot follow a semantic undo, and these were changed: model\.safetensors"):
+        made.downgrade()
+    assert (image(made.model), stored(made.gguf)) == before
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m")
+    made.downgrade()
+
+
 def test_of_several_models_none_goes_down_where_a_gguf_cannot(tmp_path: Path) -> None:
     made = pair(tmp_path, ADD)
     shutil.copytree(made.model, tmp_path / "n")
