@@ -45,7 +45,8 @@ from tokmigrate.errors import (
     WeightsError,
 )
 from tokmigrate.events import Event, Step, StepReached
-from tokmigrate.model.formats.gguf import Head, Kind, Value, read_head
+from tokmigrate.model.formats.gguf import Head, Kind, Value
+from tokmigrate.model.formats.gguf_reading import read_head
 from tokmigrate.model.gguf_rows import encode_row
 from tokmigrate.settings import ModelEntry, read_workspace
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from workspaces import DEMO
 
 from tokmigrate.errors import WeightsError
-from tokmigrate.model.formats.gguf import Head, Value, parse_head, read_head
+from tokmigrate.model.formats.gguf import Head, Value
+from tokmigrate.model.formats.gguf_reading import parse_head, read_head
 
 NAMES = ("token_embd.weight", "output.weight", "blk.0.a", "blk.0.b", "blk.1.a")
 VALUES: dict[str, Any] = {

@@ -14,7 +14,8 @@ from tokmigrate.apply.shard_writer import ShardWriter
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import DriftError, ModelError, VerificationError
 from tokmigrate.files import fsync_directory, storage_errors
-from tokmigrate.model.formats.gguf import GgufHeader, Head, read_head
+from tokmigrate.model.formats.gguf import GgufHeader, Head
+from tokmigrate.model.formats.gguf_reading import read_head
 from tokmigrate.model.gguf_copy import REVISION, GgufCopy
 from tokmigrate.model.gguf_vocabulary import AGAIN
 from tokmigrate.model.weights.tensor_rows import OpenFile, shard_digest

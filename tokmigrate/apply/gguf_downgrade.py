@@ -9,7 +9,7 @@ from tokmigrate.apply.gguf_change import GgufChange, GgufCompletion
 from tokmigrate.apply.gguf_undo import GgufUndo, read_gguf_undo
 from tokmigrate.apply.undo_record import Objects
 from tokmigrate.errors import UndoError
-from tokmigrate.model.formats.gguf import parse_head
+from tokmigrate.model.formats.gguf_reading import parse_head
 from tokmigrate.model.gguf_copy import GgufCopy
 from tokmigrate.model.gguf_vocabulary import AGAIN
 from tokmigrate.vocabulary.row_edit import Recipe, RestoredRow, RowEdit

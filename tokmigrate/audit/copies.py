@@ -16,7 +16,7 @@ from tokmigrate.errors import TokmigrateError
 from tokmigrate.files import exists, has_directory, read_file
 from tokmigrate.formatting import format_count, format_list
 from tokmigrate.model.documents.reading import parse_document
-from tokmigrate.model.formats.gguf import read_head
+from tokmigrate.model.formats.gguf_reading import read_head
 from tokmigrate.model.gguf_vocabulary import TOKENS, spellings
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER

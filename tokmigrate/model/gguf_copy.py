@@ -14,7 +14,8 @@ from blake3 import blake3
 from tokmigrate.errors import DriftError, ModelError, OutOfStepError, StorageError, UnexplainedTensorError
 from tokmigrate.files import open_for_reading, storage_errors
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.gguf import GgufHeader, Head, Value, read_head
+from tokmigrate.model.formats.gguf import GgufHeader, Head, Value
+from tokmigrate.model.formats.gguf_reading import read_head
 from tokmigrate.model.gguf_vocabulary import AGAIN, check_vocabulary, migrate_pairs
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
