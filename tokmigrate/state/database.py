@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,9 @@ def _absolute(url: URL, folder: Path) -> URL:
     return url.set(database=str(folder / url.database))
 
 
+@lru_cache(maxsize=8)
 def _sqlite_engine(url: URL, timeout_ms: int) -> Engine:
+    """Return the engine of a database, the same one each time: it remembers the SQL of its statements."""
     # One connection for each transaction: nothing open is carried over a fork.
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
 
