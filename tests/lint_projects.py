@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import subprocess
-from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 from rule_examples import write_migration
-from workspaces import DEMO, environment
+from workspaces import DEMO, environment, run_here
 
-from tokmigrate.cli.app import main
 from tokmigrate.commands.lint import Linted, lint
 from tokmigrate.lint.linter import Selection
 from tokmigrate.settings import Workspace, read_workspace
 
 ALL = Selection()
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command said, and its exit code."""
-
-    returncode: object
-    stdout: str
-    stderr: str
 
 
 @dataclass(frozen=True)
@@ -60,16 +47,9 @@ class Project:
             command, cwd=self.root, capture_output=True, text=True, timeout=60, check=True, env=environment()
         ).stdout
 
-    def run(self, *words: str) -> Said:
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `tokmigrate lint` here, in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        status: object = None
-        with chdir(self.root), redirect_stdout(out), redirect_stderr(err), patch("sys.argv", ["", "lint", *words]):
-            try:
-                main()
-            except SystemExit as leaving:
-                status = leaving.code
-        return Said(status, out.getvalue(), err.getvalue())
+        return run_here(self.root, "lint", *words)
 
 
 def empty_project(root: Path) -> Project:

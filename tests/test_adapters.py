@@ -18,7 +18,8 @@ import torch
 import transformers
 from making import TOKENS
 from safetensors.torch import load_file, save_file
-from workspaces import command_line, environment, image, run_here
+from workspaces import Workspace as Place
+from workspaces import environment, image, run_here
 
 from tokmigrate.apply.journal import Journal
 from tokmigrate.apply.publish import RecoveryOutcome
@@ -270,20 +271,15 @@ def test_tokenizer_files_of_the_adapter_follow_with_what_is_their_own(tmp_path: 
 def test_what_is_shown(tmp_path: Path) -> None:
     both = pair(tmp_path, KINDS["on both"])
     both.write(ADD)
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command_line(), *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
-        )
-
-    planned = run("plan").stdout
+    place = Place(tmp_path)
+    planned = place.run("plan").stdout
     assert "adapter_model.safetensors" in planned
-    asked = json.loads(run("plan", "--json").stdout)["models"][0]
+    asked = place.asked("plan")["models"][0]
     assert [file["name"] for file in asked["adapters"][0]["files"]] == ["adapter_model.safetensors"]
-    run("upgrade")
+    assert place.run("upgrade").returncode == 0
     found = status(both.workspace, both.entry)
     assert [(each.path, each.revision) for each in found.adapters] == [(str(both.adapter), f"{1:012x}")]
-    assert "4 tensors with rows of the vocabulary" in run("status").stdout
+    assert "4 tensors with rows of the vocabulary" in place.run("status").stdout
 
 
 def broken(both: Pair, how: str) -> None:

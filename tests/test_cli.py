@@ -511,7 +511,7 @@ def test_a_terminal_of_80_columns(place: Workspace) -> None:
 
 
 def test_what_a_narrow_terminal_folds_hangs(place: Workspace) -> None:
-    run(place, "upgrade")
+    place.run("upgrade")
     for words, headline in ((("log",), r"\d{4}-\d\d-\d\d "), (("blame", "<|im_start|>"), "demo: ")):
         sent = on_terminal(place, *words, COLUMNS="60", NO_COLOR="1")
         lines = re.sub(r"\x1b\[[0-9;]*m", "", sent).splitlines()
@@ -543,7 +543,7 @@ def test_a_terminal_shows_what_is_being_done(place: Workspace) -> None:
 
 def test_a_plan_is_there_before_the_work(place: Workspace) -> None:
     place.migration(3).write_text(place.migration(3).read_text("utf-8").replace('"<|pad|>"\n', '"a b c"\n'), "utf-8")
-    done = run(place, "upgrade")
+    done = place.run("upgrade")
     assert done.returncode == 1
     assert "rows          1024 → 1088" in done.stdout
     assert "upgraded" not in done.stdout

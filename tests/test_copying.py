@@ -101,7 +101,7 @@ def test_a_disk_that_fails_at_a_read(place: Workspace, direction: str, number: i
     before = contents(place.model)
     failing = ("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=preadv,preadv2")
     words = ["upgrade"] if direction == "upgrade" else ["downgrade", BASE]
-    done = place.run(*words, before=(*failing, "-e", f"inject=preadv,preadv2:error=EIO:when={number}"))
+    done = place.run_process(*words, before=(*failing, "-e", f"inject=preadv,preadv2:error=EIO:when={number}"))
     assert done.returncode == 1, done.stderr
     assert "cannot read the file: Input/output error" in done.stderr
     assert "Traceback" not in done.stderr

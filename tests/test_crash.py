@@ -7,7 +7,6 @@ EINVAL to a swap, as it does on a filesystem that has none.
 from __future__ import annotations
 
 import ctypes
-import json
 import multiprocessing
 import os
 import platform
@@ -23,7 +22,6 @@ import pytest
 from tracing import points, strace, strace_works
 from workspaces import BASE, HEAD, Contents, Image, contents, image, make_workspace
 
-from tokmigrate.cli.app import main
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.events import BytesProcessed, Event, OnProgress, Step, StepReached, no_progress
@@ -31,7 +29,7 @@ from tokmigrate.settings import read_workspace
 from tokmigrate.state.database import open_state
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tokmigrate.cli.app", "tokmigrate.cli.run", "tokmigrate.cli.audit"])
+FORKED.set_forkserver_preload([__name__])
 
 DIRECTIONS = ("upgrade", "downgrade")
 STEPS = tuple(Step)
@@ -121,16 +119,6 @@ def exit_code(function: Callable[..., None], *arguments: object) -> int | None:
     return child.exitcode
 
 
-def command(root: Path, output: Path, *words: str) -> None:
-    """Be the command line, with all that it prints in one file."""
-    os.chdir(root)
-    sys.argv = ["tokmigrate", *words]
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    main()
-
-
 def seccomp_works() -> bool:
     return sys.platform == "linux" and exit_code(forbid_swap) == 0
 
@@ -180,19 +168,6 @@ class Story:
         assert (applied[-1:] == [HEAD]) == self.at_head(happened=happened)
         assert len(applied) == (3 if applied else 0)
 
-    def told(self, *words: str) -> tuple[int | None, str]:
-        """Run the command line in a fork, and return its exit code and what it prints."""
-        output = self.workspace.root.parent / "output"
-        code = exit_code(command, self.workspace.root, output, *words)
-        return code, output.read_text("utf-8")
-
-    def asked(self, *words: str) -> dict[str, Any]:
-        """Run a command with --json that must work, and return its document."""
-        code, said = self.told(*words, "--json")
-        assert code == 0, said
-        document: dict[str, Any] = json.loads(said)
-        return document
-
     def at_head(self, *, happened: bool) -> bool:
         return happened == (self.direction == "upgrade")
 
@@ -232,20 +207,20 @@ def test_killed_at_a_step(story: Story, moment: str) -> None:
 
     interrupted = moment not in (Step.LOCKED, Step.CLEANED)
     found = ("after" if happened else "before") if interrupted else "nothing"
-    assert story.asked("recover")["models"] == [{"model": "demo", "found": found}]
+    assert story.workspace.asked("recover")["models"] == [{"model": "demo", "found": found}]
     story.is_settled(happened=happened)
     if moment != Step.LOCKED:
-        run = story.asked("log")["runs"][0]
+        run = story.workspace.asked("log")["runs"][0]
         assert (run["direction"], run["status"]) == (story.direction, "APPLIED" if happened else "FAILED")
     revision = HEAD if story.at_head(happened=happened) else None
-    assert story.asked("current")["models"] == [{"model": "demo", "revision": revision}]
+    assert story.workspace.asked("current")["models"] == [{"model": "demo", "revision": revision}]
     story.goes_on()
 
 
 @pytest.mark.parametrize("moment", [STREAMED, Step.PREPARED, Step.SWAPPED])
 def test_the_next_upgrade_recovers_by_itself(story: Story, moment: str) -> None:
     assert exit_code(dying_at, story.workspace.root, story.direction, moment) == -signal.SIGKILL
-    document = story.asked("upgrade")
+    document = story.workspace.asked("upgrade")
     assert document["models"][0]["recovered"] == ("after" if has_happened(moment) else "before")
     assert contents(story.workspace.model) == story.head
     assert story.workspace.left_over() == []
@@ -254,9 +229,9 @@ def test_the_next_upgrade_recovers_by_itself(story: Story, moment: str) -> None:
 
 def test_the_next_downgrade_recovers_by_itself(story: Story) -> None:
     assert exit_code(dying_at, story.workspace.root, story.direction, Step.SWAPPED) == -signal.SIGKILL
-    code, said = story.told("downgrade", "base", "--json")
+    done = story.workspace.run("downgrade", "base")
     # A killed downgrade that had happened leaves nothing to take back.
-    assert code == (0 if story.direction == "upgrade" else 1), said
+    assert done.returncode == (0 if story.direction == "upgrade" else 1), done.stderr
     assert contents(story.workspace.model) == story.base
     assert story.workspace.left_over() == []
 
@@ -266,9 +241,9 @@ def test_killed_twice(story: Story) -> None:
     root = story.workspace.root
     for _ in range(2):
         assert exit_code(dying_at, root, story.direction, Step.STAMPED) == -signal.SIGKILL
-    assert story.asked("recover")["models"][0]["found"] == "before"
+    assert story.workspace.asked("recover")["models"][0]["found"] == "before"
     story.is_settled(happened=False)
-    runs = story.asked("log", "--limit", "2")["runs"]
+    runs = story.workspace.asked("log", "--limit", "2")["runs"]
     assert [run["status"] for run in runs] == ["FAILED", "FAILED"]
 
 
@@ -286,9 +261,9 @@ def dying_before_the_journal(root: Path, direction: str) -> None:
 def test_killed_before_the_journal_has_its_name(story: Story) -> None:
     assert exit_code(dying_before_the_journal, story.workspace.root, story.direction) == -signal.SIGKILL
     assert story.workspace.left_over() != []
-    assert story.asked("recover")["models"][0]["found"] == "nothing"
+    assert story.workspace.asked("recover")["models"][0]["found"] == "nothing"
     story.is_settled(happened=False)
-    assert story.asked("log")["runs"][0]["status"] == "FAILED"
+    assert story.workspace.asked("log")["runs"][0]["status"] == "FAILED"
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -298,9 +273,9 @@ def test_killed_between_the_renames_of_a_two_step_swap(story: Story, number: int
     root = story.workspace.root
     assert exit_code(dying_at_rename, root, story.direction, number) == -signal.SIGKILL
     assert story.workspace.model.exists() == (number != 1)
-    assert "Traceback" not in story.told("status")[1]
+    assert "an error in tokmigrate itself" not in story.workspace.run("status").stderr
     happened = number > 0
-    assert story.asked("recover")["models"][0]["found"] == ("after" if happened else "before")
+    assert story.workspace.asked("recover")["models"][0]["found"] == ("after" if happened else "before")
     story.is_settled(happened=happened)
     story.goes_on()
 
@@ -310,7 +285,7 @@ def test_the_next_command_ends_a_two_step_swap(story: Story) -> None:
         pytest.skip("this system takes no seccomp filter")
     root = story.workspace.root
     assert exit_code(dying_at_rename, root, story.direction, 1) == -signal.SIGKILL
-    assert story.asked("upgrade")["models"][0]["recovered"] == "after"
+    assert story.workspace.asked("upgrade")["models"][0]["recovered"] == "after"
     assert contents(story.workspace.model) == story.head
 
 
@@ -350,7 +325,7 @@ def test_signals_that_end_a_command(story: Story, tmp_path: Path) -> None:
         shutil.rmtree(workspace.root)
         shutil.copytree(begin, workspace.root, symlinks=True)
         injected = strace("-o", os.devnull, "-e", f"inject={call}:signal={name}:when={nth}")
-        done = workspace.run(*words(story.direction), before=tuple(injected))
+        done = workspace.run_process(*words(story.direction), before=tuple(injected))
         said = f"SIG{name} at {call} {nth}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert done.returncode == 130, said
         assert done.stderr.splitlines()[-2:-1] == ["error: stopped"], said

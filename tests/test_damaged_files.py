@@ -321,7 +321,7 @@ def test_an_error_of_the_disk_is_reported_with_its_path(
     before = image(place.model)
     path = place.root / name
     injected = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", str(path), "-e", f"trace={call}"]
-    done = place.run(*words, before=(*injected, "-e", f"inject={call}:error=EIO"))
+    done = place.run_process(*words, before=(*injected, "-e", f"inject={call}:error=EIO"))
     assert done.returncode in (1, 2), done.stderr
     assert INTERNAL not in done.stderr
     assert "Input/output error" in done.stderr

@@ -171,7 +171,7 @@ def without_the_right_to_give(place: Here, *words: str) -> subprocess.CompletedP
     limits = ("setpriv", "--bounding-set=-chown", "--inh-caps=-chown")
     if shutil.which("setpriv") is None or subprocess.run([*limits, "true"], check=False).returncode:
         pytest.skip("capabilities cannot be dropped here")
-    return Workspace(place.root).run(*words, before=limits)
+    return Workspace(place.root).run_process(*words, before=limits)
 
 
 def owners(directory: Path) -> dict[str, tuple[int, int]]:

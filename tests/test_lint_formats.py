@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lint_projects import ALL, Project, empty_project
-from workspaces import command_line, environment, run_here
+from workspaces import run_here
 
 from tokmigrate.commands.lint import Linted, lint
 from tokmigrate.lint.linter import RULES
@@ -52,9 +51,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_people_see_the_line_and_the_place_in_it(project: Project) -> None:
-    said = subprocess.run(
-        [*command_line(), "lint"], cwd=project.root, env=environment(), capture_output=True, text=True, check=False
-    )
+    said = project.run()
     assert said.stdout == FOUND
     assert said.returncode == 1
     assert format_findings_plain(project.lint()) == FOUND

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from measuring import DOCS, NO_SPLIT, SPLIT, begin_with, measured
 from rich.cells import cell_len
 from shared_models import SharedModel, shared_model
-from workspaces import command_line, environment
+from workspaces import Workspace, command_line, environment
 
 from tokmigrate.render.impact import printable, share
 
@@ -39,9 +39,7 @@ def test_a_share_is_nothing_or_all_only_where_it_is(count: int, more: int) -> No
 
 
 def run(model: SharedModel, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*command_line(), *words], cwd=model.root, env=environment(), capture_output=True, text=True, check=False
-    )
+    return Workspace(model.root).run(*words)
 
 
 def on_terminal(model: SharedModel, columns: int, *words: str) -> str:

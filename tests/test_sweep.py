@@ -147,7 +147,7 @@ def test_sweep(
         shutil.rmtree(place.root)
         shutil.copytree(begin.root, place.root, symlinks=True)
         injected = strace("-o", os.devnull, "-e", f"inject={call}:{kind}:when={number}")
-        done = place.run(*COMMANDS[command], before=tuple(injected))
+        done = place.run_process(*COMMANDS[command], before=tuple(injected))
         told = f"{call} {number} {kind}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         killed += done.returncode == -signal.SIGKILL
         found = both(place)

@@ -37,7 +37,7 @@ def strace_works() -> bool:
 def points(place: Workspace, words: list[str], scratch: Path) -> list[tuple[str, int]]:
     """Return the calls of one run of the main process: the name, and the how manieth of its name."""
     calls = scratch / "calls"
-    done = place.run(*words, before=tuple(strace("-o", str(calls))))
+    done = place.run_process(*words, before=tuple(strace("-o", str(calls))))
     assert done.returncode == 0, done.stderr
     lines = calls.read_text("utf-8").splitlines()
     main_process = lines[0].split()[0]

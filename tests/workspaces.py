@@ -1,4 +1,4 @@
-"""A workspace of a test's own: a copy of the demo model with its migrations, and the real command line."""
+"""A workspace of a test's own: a copy of the demo model with its migrations, and the command line in this process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from tokmigrate.cli.app import main
 
@@ -102,8 +103,13 @@ class Workspace:
         """Return the file of a migration, counted from 1."""
         return sorted((self.root / "migrations").glob("*.yaml"))[number - 1]
 
-    def run(self, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        """Run the command line here, perhaps under another program."""
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line here, in this process."""
+        with patch.dict("os.environ", environment()):
+            return run_here(self.root, *arguments)
+
+    def run_process(self, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Run the command line in a process of its own, perhaps under another program."""
         command = [*before, *command_line(), *arguments]
         return subprocess.run(
             command, cwd=self.root, env=environment(), capture_output=True, text=True, timeout=120, check=False
@@ -139,18 +145,17 @@ def command_line() -> list[str]:
 def run_here(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in this process, which saves the start of another one; its width is that of a pipe."""
     said, complained, code = io.StringIO(), io.StringIO(), 0
-    arguments, before = sys.argv, Path.cwd()
-    sys.argv = ["tokmigrate", *words]
-    os.chdir(folder)
-    try:
-        with redirect_stdout(said), redirect_stderr(complained):
+    with (
+        chdir(folder),
+        patch.object(sys, "argv", ["tokmigrate", *words]),
+        redirect_stdout(said),
+        redirect_stderr(complained),
+    ):
+        try:
             main()
-    except SystemExit as left:
-        code = left.code if isinstance(left.code, int) else int(left.code is not None)
-    finally:
-        os.chdir(before)
-        sys.argv = arguments
-    return subprocess.CompletedProcess(words, code, said.getvalue(), complained.getvalue())
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    return subprocess.CompletedProcess(["tokmigrate", *words], code, said.getvalue(), complained.getvalue())
 
 
 def on_terminal(place: Workspace, *words: str, **variables: str) -> str:
