@@ -108,8 +108,9 @@ def test_long_output_goes_to_a_pager(shared: Workspace, words: tuple[str, ...]) 
         (("history",), 200, (PAGER, PAGER)),
         (("--no-pager", "history"), 3, (PAGER, PAGER)),
         (("history",), 3, (PAGER, "")),
-        # What cannot be run shows nothing, so the output is printed.
+        # What cannot be run or fails shows nothing, so the output is printed.
         (("history",), 3, (PAGER, "no-such-pager -x")),
+        (("history",), 3, (PAGER, "false")),
         (("validate",), 1, (PAGER, PAGER)),
     ],
 )

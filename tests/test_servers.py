@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from in_process import Here
 from making import BOS, EOS, TOKENS, llama, tokenizer_json, write_json
+from real_tokenizers import real
 from shared_models import shared_model
 from test_adapters import KINDS, pair
 from test_copies import write_onnx
@@ -23,6 +25,7 @@ from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.servers import onnx, tgi, vllm
 from tokmigrate.servers.finding import Loaded, Reading, Subject
 from tokmigrate.servers.gguf import read as read_gguf
+from tokmigrate.servers.pre_tokenizers import CHECK_TEXT, find_pre_tokenizer
 from tokmigrate.servers.templates import find_unsupported, keeps_block_lines
 from tokmigrate.settings import ModelEntry
 
@@ -80,7 +83,7 @@ def test_what_is_said_of_a_model_and_its_exit_code(tmp_path: Path) -> None:
     done = here.run("check", "--target", "gguf")
     assert done.returncode == 1
     assert "error: tokenizer.json: the converter stops: it does not know this pre-tokenizer" in done.stdout
-    assert "help: moved ids, new merges" in done.stdout
+    assert "moved ids, new merges" in done.stdout
     refused = here.run("check", "--target", "gguf", "--copies")
     assert (refused.returncode, "--copies contradicts --target" in refused.stderr) == (2, True)
 
@@ -169,13 +172,46 @@ def test_flags_and_types_that_a_gguf_does_not_have(model: Path) -> None:
     assert errors(read_gguf(subject(model))) == [f"llama.cpp stops at a text that two ids have: '[PAD{TOKENS + 2}]'"]
 
 
-def test_added_tokens_of_a_wordpiece_need_brackets(tmp_path: Path) -> None:
+def test_added_tokens_of_a_wordpiece_are_to_be_special(tmp_path: Path) -> None:
     made = shared_model(tmp_path, "bert-base-uncased")
     change(made.directory, "config.json", architectures=["BertModel"])
     assert not read_gguf(subject(made.directory)).findings
-    made.migrate("- add_tokens: {tokens: ['<new>', '[NEW]']}")
+    made.migrate("- add_tokens: {tokens: ['<new>', {content: '<role>', special: true}]}")
     assert errors(read_gguf(subject(made.directory))) == [
         "a mark is written before 1 added token, which text then does not match: '<new>'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "pre_tokenizer"),
+    [("phi-2", "phi-2"), ("bert-base-uncased", "jina-v2-en"), ("deepseek", "joyai-llm"), ("gpt2-chatml", None)],
+)
+def test_pre_tokenizers_that_the_converter_knows(name: str, pre_tokenizer: str | None) -> None:
+    library = tokenizers.Tokenizer.from_file(str(real(name) / "tokenizer.json"))
+    library.no_truncation()
+    assert find_pre_tokenizer(library.encode(CHECK_TEXT).ids) == pre_tokenizer
+
+
+def test_a_gemma_3_needs_no_tokenizer_model(model: Path) -> None:
+    text = {"vocab_size_per_layer_input": TOKENS}
+    change(model, "config.json", architectures=["Gemma3nForConditionalGeneration"], **text)
+    assert not read_gguf(subject(model)).findings
+
+
+def test_roles_that_a_post_processor_adds_without_naming_them(model: Path) -> None:
+    document = tokenizer_json()
+    document["post_processor"] = {
+        "type": "RobertaProcessing",
+        "sep": [EOS, TOKENS - 1],
+        "cls": [BOS, TOKENS - 2],
+        "trim_offsets": True,
+        "add_prefix_space": False,
+    }
+    write_json(model / "tokenizer.json", document)
+    change(model, "tokenizer_config.json", bos_token=None)
+    change(model, "config.json", bos_token_id=None)
+    assert errors(read_gguf(subject(model))) == [
+        "`add_bos_token` is true, and the GGUF has no `bos` token: llama.cpp takes another one, or stops"
     ]
 
 

@@ -82,7 +82,7 @@ def _compare(copy: ModelCopy, snapshot: Snapshot, state: State | None) -> CopySt
             return found("current", compared) if compared else found("unknown", "nothing in it can be compared")
         run = _find_change_since(min(file.stat().st_mtime for file in files), snapshot, state)
     except (TokmigrateError, OSError) as error:
-        return found("unknown", str(error))
+        return found("unknown", str(error).removeprefix(f"{copy.path}: "))
     if isinstance(run, RunRow):
         change = f"older than the {run.direction} from {run.from_revision or 'base'} to {run.to_revision or 'base'}"
         return found("stale", f"{compared}, but it is {change}" if compared else change)
@@ -141,8 +141,8 @@ def _is_written_as(tokenizer: Tokenizer, ours: str | None, theirs: str | None) -
     """Return whether a GGUF has a token, with what the converter changes in its text."""
     if ours == theirs or ours is None or theirs is None:
         return ours == theirs
-    if ours in tokenizer.added:
-        return theirs in spellings(ours)
+    if ours in tokenizer.added and theirs in spellings(ours):
+        return True
     # A WordPiece marks the beginnings of words in place of their continuations.
     return theirs == (ours[2:] if ours.startswith("##") else f"\u2581{ours}")
 

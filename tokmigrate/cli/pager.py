@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-from contextlib import suppress
 from contextvars import ContextVar
 from types import FrameType
 from typing import TextIO
@@ -46,16 +45,14 @@ def show_paged(text: str, stream: TextIO) -> bool:
     before = signal.signal(signal.SIGINT, _leave_to_pager)
     try:
         process = subprocess.Popen(shlex.split(pager), stdin=subprocess.PIPE, env=_DEFAULTS | os.environ)
-        # Who leaves the pager early has seen enough.
-        with suppress(BrokenPipeError):
-            process.communicate(text.encode(stream.encoding or "utf-8", "backslashreplace"))
-        process.wait()
+        process.communicate(text.encode(stream.encoding or "utf-8", "backslashreplace"))
     except (OSError, ValueError):
         # There is no such program.
         return False
     finally:
         signal.signal(signal.SIGINT, before)
-    return True
+    # One that failed may have shown nothing.
+    return process.returncode <= 0
 
 
 def _leave_to_pager(_number: int, _frame: FrameType | None) -> None:

@@ -1,6 +1,6 @@
 """llama.cpp: what its converter writes into a GGUF of a model, and what llama.cpp does with that.
 
-conversion/base.py of ggml-org/llama.cpp, commit 2bbcf7fc93a4 (tokens, pre-tokenizer); gguf/vocab.py of gguf 0.19.0,
+conversion/ of ggml-org/llama.cpp, commit 00bd27a621f9 (tokens, pre-tokenizer); gguf/vocab.py of gguf 0.19.0,
 `SpecialVocab` (roles, chat template); src/llama-vocab.cpp, commit 00ad355e009e (loading, end of generation).
 """
 
@@ -26,7 +26,7 @@ from tokmigrate.servers.gguf_tokens import (
     list_parameters,
     read_tokens,
 )
-from tokmigrate.servers.pre_tokenizers import PRE_TOKENIZERS, digest_of, find_pre_tokenizer
+from tokmigrate.servers.pre_tokenizers import digest_of, find_pre_tokenizer
 
 _ENDS = (
     "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> "
@@ -125,7 +125,7 @@ def _check_tokens(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
             "error",
             f"a mark is written before {count}, which text then does not match: {shown}",
             tokens.file,
-            "give each a text in square brackets, as [NAME]: `rename_tokens`",
+            "make them special: `set_token_flags`",
         )
     texts = Counter(token.text for token in tokens.tokens)
     if twice := [text for text, times in texts.items() if times > 1]:
@@ -196,11 +196,10 @@ def _check_pre_tokenizer(subject: Subject, tokens: TokenList) -> Iterator[Findin
     if tokens.has_digest and ids and find_pre_tokenizer(ids) is None:
         yield Finding(
             "error",
-            f"the converter stops: it does not know this pre-tokenizer among {len(PRE_TOKENIZERS)}, by its digest "
-            f"{digest_of(ids)}",
+            f"the converter stops: it does not know this pre-tokenizer, by its digest {digest_of(ids)}",
             tokens.file,
-            "moved ids, new merges and another post-processor change the digest: give it the name of the original "
-            "pre-tokenizer in get_vocab_base_pre of conversion/base.py",
+            "a newer converter may know it; moved ids, new merges and another post-processor change the digest: give "
+            "it the name of the original pre-tokenizer in get_vocab_base_pre of conversion/base.py",
         )
 
 
@@ -220,7 +219,7 @@ def _check_roles(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
     for name in (name for name, is_added in adds.items() if is_added and name not in ids):
         yield Finding(
             "error",
-            f"llama.cpp does not load the GGUF: `add_{name}_token` is true, and there is no `{name}` token",
+            f"`add_{name}_token` is true, and the GGUF has no `{name}` token: llama.cpp takes another one, or stops",
             TOKENIZER_CONFIG,
             f"set one with `set_special_tokens`, or set `add_{name}_token` to false",
         )
@@ -332,4 +331,4 @@ def _check_adapters(subject: Subject) -> Iterator[Finding]:
             )
 
 
-TARGET = Target("llama.cpp", "commit 2bbcf7fc93a4, gguf 0.19.0", read, needs_loading=True)
+TARGET = Target("llama.cpp", "commit 00bd27a621f9, gguf 0.19.0", read, needs_loading=True)

@@ -1,7 +1,7 @@
 """The tokens that llama.cpp's converter writes for a model, as its classes read them.
 
-conversion/base.py, llama.py, qwen.py, gemma.py, bert.py and phi.py of ggml-org/llama.cpp, commits 2bbcf7fc93a4 and
-7bca1fd9ca2a, and gguf/vocab.py of gguf 0.19.0, said again.
+conversion/ of ggml-org/llama.cpp: base.py at commit 00bd27a621f9, llama.py at 0274f0fc7d7f, qwen.py at 03173d5e78f8,
+gemma.py at 061b8c5f9188, bert.py at 2ca8afc1cb0f, phi.py at 7bca1fd9ca2a; and gguf/vocab.py of gguf 0.19.0, said again.
 """
 
 from __future__ import annotations
@@ -86,12 +86,11 @@ def _read_sentencepiece(subject: Subject) -> TokenList | None:
     return None if found is None else TokenList(READ_ALONE, "_set_vocab_sentencepiece", tuple(found))
 
 
-def _read_pieces(state: ModelState, rows: int | None = None) -> list[Written] | None:
+def _read_pieces(state: ModelState) -> list[Written] | None:
     data = state.documents.get(READ_ALONE)
     if not isinstance(data, bytes) or not is_sentencepiece(data):
         return None
-    per_layer = list_parameters(state.documents[CONFIG]).get("vocab_size_per_layer_input")
-    found = _placeholders(rows or int(per_layer or _size(state)))
+    found = _placeholders(_size(state))
     for number, piece in enumerate(SentencePieceModel.read(data, READ_ALONE).pieces[: len(found)]):
         kind = Type(piece.kind)
         # The converter does not ask whether a user defined a piece.
@@ -141,13 +140,12 @@ def _read_gpt2(subject: Subject) -> TokenList | None:
 
 
 def _read_wordpiece(subject: Subject) -> TokenList | None:
-    def spell(text: str) -> str:
-        if text.startswith("[") and text.endswith("]"):
-            return text
-        return text[2:] if text.startswith("##") else f"\u2581{text}"
+    def spell(token: Written) -> Written:
+        if token.type is Type.CONTROL:
+            return token
+        return token._replace(text=token.text[2:] if token.text.startswith("##") else f"\u2581{token.text}")
 
-    tokens = (Written(spell(text), kind) for text, kind in _read_base(subject))
-    return TokenList(FILE, "get_vocab_base", tuple(tokens), has_digest=True)
+    return TokenList(FILE, "get_vocab_base", tuple(map(spell, _read_base(subject))), has_digest=True)
 
 
 def _read_base(subject: Subject) -> list[Written]:
@@ -168,7 +166,7 @@ def _read_phi3(subject: Subject) -> TokenList | None:
     state = subject.snapshot.state
     if (state.documents.get(TOKENIZER_CONFIG) or {}).get("tokenizer_class") == "GPT2Tokenizer":
         return _read_gpt2(subject)
-    found = _read_pieces(state, _size(state))
+    found = _read_pieces(state)
     if found is None:
         return None
     # Of all classes it alone reads tokenizer.json too, and leaves texts as they are.
@@ -192,23 +190,27 @@ _METHODS: Mapping[str, Sequence[_Read]] = {
         _read_gpt2,
     ),
     **_classes(
-        "Qwen2Model Qwen2ForCausalLM Qwen2AudioForConditionalGeneration Qwen3ForCausalLM",
+        "Qwen2Model Qwen2ForCausalLM Qwen2AudioForConditionalGeneration Qwen3ForCausalLM Qwen3Model",
         _read_sentencepiece,
         _read_gpt2,
     ),
     **_classes(
-        "PhiForCausalLM Qwen2MoeForCausalLM Qwen3MoeForCausalLM RobertaModel GPT2LMHeadModel GPTNeoXForCausalLM"
+        "PhiForCausalLM Qwen2MoeForCausalLM Qwen3MoeForCausalLM RobertaModel RobertaForSequenceClassification"
+        " GPT2LMHeadModel GPTNeoXForCausalLM"
         " GPTBigCodeForCausalLM Starcoder2ForCausalLM FalconForCausalLM SeedOssForCausalLM OlmoForCausalLM"
         " Olmo2ForCausalLM Olmo3ForCausalLM OlmoeForCausalLM",
         _read_gpt2,
     ),
+    **_classes("GemmaForCausalLM Gemma2ForCausalLM", _read_sentencepiece),
     **_classes(
-        "GemmaForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM Gemma3ForConditionalGeneration Gemma3TextModel"
+        "Gemma3ForCausalLM Gemma3ForConditionalGeneration Gemma3TextModel Gemma3nForCausalLM"
         " Gemma3nForConditionalGeneration",
         _read_sentencepiece,
+        _read_gpt2,
     ),
     **_classes(
-        "BertModel BertForMaskedLM BertForSequenceClassification DistilBertModel DistilBertForMaskedLM",
+        "BertModel BertForMaskedLM BertForSequenceClassification DistilBertModel DistilBertForMaskedLM"
+        " DistilBertForSequenceClassification",
         _read_wordpiece,
     ),
     **_classes("Phi3ForCausalLM PhiMoEForCausalLM", _read_phi3),

@@ -366,9 +366,7 @@ def _failure(question: Question, request: Mapping[str, Any], cause: str) -> Tokm
             hint="if tokenizers.Tokenizer.from_file refuses the model's own tokenizer.json too, restore that from a"
             " copy of the model; if not, correct the migration",
         )
-    return VerificationError(
-        f"transformers cannot work with it: {cause}",
-        where=where,
-        hint="if transformers' AutoConfig and AutoTokenizer refuse the model as it is too, correct that first, or leave"
-        " transformers out with `verify: fast` in tokmigrate.yaml; if not, correct the migration",
-    )
+    hint = "if transformers' AutoConfig and AutoTokenizer refuse the model as it is too, correct that first"
+    if question != "converter":
+        hint += ", or leave transformers out with `verify: fast` in tokmigrate.yaml; if not, correct the migration"
+    return VerificationError(f"transformers cannot work with it: {cause}", where=where, hint=hint)
