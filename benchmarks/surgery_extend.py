@@ -28,7 +28,8 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from tokmigrate.model.documents.declared import state_without_weights
-from tokmigrate.model.tokenizer.tokenizer_json import is_byte_level, merges_of, text_of_letters
+from tokmigrate.model.tokenizer.byte_level import is_byte_level, text_of_letters
+from tokmigrate.model.tokenizer.tokenizer_json import merges_of
 from tokmigrate.operations.token_checks import find_unreachable
 
 LETTERS = "abcdefgh  \n\t.,:()_=0123'\"éß漢字🦄ÄĠ▁<|>"

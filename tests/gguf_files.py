@@ -13,7 +13,7 @@ import torch
 from making import tensors_of
 from test_llama_cpp import Type, converted, document, looks_special
 
-from tokmigrate.model.tokenizer.tokenizer_json import text_of_letters
+from tokmigrate.model.tokenizer.byte_level import text_of_letters
 
 NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",

@@ -19,7 +19,8 @@ from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, merges_of, text_of_letters
+from tokmigrate.model.tokenizer.byte_level import text_of_letters
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, merges_of
 from tokmigrate.operations.extend_vocab import ExtendVocab, reachable_merges
 from tokmigrate.operations.operation import Context
 from tokmigrate.vocabulary.ids import AddedToken

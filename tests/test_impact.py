@@ -17,7 +17,7 @@ from shared_models import SharedModel, shared_model
 
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.model.tokenizer.tokenizer_json import text_of_letters
+from tokmigrate.model.tokenizer.byte_level import text_of_letters
 from tokmigrate.plan.corpus import CorpusChange
 from tokmigrate.plan.plan import Plan
 

@@ -12,7 +12,8 @@ from shared_models import SharedModel, shared_model
 from tokmigrate.commands.lint import lint
 from tokmigrate.lint.linter import Selection
 from tokmigrate.model.documents.chat_template import find_literals
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, text_of_letters
+from tokmigrate.model.tokenizer.byte_level import text_of_letters
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 
 RULES = Selection(("TM117", "TM118", "TM119", "TM310"))
 

@@ -35,8 +35,9 @@ from tokmigrate.model.documents.declared import read_declared_roles
 from tokmigrate.model.documents.reading import read_tokenizer_files
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.safetensors_header import encode_header, read_header
+from tokmigrate.model.tokenizer.byte_level import letters_of_bytes
 from tokmigrate.model.tokenizer.token_meaning import Spelling, match_tokens
-from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, letters_of_bytes
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows
 from tokmigrate.model.weights.undertrained import find_undertrained
 from tokmigrate.plan.token_changes import TokenChange

@@ -19,7 +19,8 @@ from tokmigrate.files import has_directory
 from tokmigrate.git import LineAuthor, read_line_author
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, is_byte_level, text_of_letters
+from tokmigrate.model.tokenizer.byte_level import is_byte_level, text_of_letters
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.operation import TokenChanges
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration

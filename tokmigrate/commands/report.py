@@ -25,7 +25,8 @@ from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, is_byte_level, text_of_letters
+from tokmigrate.model.tokenizer.byte_level import is_byte_level, text_of_letters
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
 from tokmigrate.operations.operation import RiskLevel
 from tokmigrate.plan.plan import Plan
 from tokmigrate.plan.progress import Progress, check_progress

@@ -20,7 +20,8 @@ from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelStat
 from tokmigrate.model.formats.gguf import Head, Kind, Value
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.formats.sentencepiece import SentencePieceModel
-from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, merges_of, text_of_letters
+from tokmigrate.model.tokenizer.byte_level import text_of_letters
+from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, merges_of
 
 TOKENS = "tokenizer.ggml.tokens"
 TYPES = "tokenizer.ggml.token_type"

@@ -16,6 +16,7 @@ from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files, with_merged_pieces
 from tokmigrate.model.documents.state import MERGES, VOCAB_JSON, ModelState
 from tokmigrate.model.references.token_texts import without_placeholders
+from tokmigrate.model.tokenizer.byte_level import is_byte_level
 from tokmigrate.model.tokenizer.token_meaning import SPACE
 from tokmigrate.model.tokenizer.tokenizer_json import (
     BYTE,
@@ -23,7 +24,6 @@ from tokmigrate.model.tokenizer.tokenizer_json import (
     Merge,
     continuing_prefix,
     find_spaced,
-    is_byte_level,
     merges_of,
     model_kind,
     product,

@@ -12,15 +12,8 @@ from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import find_named_tokens
-from tokmigrate.model.tokenizer.tokenizer_json import (
-    BYTE,
-    FILE,
-    Tokenizer,
-    is_byte_level,
-    letters_of_bytes,
-    model_kind,
-    post_processor_tokens,
-)
+from tokmigrate.model.tokenizer.byte_level import is_byte_level, letters_of_bytes
+from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Tokenizer, model_kind, post_processor_tokens
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.operations.operation import Risk
 from tokmigrate.settings import WorkerLimits

@@ -17,7 +17,8 @@ from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.model.documents.config_fields import Limit, limit_of
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, is_byte_level, model_kind, text_of_letters
+from tokmigrate.model.tokenizer.byte_level import is_byte_level, text_of_letters
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind
 from tokmigrate.model.worker.corpus_files import FIELD, CorpusFile
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.plan.plan import Plan

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from tokmigrate.lint.rule import ERROR, WARNING, Found, add_special, escape_text, operations, rule
 from tokmigrate.lint.subjects import Location, MigrationFile, OnModel, Written
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, bytes_of_letters, is_byte_level, model_kind
+from tokmigrate.model.tokenizer.byte_level import bytes_of_letters, is_byte_level
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
 from tokmigrate.operations.operation import TokenChanges
 from tokmigrate.vocabulary.ids import is_tombstone
 

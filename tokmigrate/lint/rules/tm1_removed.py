@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from tokmigrate.formatting import format_count, format_list, format_quoted
 from tokmigrate.lint.rule import WARNING, Found, operations, rule
 from tokmigrate.lint.subjects import OnModel
+from tokmigrate.model.tokenizer.byte_level import is_byte_level
 from tokmigrate.model.tokenizer.token_meaning import TokenTexts
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, is_byte_level
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.token_checks import find_letters
 from tokmigrate.vocabulary.scripts import COMMON, find_main_script
 

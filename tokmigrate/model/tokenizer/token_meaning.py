@@ -13,15 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.tokenizer.tokenizer_json import (
-    BYTE,
-    Tokenizer,
-    bytes_of_letters,
-    continuing_prefix,
-    is_byte_level,
-    letters_of_bytes,
-    model_kind,
-)
+from tokmigrate.model.tokenizer.byte_level import bytes_of_letters, is_byte_level, letters_of_bytes
+from tokmigrate.model.tokenizer.tokenizer_json import BYTE, Tokenizer, continuing_prefix, model_kind
 
 SPACE = "\u2581"
 """What SentencePiece writes for a space."""
