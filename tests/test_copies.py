@@ -45,9 +45,9 @@ def tokens_of(model: Path) -> list[str]:
     return [texts.get(number, f"[PAD{number}]") for number in range(rows)]
 
 
-def write_onnx(path: Path, rows: int) -> None:
+def write_onnx(path: Path, rows: int, width: int = 8) -> None:
     """Write a graph that has the embeddings of a model, as an export names them."""
-    table = onnx.numpy_helper.from_array(np.zeros((rows, 8), np.float32), "model.embed_tokens.weight")
+    table = onnx.numpy_helper.from_array(np.zeros((rows, width), np.float32), "model.embed_tokens.weight")
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [table])), path)
 
 

@@ -106,7 +106,9 @@ def test_added_tokens_that_the_converter_does_not_find(tmp_path: Path, pieces: P
     found = read_gguf(subject(model, specials=["<s>", "</s>", "<unk>"]))
     rows = json.loads((model / "config.json").read_text("utf-8"))["vocab_size"]
     assert f"llama.cpp does not load the GGUF: it has {rows - SPARE:,} tokens, and {rows:,} rows" in errors(found)
-    assert any(each.startswith("the flag of 3 special tokens is lost") for each in errors(found))
+    assert any(
+        each.startswith("the flag is lost, and the text is printed, of 3 special tokens") for each in errors(found)
+    )
     assert any("writes neither merges nor scores" in each for each in warnings(found))
     change(model, "config.json", architectures=["GemmaForCausalLM"])
     assert errors(read_gguf(subject(model))) == [
@@ -178,7 +180,7 @@ def test_added_tokens_of_a_wordpiece_are_to_be_special(tmp_path: Path) -> None:
     assert not read_gguf(subject(made.directory)).findings
     made.migrate("- add_tokens: {tokens: ['<new>', {content: '<role>', special: true}]}")
     assert errors(read_gguf(subject(made.directory))) == [
-        "a mark is written before 1 added token, which text then does not match: '<new>'"
+        "a mark, which text does not have, is written before 1 added token: '<new>'"
     ]
 
 
@@ -196,6 +198,22 @@ def test_a_gemma_3_needs_no_tokenizer_model(model: Path) -> None:
     text = {"vocab_size_per_layer_input": TOKENS}
     change(model, "config.json", architectures=["Gemma3nForConditionalGeneration"], **text)
     assert not read_gguf(subject(model)).findings
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("config.json", {"text_config": "x"}),
+        ("config.json", {"thinker_config": [{}]}),
+        ("config.json", {"llm_config": True}),
+        ("config.json", {"architectures": {"a": 1}}),
+        ("generation_config.json", {"eos_token_id": [{}]}),
+    ],
+)
+def test_values_that_mean_nothing_stop_no_rule(model: Path, file: str, values: dict[str, Any]) -> None:
+    change(model, file, **values)
+    for read in (read_gguf, vllm.read, tgi.read, onnx.read):
+        assert read(subject(model)).summary
 
 
 def test_roles_that_a_post_processor_adds_without_naming_them(model: Path) -> None:
@@ -310,5 +328,7 @@ def test_graphs_in_the_directory_of_a_model(model: Path) -> None:
     write_onnx(model / "onnx" / "model.onnx", TOKENS)
     rows = f"has {TOKENS} rows, and that of the model {TOKENS + 3}"
     assert errors(onnx.read(subject(model))) == [f"its 'model.embed_tokens.weight' {rows}"]
+    write_onnx(model / "onnx" / "model.onnx", TOKENS, width=1)
+    assert not errors(onnx.read(subject(model)))
     (model / "onnx" / "model.onnx").write_bytes(b"none")
     assert errors(onnx.read(subject(model))) == ["is not an ONNX file"]

@@ -8,7 +8,7 @@ from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.models import adapters_of
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.worker.worker import call_worker
-from tokmigrate.servers.finding import Loaded, Reading, Subject, Target
+from tokmigrate.servers.finding import Finding, Loaded, Reading, Subject, Target
 from tokmigrate.servers.pre_tokenizers import CHECK_TEXT
 from tokmigrate.servers.registry import TARGETS, Name
 from tokmigrate.settings import ModelEntry
@@ -21,6 +21,11 @@ class CheckedTarget:
     model: str
     target: Target
     reading: Reading
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What its rules find, errors first."""
+        return sorted(self.reading.findings, key=lambda each: each.severity)
 
     @property
     def errors(self) -> int:

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
     from tokmigrate.commands.check_target import CheckedTarget
 
-_STYLE = {"error": "bold red", "warning": "yellow"}
+_STYLE = {"error": "bad", "warning": "caution"}
 
 
 def target_lines(checked: CheckedTarget) -> Iterator[RenderableType]:
     """Yield what the program would read, and what its rules find."""
-    target, reading = checked.target, checked.reading
-    yield Text(f"{checked.model}: {target.program} ({target.version}) {escape(reading.summary)}")
-    for finding in reading.findings:
+    target, findings = checked.target, checked.findings
+    yield Text(f"{checked.model}: {target.program} ({target.version}) {escape(checked.reading.summary)}")
+    for finding in findings:
         severity = (finding.severity, _STYLE[finding.severity])
         yield Text.assemble("  ", severity, f": {escape(finding.where)}: {escape(finding.message)}")
         yield Text.assemble(("    help: ", "bold"), escape(finding.help))
-    counts = ((checked.errors, "error"), (len(reading.findings) - checked.errors, "warning"))
+    counts = ((checked.errors, "error"), (len(findings) - checked.errors, "warning"))
     yield f"  {' and '.join(format_count(*each) for each in counts if each[0]) or 'nothing found'}"
 
 
@@ -39,7 +39,7 @@ def target_content(checked: CheckedTarget) -> dict[str, Any]:
         "reads": checked.reading.summary,
         "findings": [
             {"severity": each.severity, "path": each.where, "message": each.message, "hint": each.help}
-            for each in checked.reading.findings
+            for each in checked.findings
         ],
         "errors": checked.errors,
     }

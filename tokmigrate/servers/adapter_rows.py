@@ -11,6 +11,9 @@ from tokmigrate.model.snapshot import Snapshot
 Kind = Literal["whole", "listed", "factor"]
 """A whole matrix (`modules_to_save`), rows of listed ids (`trainable_token_indices`), or a factor that is added."""
 
+BAKE = "write its rows into the model: `tokmigrate bake`, or merge the whole adapter"
+"""What to do where a program does not take such rows."""
+
 
 def find_rows(adapter: Snapshot, base: Snapshot) -> dict[Kind, str]:
     """Return the kinds of rows that an adapter has for its model's vocabulary, each with one of their tensors."""

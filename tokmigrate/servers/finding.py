@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +17,10 @@ class Finding:
     message: str
     where: str
     help: str
+
+
+SET_TEMPLATE = "remove `chat_template` there, or set it again: `set_chat_template` writes all places"
+"""What to do where a program takes another chat template than transformers."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,3 @@ class Target:
     version: str
     read: Callable[[Subject], Reading]
     needs_loading: bool = False
-
-
-def order_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return findings with the errors first."""
-    return tuple(sorted(findings, key=lambda each: each.severity))

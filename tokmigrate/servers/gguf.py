@@ -7,7 +7,7 @@ conversion/ of ggml-org/llama.cpp, commit 00bd27a621f9 (tokens, pre-tokenizer); 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tokmigrate.formatting import format_count, format_quoted
@@ -17,14 +17,15 @@ from tokmigrate.model.documents.slow_tokenizer_files import READ_ALONE
 from tokmigrate.model.documents.state import CONFIG, GENERATION, TEMPLATE, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.gguf_vocabulary import Type, looks_special, spellings
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.servers.adapter_rows import Kind, find_rows
-from tokmigrate.servers.finding import Finding, Reading, Subject, Target, order_findings
+from tokmigrate.servers.adapter_rows import BAKE, find_rows
+from tokmigrate.servers.finding import SET_TEMPLATE, Finding, Reading, Subject, Target
 from tokmigrate.servers.gguf_tokens import (
     TokenList,
     find_architecture,
     is_known,
     list_parameters,
     read_tokens,
+    take_mapping,
 )
 from tokmigrate.servers.pre_tokenizers import digest_of, find_pre_tokenizer
 
@@ -35,7 +36,8 @@ _ENDS = (
 )
 """The tokens at which llama.cpp stops by their text."""
 
-_CONVERT_AGAIN = "`tokmigrate upgrade` writes what the converter reads; after a change by hand add the token there too"
+_COMPARE = "compare the tokens of the GGUF with tokenizer.json: list it under `copies:`, and run `tokmigrate status`"
+_WRITE_THERE = "`tokmigrate upgrade` writes what the converter reads; after a change by hand add the token there too"
 
 
 def read(subject: Subject) -> Reading:
@@ -43,7 +45,7 @@ def read(subject: Subject) -> Reading:
     state = subject.snapshot.state
     tokens = read_tokens(subject)
     if tokens is None:
-        return Reading("reads no tokenizer", order_findings(_explain_nothing(state)))
+        return Reading("reads no tokenizer", tuple(_explain_nothing(state)))
     counts = Counter(token.type for token in tokens.tokens)
     types = ", ".join(f"{counts[kind]:,} {kind.name.lower().replace('_', '-')}" for kind in Type if counts[kind])
     pre = find_pre_tokenizer(subject.loaded.check_ids) if tokens.has_digest else "default"
@@ -60,43 +62,28 @@ def read(subject: Subject) -> Reading:
         *_check_template(state),
         *_check_adapters(subject),
     )
-    return Reading(summary, order_findings(findings))
+    return Reading(summary, findings)
 
 
 def _explain_nothing(state: ModelState) -> Iterator[Finding]:
     architecture = find_architecture(state.documents[CONFIG])
     if is_known(architecture):
-        yield Finding(
-            "error",
-            f"the converter reads {READ_ALONE} for {architecture}, and stops without it",
-            READ_ALONE,
-            "put the tokenizer.model of the original model beside tokenizer.json, and stamp the model",
-        )
+        message = f"the converter reads {READ_ALONE} for {architecture}, and stops without it"
+        help_ = f"put the {READ_ALONE} of the original model beside tokenizer.json, and stamp the model"
+        yield Finding("error", message, READ_ALONE, help_)
     else:
-        yield Finding(
-            "warning",
-            f"how the converter reads the tokenizer of {architecture or 'this model'} is not known here",
-            FILE,
-            "compare the tokens of the GGUF with tokenizer.json: list it under `copies:`, and run `tokmigrate status`",
-        )
+        message = f"how the converter reads the tokenizer of {architecture or 'this model'} is not known here"
+        yield Finding("warning", message, FILE, _COMPARE)
 
 
 def _check_class(state: ModelState) -> Iterator[Finding]:
     architecture = find_architecture(state.documents[CONFIG])
     if architecture is None:
-        yield Finding(
-            "error",
-            "the converter stops: config.json does not say the architecture",
-            CONFIG,
-            "add `architectures`, as the original model has it",
-        )
+        message = "the converter stops: config.json does not say the architecture"
+        yield Finding("error", message, CONFIG, "add `architectures`, as the original model has it")
     elif not is_known(architecture):
-        yield Finding(
-            "warning",
-            f"the rules here are those of the converter's base class; that of {architecture} is not known",
-            CONFIG,
-            "compare the tokens of the GGUF with tokenizer.json: list it under `copies:`, and run `tokmigrate status`",
-        )
+        message = f"the rules here are those of the converter's base class; that of {architecture} is not known"
+        yield Finding("warning", message, CONFIG, _COMPARE)
 
 
 def _check_tokens(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
@@ -112,29 +99,21 @@ def _check_tokens(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
         elif written not in (text, text[2:] if text.startswith("##") else f"\u2581{text}"):
             changed.append(text)
     if lost:
-        count, shown = format_count(len(lost), "token"), format_quoted(lost)
-        yield Finding(
-            "error", f"placeholders such as [PAD7] take the place of {count}: {shown}", tokens.file, _CONVERT_AGAIN
-        )
+        message = f"placeholders such as [PAD7] take the place of {_name(lost, 'token')}"
+        yield Finding("error", message, tokens.file, _WRITE_THERE)
     if changed:
-        count, shown = format_count(len(changed), "token"), format_quoted(changed)
-        yield Finding("error", f"another text is written for {count}: {shown}", tokens.file, _CONVERT_AGAIN)
+        yield Finding("error", f"another text is written for {_name(changed, 'token')}", tokens.file, _WRITE_THERE)
     if marked:
-        count, shown = format_count(len(marked), "added token"), format_quoted(marked)
-        yield Finding(
-            "error",
-            f"a mark is written before {count}, which text then does not match: {shown}",
-            tokens.file,
-            "make them special: `set_token_flags`",
-        )
+        message = f"a mark, which text does not have, is written before {_name(marked, 'added token')}"
+        yield Finding("error", message, tokens.file, "make them special: `set_token_flags`")
     texts = Counter(token.text for token in tokens.tokens)
     if twice := [text for text, times in texts.items() if times > 1]:
-        yield Finding(
-            "error",
-            f"llama.cpp stops at a text that two ids have: {format_quoted(twice)}",
-            tokens.file,
-            "rename one of the two tokens: `rename_tokens`",
-        )
+        message = f"llama.cpp stops at a text that two ids have: {format_quoted(twice)}"
+        yield Finding("error", message, tokens.file, "rename one of the two tokens: `rename_tokens`")
+
+
+def _name(texts: Sequence[str], noun: str) -> str:
+    return f"{format_count(len(texts), noun)}: {format_quoted(texts)}"
 
 
 def _check_types(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
@@ -148,13 +127,11 @@ def _check_types(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
             shown += [text] if token.special and not is_control else []
             hidden += [text] if is_control and not token.special else []
     if shown:
-        count = format_count(len(shown), "special token")
-        yield Finding(
-            "error",
-            f"the flag of {count} is lost, and the text is printed: {format_quoted(shown)}",
-            tokens.file,
-            "give each a role, or list it in `extra_special_tokens` of tokenizer_config.json: `set_token_flags` does",
+        message = f"the flag is lost, and the text is printed, of {_name(shown, 'special token')}"
+        help_ = (
+            "give each a role, or list it in `extra_special_tokens` of tokenizer_config.json: `set_token_flags` does"
         )
+        yield Finding("error", message, tokens.file, help_)
     if hidden:
         why = "since it looks special" if all(map(looks_special, hidden)) else f"by {tokens.file}"
         yield Finding(
@@ -168,7 +145,7 @@ def _check_types(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
 def _check_size(subject: Subject, tokens: TokenList) -> Iterator[Finding]:
     state = subject.snapshot.state
     size, rows = list_parameters(state.documents[CONFIG]).get("vocab_size"), state.rows
-    if tokens.has_digest and size is not None and state.tokenizer.highest >= size:
+    if tokens.has_digest and isinstance(size, int) and state.tokenizer.highest >= size:
         yield Finding(
             "error",
             f"the converter stops: the id {state.tokenizer.highest} is not below `vocab_size`, {size}",
@@ -242,7 +219,7 @@ def list_roles(state: ModelState, size: int) -> tuple[dict[str, int], dict[str, 
     model = state.documents[CONFIG]
     for role in roles:
         number = model.get(f"{role}_token_id")
-        number = (model.get("text_config") or {}).get(f"{role}_token_id") if number is None else number
+        number = take_mapping(model.get("text_config")).get(f"{role}_token_id") if number is None else number
         if isinstance(number, int) and number < size:
             ids.setdefault(role, number)
     return ids, adds
@@ -276,10 +253,11 @@ def _check_ends(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
     stops = {ids[role] for role in ("eos", "eot", "eom") if role in ids}
     texts = state.tokenizer.texts
     for number in held if isinstance(held, list) else []:
-        if number in texts and number not in stops and texts[number] not in _ENDS.split():
+        text = texts.get(number) if isinstance(number, int) else None
+        if text is not None and number not in stops and text not in _ENDS.split():
             yield Finding(
                 "warning",
-                f"llama.cpp does not stop at '{texts[number]}' ({number}), as `eos_token_id` says",
+                f"llama.cpp does not stop at '{text}' ({number}), as `eos_token_id` says",
                 GENERATION,
                 "make it the `eos` token, or name it as a stop text in the request",
             )
@@ -310,25 +288,16 @@ def _check_template(state: ModelState) -> Iterator[Finding]:
             "write a tokenizer_config.json, `{}` is enough",
         )
     elif held is not None and ours and named.get("default") != ours.get("default"):
-        yield Finding(
-            "error",
-            f"the converter takes the template of {TOKENIZER_CONFIG}, and transformers another one",
-            TOKENIZER_CONFIG,
-            "remove `chat_template` there, or set it again: `set_chat_template` writes all places",
-        )
+        message = f"the converter takes the template of {TOKENIZER_CONFIG}, and transformers another one"
+        yield Finding("error", message, TOKENIZER_CONFIG, SET_TEMPLATE)
 
 
 def _check_adapters(subject: Subject) -> Iterator[Finding]:
     for adapter in subject.adapters:
-        rows = find_rows(adapter, subject.snapshot)
-        kinds: tuple[Kind, ...] = ("listed", "whole")
-        for kind in (kind for kind in kinds if kind in rows):
-            yield Finding(
-                "error",
-                f"convert_lora_to_gguf.py stops at '{rows[kind]}', which is no factor",
-                str(adapter.directory),
-                "write its rows into the model: `tokmigrate bake`, or merge the whole adapter",
-            )
+        for kind, tensor in find_rows(adapter, subject.snapshot).items():
+            if kind != "factor":
+                message = f"convert_lora_to_gguf.py stops at '{tensor}', which is no factor"
+                yield Finding("error", message, str(adapter.directory), BAKE)
 
 
 TARGET = Target("llama.cpp", "commit 00bd27a621f9, gguf 0.19.0", read, needs_loading=True)

@@ -50,15 +50,20 @@ _Read = Callable[[Subject], TokenList | None]
 
 def list_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return config.json as the converter reads it: values of the text model replace those of the whole."""
-    thinker = (config.get("thinker_config") or {}).get("text_config")
-    text = thinker or config.get("llm_config") or config.get("text_config") or {}
+    thinker = take_mapping(take_mapping(config.get("thinker_config")).get("text_config"))
+    text = thinker or take_mapping(config.get("llm_config")) or take_mapping(config.get("text_config"))
     return {**config, **text}
 
 
 def find_architecture(config: Mapping[str, Any]) -> str | None:
     """Return the name by which the converter chooses a class, None where it stops."""
-    own = (config.get("text_config") or {}).get("architectures") or config.get("architectures")
-    return str(own[0]) if own else None
+    own = take_mapping(config.get("text_config")).get("architectures") or config.get("architectures")
+    return str(own[0]) if isinstance(own, list) and own else None
+
+
+def take_mapping(value: object) -> Mapping[str, Any]:
+    """Return a value that is a mapping, and an empty one for any other."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def is_known(architecture: str | None) -> bool:
@@ -77,7 +82,8 @@ def _placeholders(rows: int) -> list[Written]:
 
 
 def _size(state: ModelState) -> int:
-    return int(list_parameters(state.documents[CONFIG]).get("vocab_size") or len(state.tokenizer.ids))
+    size = list_parameters(state.documents[CONFIG]).get("vocab_size")
+    return size if isinstance(size, int) and size > 0 else len(state.tokenizer.ids)
 
 
 def _read_sentencepiece(subject: Subject) -> TokenList | None:

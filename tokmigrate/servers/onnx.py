@@ -7,7 +7,7 @@ it: its tables keep the number of rows with which it was exported.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokmigrate.errors import WeightsError
@@ -15,8 +15,8 @@ from tokmigrate.files import has_file
 from tokmigrate.model.formats.onnx_tensors import read_onnx_shapes
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.servers.adapter_rows import find_rows
-from tokmigrate.servers.finding import Finding, Reading, Subject, Target, order_findings
+from tokmigrate.servers.adapter_rows import BAKE, find_rows
+from tokmigrate.servers.finding import Finding, Reading, Subject, Target
 
 _AGAIN = "export the model again: `optimum-cli export onnx --model DIR OUTPUT`"
 
@@ -37,8 +37,14 @@ def compare_graph(path: Path, snapshot: Snapshot) -> Iterator[tuple[str, int, in
         for tensor in snapshot.tensors:
             # An export may leave out, or put, the name of a part in front.
             longer, shorter = sorted((plain, tensor.name), key=len, reverse=True)
-            if len(shape) == len(tensor.shape) and "." in shorter and f".{longer}".endswith(f".{shorter}"):
+            is_same = "." in shorter and f".{longer}".endswith(f".{shorter}")
+            # An export may transpose a matrix, too.
+            if is_same and _without(shape, tensor.axis) == _without(tensor.shape, tensor.axis):
                 yield name, shape[tensor.axis], tensor.shape[tensor.axis]
+
+
+def _without(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], *shape[axis + 1 :])
 
 
 def read(subject: Subject) -> Reading:
@@ -53,9 +59,8 @@ def read(subject: Subject) -> Reading:
     for adapter in subject.adapters:
         if rows := find_rows(adapter, snapshot):
             message = f"an export has the rows of the model, without '{next(iter(rows.values()))}' of the adapter"
-            help_ = "write its rows into the model first: `tokmigrate bake`, or merge the whole adapter"
-            findings.append(Finding("warning", message, str(adapter.directory), help_))
-    return Reading(summary, order_findings(findings))
+            findings.append(Finding("warning", message, str(adapter.directory), BAKE))
+    return Reading(summary, tuple(findings))
 
 
 def _check_graph(path: Path, snapshot: Snapshot) -> Iterator[Finding]:

@@ -23,8 +23,8 @@ from tokmigrate.model.documents.state import (
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.servers.adapter_rows import find_rows
-from tokmigrate.servers.finding import Finding, Reading, Subject, Target, order_findings
+from tokmigrate.servers.adapter_rows import BAKE, find_rows
+from tokmigrate.servers.finding import SET_TEMPLATE, Finding, Reading, Subject, Target
 from tokmigrate.servers.templates import find_unsupported, keeps_block_lines, list_missing_tokens
 
 _SHOWN = 5
@@ -37,7 +37,7 @@ def read(subject: Subject) -> Reading:
     held = f"the chat template of {file}" if template else "no chat template"
     summary = f"reads {len(state.tokenizer.ids):,} tokens with AutoTokenizer from {FILE}, and {held}"
     adapters = (each for adapter in subject.adapters for each in _check_adapter(adapter, subject.snapshot))
-    return Reading(summary, order_findings((*_check_template(state), *_check_ends(state), *adapters)))
+    return Reading(summary, (*_check_template(state), *_check_ends(state), *adapters))
 
 
 def _find_template(state: ModelState) -> tuple[str, str | None]:
@@ -67,12 +67,8 @@ def _check_template(state: ModelState) -> Iterator[Finding]:
             f"write the template into {TOKENIZER_CONFIG} as `chat_template`; `set_chat_template` keeps both in step",
         )
     elif ours != template:
-        yield Finding(
-            "error",
-            f"it takes the chat template of {file}, and transformers another one",
-            file,
-            "remove `chat_template` there, or set it again: `set_chat_template` writes all places",
-        )
+        message = f"it takes the chat template of {file}, and transformers another one"
+        yield Finding("error", message, file, SET_TEMPLATE)
     # Where it has none, what it would make of the one that is to be copied.
     if template is None:
         file, template = TEMPLATE, ours
@@ -108,16 +104,11 @@ def _check_ends(state: ModelState) -> Iterator[Finding]:
 
 
 def _check_adapter(adapter: Snapshot, base: Snapshot) -> Iterator[Finding]:
-    rows = find_rows(adapter, base)
-    for kind in ("listed", "whole", "factor"):
+    for kind, tensor in find_rows(adapter, base).items():
         # The head takes factors, as the layers do.
-        if kind in rows and not (kind == "factor" and "lm_head" in rows[kind]):
-            yield Finding(
-                "error",
-                f"it leaves '{rows[kind]}' of the adapter out, without a word",
-                str(adapter.directory),
-                "write its rows into the model: `tokmigrate bake`, or merge the whole adapter",
-            )
+        if kind != "factor" or "lm_head" not in tensor:
+            message = f"it leaves '{tensor}' of the adapter out, without a word"
+            yield Finding("error", message, str(adapter.directory), BAKE)
 
 
 TARGET = Target("text-generation-inference", "3.3.7", read)

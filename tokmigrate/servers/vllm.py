@@ -15,16 +15,14 @@ from tokmigrate.model.documents.roles import special_token
 from tokmigrate.model.documents.state import ADAPTER_CONFIG, CONFIG, GENERATION
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.servers.adapter_rows import find_rows, list_modules_to_save
-from tokmigrate.servers.finding import Finding, Reading, Subject, Target, order_findings
+from tokmigrate.servers.adapter_rows import BAKE, find_rows, list_modules_to_save
+from tokmigrate.servers.finding import Finding, Reading, Subject, Target
 
 _MULTIPLE = 64
 """What it pads the number of rows to, in memory."""
 
 _MOST_ROWS = 258048
 """How large a vocabulary may be where an adapter changes the head."""
-
-_BAKE = "write its rows into the model: `tokmigrate bake`, or merge the whole adapter"
 
 
 def read(subject: Subject) -> Reading:
@@ -37,7 +35,7 @@ def read(subject: Subject) -> Reading:
         f"pads to {padded:,} in memory"
     )
     adapters = (finding for adapter in subject.adapters for finding in _check_adapter(adapter, snapshot))
-    return Reading(summary, order_findings((*_check_ends(snapshot), *adapters)))
+    return Reading(summary, (*_check_ends(snapshot), *adapters))
 
 
 def _check_ends(snapshot: Snapshot) -> Iterator[Finding]:
@@ -59,14 +57,11 @@ def _check_adapter(adapter: Snapshot, base: Snapshot) -> Iterator[Finding]:
     where = str(adapter.directory)
     if modules := list_modules_to_save(adapter):
         message = f"it refuses the adapter: `modules_to_save` has {format_quoted(modules)}"
-        yield Finding("error", message, f"{where}/{ADAPTER_CONFIG}", _BAKE)
+        yield Finding("error", message, f"{where}/{ADAPTER_CONFIG}", BAKE)
     rows = find_rows(adapter, base)
-    if "listed" in rows:
-        yield Finding(
-            "error", f"it refuses the adapter: '{rows['listed']}' is an unsupported LoRA weight", where, _BAKE
-        )
-    if "whole" in rows and not modules:
-        yield Finding("error", f"it refuses the adapter: '{rows['whole']}' is an unsupported LoRA weight", where, _BAKE)
+    for kind, tensor in rows.items():
+        if kind == "listed" or (kind == "whole" and not modules):
+            yield Finding("error", f"it refuses the adapter: '{tensor}' is an unsupported LoRA weight", where, BAKE)
     if "factor" in rows:
         yield Finding(
             "warning",
