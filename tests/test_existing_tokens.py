@@ -47,6 +47,17 @@ def test_the_hint_names_reuse_and_following_it_helps(tmp_path: Path, operation: 
     assert "not trained yet" not in effect.risk.reason
 
 
+def test_a_token_of_an_earlier_migration_is_said_to_be_that_migrations(tmp_path: Path) -> None:
+    add = {"add_tokens": {"tokens": ["<tool>"]}}
+    made = making.workspace(tmp_path, {"m": base(tmp_path / "m")}, [{"operations": [add]}, {"operations": [add]}])
+    here = Here(tmp_path)
+    assert here.run("upgrade", "0001").returncode == 0
+    for command in ("plan", "upgrade", "lock"):
+        refused = here.run(command)
+        assert refused.returncode == 1
+        assert f"what to do: {made.revisions[0]} adds it: leave it out here\n" in refused.stderr
+
+
 def test_reuse_adds_what_is_not_there_and_leaves_the_rest(tmp_path: Path) -> None:
     tokens = [OWN[0], {"content": "<|tool|>", "special": True}]
     made = migrated(tmp_path / "w", {"add_tokens": {"tokens": tokens, "existing": "reuse"}})

@@ -12,7 +12,7 @@ from tokmigrate.formatting import format_quoted
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.architecture_quirks import ordered_tail, place_of_languages, tail_move, with_languages
 from tokmigrate.model.documents.roles import with_added_tokens, with_listed_specials
-from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.documents.state import Made, ModelState
 from tokmigrate.model.references.references import with_inserted_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS
 from tokmigrate.operations.operation import Context, Footprint, NewToken, Risk, RiskLevel, TokenChanges
@@ -149,11 +149,18 @@ def _check_new(state: ModelState, tokens: Sequence[NewToken]) -> None:
         if token.content in known:
             raise OperationError(
                 f"the token '{token.content}' exists already, with id {known[token.content]}",
-                hint="if it is the model's own, add `existing: reuse` to the operation: id and row stay",
+                hint=_explain_existing(state, known[token.content]),
             )
         if token.content in seen:
             raise OperationError(f"the token '{token.content}' is listed twice", hint="leave one of them out")
         seen.add(token.content)
+
+
+def _explain_existing(state: ModelState, number: int) -> str:
+    row = state.lineage.row(number) if number < state.rows else None
+    if isinstance(row, Made):
+        return f"{row.revision} adds it: leave it out here"
+    return "if it is the model's own, add `existing: reuse` to the operation: id and row stay"
 
 
 def _check_reused(state: ModelState, tokens: tuple[NewToken, ...]) -> None:

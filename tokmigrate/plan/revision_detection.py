@@ -7,6 +7,7 @@ set them just so, and to set them again changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from tokmigrate.errors import OperationError, TokmigrateError
@@ -80,6 +81,7 @@ def verify_at_revision(state: ModelState, migrations: Sequence[Migration]) -> Mo
 def detect_revision(state: ModelState, applied: Sequence[Migration], later: Sequence[Migration]) -> Detected | None:
     """Return what a model has of `later` migrations, which it is recorded without, None if nothing."""
     marks: dict[int, tuple[str, ...]] = {}
+    there_before, gone_before = _list_tokens_after(state, applied)
     added: set[str] = set()
     removed: set[str] = set()
     for place, migration in enumerate(later):
@@ -92,11 +94,11 @@ def detect_revision(state: ModelState, applied: Sequence[Migration], later: Sequ
         for changes in filter(None, (each.token_changes() for each in operations)):
             new = [] if changes.may_exist else [token.content for token in changes.added]
             for token in (*new, *changes.renamed.values()):
-                if token in state.tokenizer.ids and token not in removed:
+                if token in state.tokenizer.ids and token not in removed | there_before:
                     found.append(f"the token '{token}' is there")
                 added.add(token)
             for token in (*changes.renamed, *changes.removed):
-                if token not in state.tokenizer.ids and token not in added:
+                if token not in state.tokenizer.ids and token not in added | gone_before:
                     found.append(f"the token '{token}' is gone")
                 removed.add(token)
         if found:
@@ -112,6 +114,21 @@ def detect_revision(state: ModelState, applied: Sequence[Migration], later: Sequ
     there = tuple(mark for found_there in marks.values() for mark in found_there)
     revisions = tuple(later[place].revision for place in marks)
     return Detected(revisions, there, None if missing else revisions[-1], missing)
+
+
+def _list_tokens_after(state: ModelState, applied: Sequence[Migration]) -> tuple[set[str], set[str]]:
+    """Return the tokens that applied migrations leave and that they remove: these tell nothing of later migrations."""
+    there: set[str] = set()
+    gone: set[str] = set()
+    for migration in applied:
+        with suppress(TokmigrateError):
+            for planned in migration.record_operations(state.tokenizer):
+                changes = planned.operation.token_changes()
+                if changes is not None:
+                    new = {*(token.content for token in changes.added), *changes.renamed.values()}
+                    old = {*changes.renamed, *changes.removed}
+                    there, gone = (there - old) | new, (gone | old) - new
+    return there, gone
 
 
 @dataclass(frozen=True)
