@@ -80,6 +80,11 @@ def test_what_only_says_something_has_failed(place: Workspace) -> None:
     assert told(place, "status", "--json", redirected=">&-").returncode == 1
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(place: Workspace) -> None:
+    for words in (("history",), ("explain", "drift"), ("plan", "--help")):
+        assert told(place, *words, redirected="| true").stderr == ""
+
+
 def test_an_error_that_cannot_be_printed_as_json_is_printed_on_stderr(place: Workspace) -> None:
     done = told(place, "downgrade", "nonsense", "--json")
     assert done.returncode == 2

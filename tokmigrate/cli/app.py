@@ -193,7 +193,9 @@ def main() -> None:
         out.flush()
         if out.error:
             remains = "; what the command did is done" if MAKES_CHANGES.get() and not code else ""
-            echo_err(f"error: the output could not be written: {out.error}{remains}")
+            # A reader that has seen enough, such as `head`, is no error where nothing was changed.
+            if MAKES_CHANGES.get() or not out.lost_reader:
+                echo_err(f"error: the output could not be written: {out.error}{remains}")
             # A command that only prints has failed then; one that changed something has not.
             code = code or (0 if MAKES_CHANGES.get() else TokmigrateError.exit_code)
     sys.exit(code)

@@ -41,6 +41,7 @@ class Stream:
         self._after = after
         self._held: io.StringIO | None = None
         self.error: str | None = None if target else "it is closed"
+        self.lost_reader = False
         if isinstance(target, io.TextIOWrapper):
             target.reconfigure(errors="backslashreplace")
 
@@ -87,6 +88,7 @@ class Stream:
                 act(*arguments)
             except OSError as error:
                 self.error = error.strerror or str(error)
+                self.lost_reader = isinstance(error, BrokenPipeError)
 
 
 def is_lost(stream: object) -> bool:
