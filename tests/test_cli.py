@@ -274,6 +274,7 @@ def test_the_first_steps_of_a_user(tmp_path: Path, call: Call) -> None:
     assert "tokmigrate init" in said.err
     assert call(tmp_path, "init").code == 0
     assert (tmp_path / ".gitignore").read_text("utf-8").splitlines() == [".tokmigrate/", ".*.tokmigrate/"]
+    assert [path.name for path in (tmp_path / "migrations").iterdir()] == [".gitkeep"]
     for command in ("history", "heads"):
         assert "no migrations yet" in call(tmp_path, command).out
     said = call(tmp_path, "upgrade")
@@ -289,6 +290,7 @@ def test_the_first_steps_of_a_user(tmp_path: Path, call: Call) -> None:
     assert call(tmp_path, "revision", "-m", "First things").code == 0
     assert call(tmp_path, "revision", "-m", "Second things", "--python").code == 0
     assert sorted(path.name for path in (tmp_path / "migrations").iterdir()) == [
+        ".gitkeep",
         "0001_first_things.yaml",
         "0002_second_things.py",
         "tokmigrate.lock",

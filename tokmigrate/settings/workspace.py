@@ -251,6 +251,9 @@ def create_workspace(directory: Path) -> list[Path]:
         )
     with storage_errors("create the workspace", directory):
         migrations.mkdir(parents=True, exist_ok=True)
+        if not any(migrations.iterdir()):
+            # Git keeps no empty folder: a clone would lack it.
+            (migrations / ".gitkeep").touch()
         settings.write_text(NEW_WORKSPACE, "utf-8")
     lines = (read_if_present(ignore_file) or b"").decode("utf-8", "surrogateescape").splitlines()
     missing = [line for line in _IGNORED if line not in lines]
