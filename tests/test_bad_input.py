@@ -404,6 +404,11 @@ def test_a_database_that_does_not_answer(bench: Bench) -> None:
     assert told.document["hint"] == "check that the server runs, and `state:` in tokmigrate.yaml or $TOKMIGRATE_STATE"
 
 
+def test_a_database_whose_driver_is_missing(bench: Bench) -> None:
+    bench.monkeypatch.setenv("TOKMIGRATE_STATE", "postgresql+pg8000://u@host/db")
+    assert 'what to do: pip install "tokmigrate[postgres]"' in bench.refused(2, *UPGRADE).text
+
+
 def test_a_model_without_any_tokenizer(bench: Bench) -> None:
     (bench.model / "tokenizer.json").unlink()
     said = "there is no tokenizer.json, and no other file that one can be made of"

@@ -200,6 +200,7 @@ def test_what_is_not_a_copy_is_not_adopted(place: Workspace) -> None:
     refused = place.run("stamp", "--from", "demo", "--model", "tuned")
     assert refused.returncode == 4
     assert "it does not mean what the other model means: role eos" in refused.stderr
+    assert "what to do: copy tokenizer_config.json from that model beside these weights" in refused.stderr
     assert not (target / "tokmigrate.json").exists()
 
 

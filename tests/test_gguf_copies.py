@@ -449,7 +449,7 @@ def fill_padding(made: Pair) -> None:
         (rename_last_token, OutOfStepError, "id .* is '</s>' in the model, 'new' in the GGUF"),
         (grow, OutOfStepError, r"has \d+ tokens, the model has \d+ rows"),
         (train, OutOfStepError, "row .* of 'output.weight' is not that of the model"),
-        (quantize, ModelError, "'output.weight' is quantized"),
+        (quantize, ModelError, "'output.weight' is stored as Q4_0"),
         (rename_head, UnexplainedTensorError, "whether 'outlet.weight'"),
         (lambda made: with_pairs(made.gguf, {"tokenizer.ggml.model": Value.of_text("t5")}), ModelError, "is 't5'"),
         (list_types_again, ModelError, "its meaning is not known"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.semantic_diff import differences, without_ignorable
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, parse_stamp, read_stamp
+from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.progress import check_progress
 from tokmigrate.plan.revision_detection import detect_revision, verify_at_revision
@@ -127,8 +128,8 @@ def stamp_copy(
         _, documents = read_documents(other)
         found = without_ignorable(differences(documents, snapshot.state.documents))
         if found:
-            wanted, hint = "the other model means", "copy these files from that model beside these weights"
-            raise _build_mismatch(entry.name, wanted, map(str, found), hint)
+            hint = f"copy {_list_files(documents, snapshot.state.documents)} from that model beside these weights"
+            raise _build_mismatch(entry.name, "the other model means", map(str, found), hint)
         new = _copy_stamp(state, workspace, snapshot, source, other)
         check_progress(replace(snapshot, stamp=new.stamp), History.read(workspace).chain_for(entry))
         return _publish(workspace, entry, state, snapshot, new, on_progress, keep_owner=keep_owner)
@@ -230,6 +231,12 @@ def _read_digests(snapshot: Snapshot, recorded: Collection[str] = ()) -> dict[st
     rows, there = snapshot.state.rows, snapshot.weights.files
     names = sorted({*snapshot.vocabulary_shards, *there.intersection(recorded)})
     return {name: read_shard_digest(snapshot.directory / name, tensors, rows) for name in names}
+
+
+def _list_files(wanted: Mapping[str, Json], found: Mapping[str, Json]) -> str:
+    """Return the names of the files that make a difference where one alone is taken from the other model."""
+    differ = (name for name in wanted if without_ignorable(differences({**found, name: wanted[name]}, found)))
+    return format_list(list(differ)) or "its tokenizer and configuration files"
 
 
 def _build_mismatch(where: str, wanted: str, found: Iterable[str], hint: str) -> DriftError:

@@ -34,6 +34,9 @@ _KINDS: Mapping[int, tuple[str, int, int]] = {
     30: ("BF16", 2, 1),
 }
 """By ggml's number of a kind its name, and how many bytes hold how many numbers."""
+_NAMES = ("Q4_0", "Q4_1", "", "", "Q5_0", "Q5_1", "", "", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+_REFUSED_KINDS = {number: name for number, name in enumerate(_NAMES, 2) if name}
+"""By ggml's number the names of common kinds of which no new row is computed."""
 
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
 
@@ -218,8 +221,9 @@ def _match_tensors(head: Head, base: Snapshot, where: str) -> Iterator[CopiedTen
         name, size, numbers = _KINDS.get(tensor.kind, ("", 0, 1))
         width = of.width
         if not size or width % numbers:
+            kind = _REFUSED_KINDS.get(tensor.kind, f"the ggml type {tensor.kind}")
             raise ModelError(
-                f"'{tensor.name}' is quantized (ggml type {tensor.kind}): new rows can be F32, F16, BF16 or Q8_0",
+                f"'{tensor.name}' is stored as {kind}: new rows can be F32, F16, BF16 or Q8_0",
                 where=where,
                 hint="quantize with `--token-embedding-type q8_0 --output-tensor-type q8_0`, or " + AGAIN,
             )

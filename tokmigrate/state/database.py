@@ -120,7 +120,10 @@ def _state(url: str, workspace: Path | None, timeout_ms: int) -> State:
             return ledger.State(_sqlite_engine(_absolute(parsed, folder), timeout_ms), folder)
         if backend == "postgresql":
             return ledger.State(sqlalchemy.create_engine(parsed, pool_pre_ping=True), folder)
-    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
+    except ImportError as error:
+        hint = 'pip install "tokmigrate[postgres]", or install the driver that the URL names'
+        raise UsageError(f"the state database cannot be opened: {error}", where="state", hint=hint) from error
+    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError) as error:
         hint = "write `sqlite:///.tokmigrate/state.db`, or a PostgreSQL URL whose driver is installed"
         raise UsageError(f"the state database cannot be opened: {error}", where="state", hint=hint) from error
     raise UsageError(f"the state cannot be kept in '{backend}'", where="state", hint="use a SQLite or a PostgreSQL URL")
