@@ -240,7 +240,7 @@ def test_models_that_are_not_here_are_reported(tmp_path: Path) -> None:
     assert linted.findings == ()
     assert linted.notes == (
         f"demo is not checked: {tmp_path}/models/demo: the model is missing: no such directory",
-        "without a model that is here and does not have them yet, rules on files alone: migrations/0001_first.yaml",
+        "checked by their files only, since no model here has them pending: migrations/0001_first.yaml",
     )
     said = project.run()
     assert said.returncode == 0

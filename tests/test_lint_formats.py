@@ -110,7 +110,7 @@ def test_github_gets_a_line_for_each(project: Project) -> None:
     )
     assert second[0] == "warning"
     assert note[0] == "notice"
-    assert "rules on files alone" in note[2]
+    assert "checked by their files only" in note[2]
 
 
 def test_github_gets_a_line_for_a_file_that_cannot_be_read(project: Project) -> None:

@@ -95,7 +95,7 @@ def test_tokens_that_only_move_come_last(place: Here) -> None:
     )
     said = plan(place)
     assert said.index('"<a>"') < said.index("moved from ")
-    assert re.search(r"^[\d,]+ rows moved with their tokens\n1 row lost: ", said, re.MULTILINE)
+    assert re.search(r"^[\d,]+ rows moved with their tokens\n1 row is replaced or removed: ", said, re.MULTILINE)
     document = plan(place, "--format", "markdown")
     assert document.index('"<a>"') < document.index("moved from ")
 

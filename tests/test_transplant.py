@@ -412,7 +412,7 @@ def test_the_plan_says_what_undo_keeps(model: SharedModel) -> None:
     assert told.returncode == 0
     lost = sum(stop - start for start, stop in plan(model.workspace, model.entry).edit.find_lost_rows())
     assert lost
-    assert f"{lost:,} rows lost" in told.stdout
+    assert f"{lost:,} rows are replaced or removed" in told.stdout
 
 
 @given(st.integers(1, 6), st.integers(0, 2**32 - 1))

@@ -99,8 +99,8 @@ def check(
     tokmigrate.yaml lists are compared, and a stale one is a warning; `--copies` makes it an error.
 
     With `--target` it says what llama.cpp's converter, vLLM, text-generation-inference or ONNX Runtime would read of
-    each model and its adapters, and what would differ from transformers; it exits with 1 on errors. docs/servers.md
-    lists the rules.
+    each model and its adapters, and what would differ from transformers; it exits with 1 on errors. The rules are
+    listed on tokmigrate.github.io/tokmigrate/servers.html.
     """
     workspace = open_workspace()
     results = ModelResults("check", select_models(workspace, model, here), as_json)

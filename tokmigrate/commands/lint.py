@@ -106,7 +106,7 @@ def lint(
     alone = [each.shown for each in wanted if each.revision not in tried]
     if alone:
         names = format_list(alone)
-        notes.append(f"without a model that is here and does not have them yet, rules on files alone: {names}")
+        notes.append(f"checked by their files only, since no model here has them pending: {names}")
     gone = locked.keys() - {name for each in chain for name in (each.revision, *_list_replaced(each))}
     notes += [f"'{git_base}' has the migration {name}, which is not here" for name in sorted(gone)]
     return Linted(findings, tuple(files), tuple(notes), find_repository(workspace.root) or workspace.root)

@@ -119,14 +119,15 @@ def list_files(plan: Plan) -> list[tuple[str, FileChange]]:
 
 
 def describe_rows(plan: Plan) -> list[str]:
-    """Return how the rows get their values: initialised by which strategy, moved, lost."""
+    """Return how the rows get their values: initialised by which strategy, moved, replaced."""
     strategies = Counter(_strategies(recipe) for _, recipe in plan.edit.recipes())
     moved = sum(len(piece) for start, piece in plan.edit.copied_rows() if start != piece.start)
     lines = [f"{format_count(number, 'row')} initialised by {how}" for how, number in strategies.most_common()]
     lines += [f"{format_count(moved, 'row')} moved with their tokens"] if moved else []
     if plan.lost_rows:
         kept = format_bytes(plan.bytes_of_lost_rows)
-        lines.append(f"{format_count(plan.lost_rows, 'row')} lost: undo data keeps {kept} of them, uncompressed")
+        many = "s are" if plan.lost_rows > 1 else " is"
+        lines.append(f"{plan.lost_rows:,} row{many} replaced or removed: undo data keeps {kept}, uncompressed")
     return lines
 
 

@@ -74,4 +74,4 @@ def _check_adapter(adapter: Snapshot, base: Snapshot) -> Iterator[Finding]:
             yield Finding("error", message, where, "merge the adapter into the model")
 
 
-TARGET = Target("vLLM", "commits in docs/servers.md", read)
+TARGET = Target("vLLM", "commits on tokmigrate.github.io/tokmigrate/servers.html", read)
