@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,9 +35,11 @@ from tokmigrate.commands.roundtrip import run_roundtrip
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import (
     DriftError,
+    FileProblems,
     ModelError,
     OperationError,
     OutOfStepError,
+    RecoveryNeededError,
     StalePlanError,
     StorageError,
     TokmigrateError,
@@ -323,6 +326,100 @@ def test_two_ggufs_follow_one_model(tmp_path: Path) -> None:
     assert (stored(made.gguf), stored(other)) == before
 
 
+@pytest.mark.parametrize(
+    ("copy", "others", "words"),
+    [
+        ("m/m.gguf", "", "it is inside .*/m, and the two cannot be published separately"),
+        ("n/m.gguf", "  n: {path: n}\n", "it is inside .*/n, and"),
+        ("link/m.gguf", "  n: {path: k, adapters: [n]}\n", "it is inside .*/n, and"),
+        ("m.gguf", "  n: {path: n, copies: [{path: n/../m.gguf, follow: true}]}\n", "it follows 'm' already"),
+    ],
+)
+def test_a_gguf_that_two_changes_would_swap_is_refused(tmp_path: Path, copy: str, others: str, words: str) -> None:
+    (tmp_path / "n").mkdir()
+    (tmp_path / "link").symlink_to("n")
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", copy)
+    with (tmp_path / "tokmigrate.yaml").open("a", encoding="utf-8") as file:
+        file.write(others)
+    with pytest.raises(FileProblems, match=words):
+        read_workspace(tmp_path / "tokmigrate.yaml")
+
+
+@pytest.mark.parametrize("flag", ["i", "a"])
+def test_a_gguf_that_nobody_may_rename_is_refused(tmp_path: Path, flag: str) -> None:
+    made = pair(tmp_path, ADD)
+    if subprocess.run(["chattr", f"+{flag}", made.gguf], check=False, capture_output=True).returncode:
+        pytest.skip("files have no such flags here")
+    before = image(made.model), stored(made.gguf)
+    try:
+        with pytest.raises(StorageError, match="immutable or append-only"):
+            made.upgrade()
+        assert (image(made.model), stored(made.gguf)) == before
+    finally:
+        subprocess.run(["chattr", f"-{flag}", made.gguf], check=True)
+    made.upgrade()
+
+
+def replace_row(made: Pair) -> None:
+    with made.gguf.open("r+b") as file:
+        file.seek(-20, os.SEEK_END)
+        file.write(b"row")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda made: convert(made.model, made.gguf, made.kind),
+        replace_row,
+        lambda made: made.gguf.write_bytes(b"not a GGUF"),
+    ],
+    ids=["converted again", "edited", "no GGUF"],
+)
+def test_what_was_put_in_its_place_after_a_crash_is_kept(tmp_path: Path, change: Callable[[Pair], object]) -> None:
+    made = pair(tmp_path, ADD)
+    other = convert(made.model, tmp_path / "other.gguf", "F32")
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf", "other.gguf")
+    assert exit_code(dying_at, tmp_path, "upgrade", Step.SWAPPED.value) == -signal.SIGKILL
+    change(made)
+    found = stored(made.gguf)
+    place = read_workspace(tmp_path / "tokmigrate.yaml")
+    for _ in range(2):
+        with pytest.raises(RecoveryNeededError, match="is neither the one before nor the one after") as caught:
+            recover_model(place, made.entry)
+        assert stored(made.gguf) == found
+    check_converted_again(made.model, other, "F32")
+    # As the hint says; here the one that the migration made is right.
+    stage, journal = tmp_path / ".m.gguf.tokmigrate" / "stage", tmp_path / ".m.tokmigrate" / "journal"
+    assert str(stage) in str(caught.value.hint)
+    assert str(journal) in str(caught.value.hint)
+    made.gguf.unlink()
+    stage.rename(made.gguf)
+    journal.rename(tmp_path / "journal")
+    recover_model(place, made.entry)
+    check_converted_again(made.model, made.gguf, "F16")
+    made.downgrade()
+
+
+def change_copy(root: Path) -> None:
+    """Upgrade a model, and write to its GGUF right before the commit point."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepReached) and event.step == Step.PREPARED:
+            os.utime(root / "m.gguf", (1, 1))
+
+    place = read_workspace(root / "tokmigrate.yaml")
+    upgrade(place, place.models["m"], on_progress=listen)
+
+
+def test_a_gguf_that_is_changed_while_the_model_is_prepared_stops_the_change(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD)
+    before = image(made.model), stored(made.gguf).data
+    with pytest.raises(DriftError, match="it was changed while it was copied"):
+        change_copy(tmp_path)
+    assert (image(made.model), stored(made.gguf).data) == before
+    made.upgrade()
+
+
 def dying_at(root: Path, direction: str, moment: str) -> None:
     """Change the model and be killed at `moment`."""
 
@@ -423,11 +520,6 @@ def train(made: Pair) -> None:
     save_file(held, made.model / "model.safetensors", {"format": "pt"})
 
 
-def move_inside(made: Pair) -> None:
-    made.gguf.rename(made.model / "m.gguf")
-    list_copy(made.root / "tokmigrate.yaml", "m", "m", "m/m.gguf")
-
-
 def link(made: Pair) -> None:
     made.gguf.rename(made.root / "n.gguf")
     made.gguf.symlink_to("n.gguf")
@@ -461,7 +553,6 @@ def fill_padding(made: Pair) -> None:
             "at revision aaaaaaaaaaaa, its model at base",
         ),
         (lambda made: made.gguf.unlink(), StorageError, "look at the GGUF"),
-        (move_inside, StorageError, "so that the two cannot be published separately"),
         (link, StorageError, "has to be a regular file"),
         (fill_padding, ModelError, "is not zero, and would be lost"),
         (lambda made: made.gguf.write_bytes(b"GGML" + bytes(100)), WeightsError, "not a GGUF file"),
@@ -503,6 +594,7 @@ def test_a_migration_that_a_gguf_cannot_express_is_refused(
 
 PROCESSOR = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 ANOTHER = Value(Kind.UINT32, (7).to_bytes(4, "little"))
+FAR = {"move_tokens": {"acknowledge": "breaking", "tokens": {"!": VOCABULARY["Ġof"], "Ġof": VOCABULARY["!"]}}}
 AND = {"remove_tokens": {"tokens": ["Ġand"], "ids": "compact", "acknowledge": "breaking"}}
 
 
@@ -532,6 +624,19 @@ AND = {"remove_tokens": {"tokens": ["Ġand"], "ids": "compact", "acknowledge": "
             Value.of_texts(["a b"]),
             {"extend_vocab": {"merges": [["the", "re"]]}},
             "changes merges, and its own are not those",
+        ),
+        ("x.eot_token_id", Value(Kind.UINT8, bytes([VOCABULARY["!"]])), FAR, "would not fit"),
+        (
+            "tokenizer.ggml.merges",
+            Value(Kind.STRING, b"\2" + bytes(7) + b"\xff\xfe", 1),
+            {"extend_vocab": {"merges": [["the", "re"]]}},
+            "not UTF-8",
+        ),
+        (
+            "tokenizer.chat_template",
+            Value(Kind.STRING, b"\2" + bytes(7) + b"\xff\xfe"),
+            {"set_chat_template": {"template": "{{ bos_token }}"}},
+            "changes the chat template",
         ),
         ("other.vocab_size", ANOTHER, {"resize_vocab": {"multiple_of": 64}}, "'other.vocab_size' is not the"),
         (

@@ -16,7 +16,7 @@ from tokmigrate.errors import DriftError, ModelError, VerificationError
 from tokmigrate.files import fsync_directory, storage_errors
 from tokmigrate.model.formats.gguf import GgufHeader, Head
 from tokmigrate.model.formats.gguf_reading import read_head
-from tokmigrate.model.gguf_copy import REVISION, GgufCopy
+from tokmigrate.model.gguf_copy import GgufCopy, read_generation
 from tokmigrate.model.gguf_vocabulary import AGAIN
 from tokmigrate.model.weights.tensor_rows import OpenFile, shard_digest
 from tokmigrate.model.weights.weights import read_identity
@@ -64,14 +64,13 @@ class GgufChange:
         return WorkArea(self.copy.path)
 
     @property
-    def before(self) -> str | None:
-        """The revision that it names before."""
-        return self.copy.revision
+    def before(self) -> str:
+        """The generation in place before."""
+        return self.copy.generation
 
-    @property
-    def after(self) -> str | None:
-        """The revision that it names afterwards."""
-        return self.head.text(REVISION)
+    def read_after(self) -> str:
+        """Return the generation of the new file, once it is finished."""
+        return read_generation(self.area.stage)
 
     @property
     def bytes(self) -> int:
@@ -90,7 +89,7 @@ class GgufChange:
             ModelError: There is something between its tensors, which would be lost.
         """
         self.area.remove_stage()
-        self._check_untouched()
+        self.check_untouched()
         path, old = self.copy.path, self.copy.header
         self._check_padding(old)
         tensors = self.copy.rows_of(self.edit.old_rows)
@@ -98,7 +97,7 @@ class GgufChange:
         with self._writer as writer:
             writer.start({path: old})
             self.contents = read_shard(path, old, tensors, {}, [writer], progress, stopped)
-        self._check_untouched()
+        self.check_untouched()
 
     def finish(self, *, reads_again: bool) -> list[str]:
         """Write the new rows, verify the new file and make it durable; return what of its metadata could not be kept.
@@ -133,10 +132,10 @@ class GgufChange:
         write_metadata(staged, wanted)
         fsync_file(staged)
         fsync_directory(self.area.root)
-        self._check_untouched()
         return wanted.differences(read_metadata(staged))
 
-    def _check_untouched(self) -> None:
+    def check_untouched(self) -> None:
+        """Raise DriftError where the file is not the one that was planned for."""
         with storage_errors("look at the GGUF", self.copy.path):
             identity = read_identity(self.copy.path)
         if identity != self.copy.identity:

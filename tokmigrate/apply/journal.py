@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,11 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tokmigrate.apply.workarea import WorkArea
-from tokmigrate.errors import RecoveryNeededError
+from tokmigrate.errors import RecoveryNeededError, WeightsError
 from tokmigrate.files import exists, has_file
 from tokmigrate.formats import JOURNAL, check_version
 from tokmigrate.model.documents.stamp import read_stamp
-from tokmigrate.model.gguf_copy import read_revision
+from tokmigrate.model.gguf_copy import read_generation
 
 UNKNOWN = ""
 """The generation afterwards while it is not known: no directory is of it."""
@@ -152,8 +153,10 @@ def _is_elsewhere(began: _StoredDirectory | None, here: Path) -> bool:
 
 
 def generation_in_place(path: Path) -> str | None:
-    """Return the generation that a directory's stamp names, or the revision that a GGUF does; None where none does."""
+    """Return the generation that a directory's stamp names, or that of a GGUF; None where there is neither."""
     if has_file(path):
-        return read_revision(path)
+        with suppress(WeightsError):
+            return read_generation(path)
+        return None
     stamp = read_stamp(path)
     return stamp.generation if stamp else None

@@ -131,17 +131,18 @@ def publish(
     def report(step: Step) -> None:
         on_progress(StepReached(model, step))
 
-    def journal_of(run: str, after: Sequence[str | None]) -> Journal:
+    def journal_of(run: str, completed: Sequence[Completion] = ()) -> Journal:
+        # What comes after is known when the weights were read: until then nothing that is in place can be that.
+        after = [each.generation for each in completed] or [UNKNOWN] * len(changes)
         parts = [JournalEntry(change.area, change.before, to) for change, to in zip(changes, after, strict=True)]
-        parts += [JournalEntry(copy.area, copy.before, copy.after) for copy in copies]
+        parts += [JournalEntry(copy.area, copy.before, copy.read_after() if completed else UNKNOWN) for copy in copies]
         return Journal(run, parts[0], tuple(parts[1:]))
 
     _check_room(
         [(change.area, change.candidate.bytes) for change in changes] + [(each.area, each.bytes) for each in copies]
     )
-    # What comes after is known when the weights were read: until then nothing that is in place can be that.
     run = recorder.record_intent()
-    journal = journal_of(run, [UNKNOWN] * len(changes))
+    journal = journal_of(run)
     area = changes[0].area
     # Behind the commit point a change is finished, whatever signal comes.
     with ExitStack() as stack:
@@ -151,12 +152,13 @@ def publish(
             completed = _build(
                 model, changes, copies, on_progress, acceptance, keep_owner=keep_owner, reads_again=reads_again
             )
-            after = [completion.generation for completion in completed]
-            journal = journal_of(run, after)
+            journal = journal_of(run, completed)
             area.write_journal(journal.to_json(workspace))
-            recorder.record_prepared(after[0])
+            recorder.record_prepared(journal.model.after)
             report(Step.PREPARED)
             stack.enter_context(defer_signals())
+            for copy in copies:
+                copy.check_untouched()
             _commit(area)
         except BaseException as error:
             with defer_signals():
@@ -166,13 +168,14 @@ def publish(
             raise _unfinished_error(area, error) from error
         try:
             report(Step.SWAPPED)
-            for each in journal.areas[1:]:
-                _commit(each)
+            _follow(journal)
             report(Step.FOLLOWED)
             recorder.record_applied()
             report(Step.APPLIED)
             _clean(journal.areas)
             report(Step.CLEANED)
+        except RecoveryNeededError:
+            raise
         except BaseException as error:
             raise _unfinished_error(area, error) from error
     return completed[0].digests
@@ -199,30 +202,33 @@ def recover(area: WorkArea, recorder_of: Callable[[str], RunRecorder], workspace
     generation = generation_in_place(area.model)
     if generation == journal.model.after:
         fsync_directory(area.model.parent)
-        for adapter in journal.adapters:
-            _follow(adapter, area)
+        _follow(journal)
         recorder.record_applied()
         _clean(journal.areas)
         return RecoveryOutcome.AFTER
     if generation == journal.model.before:
         _undo_preparation(journal, recorder, "interrupted")
         return RecoveryOutcome.BEFORE
-    raise _foreign(journal.model, generation, area)
+    raise _foreign(journal.model, area)
 
 
-def _follow(adapter: JournalEntry, area: WorkArea) -> None:
-    """Put an adapter in place whose model is there already."""
-    generation = generation_in_place(adapter.area.model)
-    if generation == adapter.before and exists(adapter.area.stage):
-        _commit(adapter.area)
-    elif generation != adapter.after:
-        raise _foreign(adapter, generation, area)
+def _follow(journal: Journal) -> None:
+    """Put adapters and GGUFs in place whose model is there already; what someone else changed since stays."""
+    foreign: list[JournalEntry] = []
+    for part in journal.adapters:
+        generation = generation_in_place(part.area.model)
+        if generation == part.before and exists(part.area.stage):
+            _commit(part.area)
+        elif generation != part.after:
+            foreign.append(part)
+    if foreign:
+        raise _foreign(foreign[0], journal.model.area)
 
 
-def _foreign(part: JournalEntry, generation: str | None, area: WorkArea) -> RecoveryNeededError:
-    """Return the error for a directory that was changed after the interruption; `area` is that of the model."""
+def _foreign(part: JournalEntry, area: WorkArea) -> RecoveryNeededError:
+    """Return the error for what was changed after the interruption; `area` is that of the model."""
     return RecoveryNeededError(
-        f"what is in place is of generation {generation}, neither the one before nor the one after",
+        "what is in place is neither the one before nor the one after",
         where=str(part.area.model),
         hint=f"someone changed it meanwhile, and both versions are kept: compare it with {part.area.stage}, leave the"
         f" right one in place, then move that and {area.journal} away and run `tokmigrate recover`",

@@ -132,8 +132,7 @@ def copies_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[GgufCopy, ...]:
     """Return the GGUFs that follow a model; raises ModelError where one is not of it as it is."""
     # A file that is listed twice is swapped once: a second swap would put the old one back.
     paths = {os.path.realpath(copy.path): copy.path for copy in entry.copies if copy.follow}
-    directories = (entry.path, *entry.adapters)
-    return tuple(take_gguf(path, snapshot, directories) for path in paths.values())
+    return tuple(take_gguf(path, snapshot) for path in paths.values())
 
 
 def check_copies_down(entry: ModelEntry, snapshot: Snapshot, records: Sequence[str], objects: Objects) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -82,6 +82,11 @@ class GgufCopy:
         """The revision that it names, None where it was never migrated."""
         return self.head.text(REVISION)
 
+    @property
+    def generation(self) -> str:
+        """What `read_generation` returns for it."""
+        return f"{self.digest}.{self.identity[2]}"
+
     @cached_property
     def row_bytes(self) -> Mapping[str, int]:
         return {tensor.name: tensor.row_bytes for tensor in self.tensors}
@@ -137,16 +142,14 @@ class GgufCopy:
         return None if longest is None else (longest[0].name, self.header.data_start + longest[0].begin)
 
 
-def read_revision(path: Path) -> str | None:
-    """Return the revision that a GGUF names, None where it was never migrated; errors are those of `read_head`."""
-    return read_head(path).text(REVISION)
+def read_generation(path: Path) -> str:
+    """Return what names a GGUF as it is, and no other that is put in its place; errors are those of `read_head`."""
+    written = read_identity(path)[2]
+    return f"{_compute_digest(path, read_head(path))}.{written}"
 
 
-def take_gguf(path: Path, base: Snapshot, directories: Sequence[Path]) -> GgufCopy:
+def take_gguf(path: Path, base: Snapshot) -> GgufCopy:
     """Read a GGUF that was made from a model.
-
-    Args:
-        directories: Those that are swapped as a whole, in which it cannot be.
 
     Raises:
         ModelError: It cannot be changed, or is not of this model.
@@ -155,7 +158,7 @@ def take_gguf(path: Path, base: Snapshot, directories: Sequence[Path]) -> GgufCo
         UnexplainedTensorError: A dimension of a tensor is as long as the vocabulary, and nothing explains it.
     """
     where = str(path)
-    _check_place(path, directories)
+    _check_is_file(path)
     identity = read_identity(path)
     head = read_head(path)
     if "split.count" in head.pairs and head.pairs["split.count"].numbers != (1,):
@@ -175,19 +178,12 @@ def take_gguf(path: Path, base: Snapshot, directories: Sequence[Path]) -> GgufCo
     return GgufCopy(path, head, identity, tensors, _compute_digest(path, head))
 
 
-def _check_place(path: Path, directories: Sequence[Path]) -> None:
+def _check_is_file(path: Path) -> None:
     with storage_errors("look at the GGUF", path):
         mode = path.lstat().st_mode
     if not stat.S_ISREG(mode):
         hint = "name the file itself under `copies:`" if stat.S_ISLNK(mode) else "name a .gguf file under `copies:`"
         raise StorageError("a GGUF that follows has to be a regular file", where=str(path), hint=hint)
-    for directory in directories:
-        if path.resolve().is_relative_to(directory.resolve()):
-            raise StorageError(
-                f"it is inside {directory}, so that the two cannot be published separately",
-                where=str(path),
-                hint="move it beside the directory, and name its new place under `copies:`",
-            )
 
 
 def _compute_digest(path: Path, head: Head) -> str:

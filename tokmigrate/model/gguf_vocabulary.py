@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple, NoReturn
@@ -111,7 +112,12 @@ def migrate_pairs(head: Head, before: ModelState, after: ModelState, where: str)
     """
     _refuse_pipeline_changes(before, after, where)
     parts = (_migrate_tokens, _migrate_merges, _migrate_ids, _migrate_template, _migrate_flags, _migrate_sizes)
-    return {key: value for migrate in parts for key, value in migrate(head, before, after, where)}
+    try:
+        return {key: value for migrate in parts for key, value in migrate(head, before, after, where)}
+    except struct.error:
+        _refuse("an id or a size would not fit where the GGUF has it", where)
+    except UnicodeDecodeError:
+        _refuse("a text that would be changed is not UTF-8", where)
 
 
 def _refuse(message: str, where: str) -> NoReturn:
@@ -142,7 +148,7 @@ def _migrate_tokens(head: Head, before: ModelState, after: ModelState, where: st
     tokens = [_token_after(number, head, old, before, after, where) for number in range(after.rows)]
     texts = [token.text for token in tokens]
     if len(set(texts)) < len(texts) and len({token.text for token in old}) == len(old):
-        twice = next(text for number, text in enumerate(texts) if text in texts[:number])
+        ((twice, _),) = Counter(texts).most_common(1)
         _refuse(f"two ids would have the text '{twice}'", where)
     if tokens == old:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -208,7 +208,7 @@ def _resolve_state(url: str, root: Path) -> str:
 
 
 def _refuse_twice(tree: Tree, models: Mapping[str, ModelEntry]) -> None:
-    """Raise FileProblems where two models are one directory: each command would change it twice."""
+    """Raise FileProblems where a command would change something twice: a directory, or a GGUF that follows a model."""
     first: dict[str, str] = {}
     problems: list[Problem] = []
     for name, entry in models.items():
@@ -216,8 +216,30 @@ def _refuse_twice(tree: Tree, models: Mapping[str, ModelEntry]) -> None:
         if known != name:
             message = f"'{name}' is the same directory as '{known}'"
             problems.append(tree.problem(("models", name, "path"), message, "one name is enough; tags group models"))
+    swapped = [os.path.realpath(each) for entry in models.values() for each in (entry.path, *entry.adapters)]
+    followed: dict[str, str] = {}
+    for name, place, copy in _list_followers(models):
+        path = os.path.realpath(copy.path)
+        at = ("models", name, "copies", place)
+        known = followed.setdefault(path, name)
+        if known != name:
+            problems.append(
+                tree.problem(at, f"it follows '{known}' already", "let it follow the model that it was made from")
+            )
+        inside = next((each for each in swapped if Path(path).is_relative_to(each)), None)
+        if inside is not None:
+            message = f"it is inside {inside}, and the two cannot be published separately"
+            problems.append(tree.problem(at, message, "move the GGUF beside the directory, and name its new place"))
     if problems:
         raise FileProblems(problems)
+
+
+def _list_followers(models: Mapping[str, ModelEntry]) -> Iterator[tuple[str, int, ModelCopy]]:
+    """Yield the GGUFs that follow models, each with the name of its model and its place in `copies:`."""
+    for name, entry in models.items():
+        for place, copy in enumerate(entry.copies):
+            if copy.follow:
+                yield name, place, copy
 
 
 def _with_hint(problem: Problem, tree: Tree) -> Problem:

@@ -178,9 +178,10 @@ class Head:
         return {tensor.name: end - tensor.offset for tensor, end in zip(ordered, ends, strict=True)}
 
     def text(self, key: str) -> str | None:
-        """Return the text of a key, None where it holds none."""
+        """Return the text of a key, None where it holds none; what of it is not UTF-8 is replaced."""
         value = self.pairs.get(key)
-        return value.texts[0] if value and value.count is None and value.kind is Kind.STRING else None
+        is_text = value is not None and value.count is None and value.kind is Kind.STRING
+        return value.data[8:].decode("utf-8", "replace") if value and is_text else None
 
     def with_pairs(self, changes: Mapping[str, Value | None]) -> Head:
         """Return the head with other values; a new key comes last, and None removes one."""
