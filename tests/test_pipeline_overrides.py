@@ -64,6 +64,7 @@ def _files(byte_level: bool) -> Iterator[dict[str, Any]]:
                 yield {"config.json": {"model_type": model_type, **named}, "tokenizer.json": tokenizer}
 
 
+@with_pinned_transformers
 @pytest.mark.parametrize("byte_level", [True, False], ids=["byte-level", "plain"])
 def test_the_class_that_loads_a_tokenizer_is_the_one_that_auto_tokenizer_takes(
     byte_level: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

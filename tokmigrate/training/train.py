@@ -156,8 +156,7 @@ def _run(
 
     def join(batch: Sequence[Example]) -> dict[str, Any]:
         ids, mask = pad_ids([each.ids for each in batch])
-        # Nothing predicts the first token; before version 5.13 transformers counted it in the mean of the loss.
-        labels, _ = pad_ids([(IGNORED, *each.labels[1:]) for each in batch], IGNORED)
+        labels, _ = pad_ids([each.labels for each in batch], IGNORED)
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
     lora_rate = (settings.lora or {}).get(RATE, LORA_RATE)

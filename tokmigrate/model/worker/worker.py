@@ -50,7 +50,7 @@ _OFFLINE = {
     # Everything is on the meta device: no accelerator, no pool of threads.
     "CUDA_VISIBLE_DEVICES": "",
     "OMP_NUM_THREADS": "1",
-    # Before 5.13 transformers imports pyarrow where it is installed, whose allocator starts a thread.
+    # Some versions of transformers import pyarrow where it is installed, and its allocator starts a thread.
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 _ROOT = Path(__file__).resolve().parents[3]
