@@ -6,7 +6,7 @@ written, by the time of the file: a copy of weights that is older than a migrati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +23,16 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, view
 from tokmigrate.servers.onnx import compare_graph, list_graphs
 from tokmigrate.settings import ModelCopy
-from tokmigrate.state.rows import Direction, RunRow, Status
+from tokmigrate.state.rows import Direction, Status
 
 if TYPE_CHECKING:
-    from tokmigrate.state.ledger import State
+    from tokmigrate.state.ledger import State as Ledger
+    from tokmigrate.state.rows import RunRow
 
-PLACEHOLDER = "[PAD"
+_PLACEHOLDER = "[PAD"
 """How llama.cpp's converter begins the text of an id without a token."""
+
+State = Literal["current", "stale", "missing", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class CopyStatus:
 
     path: str
     follow: bool
-    state: Literal["current", "stale", "missing", "unknown"]
+    state: State
     reason: str
 
 
@@ -61,34 +64,38 @@ def describe_stale_copies(copies: Iterable[ModelCopy]) -> Iterator[str]:
         yield f"copies that do not change with it, to be made again: {format_list(paths)}"
 
 
-def compare_copies(copies: Iterable[ModelCopy], snapshot: Snapshot, state: State | None) -> tuple[CopyStatus, ...]:
-    """Return whether copies of a model are stale, in their order; `state` is the ledger, None where there is none."""
-    return tuple(_compare(copy, snapshot, state) for copy in copies)
+def compare_copies(copies: Iterable[ModelCopy], snapshot: Snapshot, ledger: Ledger | None) -> tuple[CopyStatus, ...]:
+    """Return whether copies of a model are stale, in their order; `ledger` is None where there is none."""
+    return tuple(CopyStatus(str(copy.path), copy.follow, *_compare(copy.path, snapshot, ledger)) for copy in copies)
 
 
-def _compare(copy: ModelCopy, snapshot: Snapshot, state: State | None) -> CopyStatus:
-    def found(result: Literal["current", "stale", "missing", "unknown"], reason: str) -> CopyStatus:
-        return CopyStatus(str(copy.path), copy.follow, result, reason)
-
+def _compare(path: Path, snapshot: Snapshot, ledger: Ledger | None) -> tuple[State, str]:
     try:
-        if not exists(copy.path):
-            return found("missing", "there is no such file or directory")
-        compared, differences = _find_differences(copy.path, snapshot)
-        if differences:
-            return found("stale", differences)
+        if not exists(path):
+            return "missing", "there is no such file or directory"
+        compared, differences = _find_differences(path, snapshot)
         # Of a directory the graphs: other weights in it are those of another model.
-        files = _list_graphs(copy.path) if has_directory(copy.path) else [copy.path]
-        if not files:
-            return found("current", compared) if compared else found("unknown", "nothing in it can be compared")
-        run = _find_change_since(min(file.stat().st_mtime for file in files), snapshot, state)
+        files = _list_graphs(path) if has_directory(path) else [path]
+        written = min((file.stat().st_mtime for file in files), default=None)
     except (TokmigrateError, OSError) as error:
-        return found("unknown", str(error).removeprefix(f"{copy.path}: "))
-    if isinstance(run, RunRow):
-        change = f"older than the {run.direction} from {run.from_revision or 'base'} to {run.to_revision or 'base'}"
-        return found("stale", f"{compared}, but it is {change}" if compared else change)
-    if run is None:
-        return found("current", compared or "not older than the last change of the model")
-    return found("current", compared) if compared else found("unknown", run)
+        return "unknown", str(error).removeprefix(f"{path}: ")
+    if differences:
+        return "stale", differences
+    if written is None:
+        return ("current", compared) if compared else ("unknown", "nothing in it can be compared")
+    model = ledger.model_at(snapshot.directory, snapshot.generation) if ledger else None
+    if ledger is None or model is None:
+        is_known = bool(compared) or not snapshot.stamp
+        return ("current", compared or _NOT_OLDER) if is_known else ("unknown", "the ledger does not know the model")
+    run = next(_runs_since(ledger.runs(model, None), datetime.fromtimestamp(written, UTC)), None)
+    # A downgrade may have brought back what the model was when the file was written.
+    if run is None or run.generation_before == snapshot.generation:
+        return "current", compared or _NOT_OLDER
+    change = f"older than the {run.direction} from {run.from_revision or 'base'} to {run.to_revision or 'base'}"
+    return "stale", f"{compared}, but it is {change}" if compared else change
+
+
+_NOT_OLDER = "not older than the last change of the model"
 
 
 def _find_differences(path: Path, snapshot: Snapshot) -> tuple[str, str]:
@@ -103,25 +110,15 @@ def _find_differences(path: Path, snapshot: Snapshot) -> tuple[str, str]:
 
 
 def _compare_tokens(path: Path, tokenizer: Tokenizer) -> tuple[str, str]:
-    if not has_directory(path):
-        if path.suffix.lower() != ".gguf":
-            return "", ""
-        held = read_head(path).pairs.get(TOKENS)
-        tokens = dict(enumerate(held.texts if held else ()))
-        lacking = {number for number, text in tokens.items() if text.startswith(PLACEHOLDER)}
-        is_same: _IsSame = _is_written_as
+    if path.suffix.lower() == ".gguf" and not has_directory(path):
+        tokens = _read_gguf_tokens(path, tokenizer)
     elif exists(path / TOKENIZER):
         data = read_file(path / TOKENIZER)
-        tokens, lacking = dict(view(parse_document(TOKENIZER, data, str(path / TOKENIZER))).texts), set()
-        is_same = _is_equal
+        tokens = dict(view(parse_document(TOKENIZER, data, str(path / TOKENIZER))).texts)
     else:
         return "", ""
-    wrong = sorted(
-        number
-        for number in {*tokenizer.texts, *tokens}
-        if not (number in lacking and number not in tokenizer.texts)
-        and not is_same(tokenizer, tokenizer.texts.get(number), tokens.get(number))
-    )
+    numbers = {*tokenizer.texts, *tokens}
+    wrong = sorted(number for number in numbers if tokenizer.texts.get(number) != tokens.get(number))
     if not wrong:
         return "it has the same tokens and ids", ""
     first = wrong[0]
@@ -130,18 +127,21 @@ def _compare_tokens(path: Path, tokenizer: Tokenizer) -> tuple[str, str]:
     return "", f"{ids} with another token: {first} is {ours} in the model, {theirs} in the copy"
 
 
-_IsSame = Callable[[Tokenizer, str | None, str | None], bool]
+def _read_gguf_tokens(path: Path, tokenizer: Tokenizer) -> dict[int, str]:
+    """Return the tokens of a GGUF, those that the converter wrote with another text as the model has them."""
+    held = read_head(path).pairs.get(TOKENS)
+    tokens = {}
+    for number, text in enumerate(held.texts if held else ()):
+        ours = tokenizer.texts.get(number)
+        if ours is not None:
+            tokens[number] = ours if _is_written_as(tokenizer, ours, text) else text
+        elif not text.startswith(_PLACEHOLDER):
+            tokens[number] = text
+    return tokens
 
 
-def _is_equal(_: Tokenizer, ours: str | None, theirs: str | None) -> bool:
-    return ours == theirs
-
-
-def _is_written_as(tokenizer: Tokenizer, ours: str | None, theirs: str | None) -> bool:
-    """Return whether a GGUF has a token, with what the converter changes in its text."""
-    if ours == theirs or ours is None or theirs is None:
-        return ours == theirs
-    if ours in tokenizer.added and theirs in spellings(ours):
+def _is_written_as(tokenizer: Tokenizer, ours: str, theirs: str) -> bool:
+    if ours == theirs or (ours in tokenizer.added and theirs in spellings(ours)):
         return True
     # A WordPiece marks the beginnings of words in place of their continuations.
     return theirs == (ours[2:] if ours.startswith("##") else f"\u2581{ours}")
@@ -155,19 +155,6 @@ def _list_graphs(path: Path) -> list[Path]:
     if has_directory(path):
         return list_graphs(path)
     return [path] if path.suffix == ".onnx" else []
-
-
-def _find_change_since(mtime: float, snapshot: Snapshot, state: State | None) -> RunRow | str | None:
-    """Return the first run that changed a model since a file was written, or why that is not known.
-
-    None where the model is as it was then: a downgrade can bring it back.
-    """
-    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
-    if state is None or model is None:
-        return "the ledger does not know the model" if snapshot.stamp else None
-    since = datetime.fromtimestamp(mtime, UTC)
-    first = next(_runs_since(state.runs(model, None), since), None)
-    return None if first is None or first.generation_before == snapshot.generation else first
 
 
 def _runs_since(latest_first: Iterable[RunRow], since: datetime) -> Iterator[RunRow]:
