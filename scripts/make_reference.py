@@ -10,13 +10,13 @@ from pathlib import Path
 
 from command_tables import commands, common_options, panels, section
 from exit_code_table import exit_codes
+from field_tables import describe_type, schema_tables
 from pydantic import BaseModel
 from workspace_page import PAGE, workspace_page
 
 from tokmigrate.init import InitSpec
 from tokmigrate.init.spec import strategy_types
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.render.field_tables import describe_type, schema_tables
 from tokmigrate.revision.migration import CHECKS, PRECONDITIONS
 from tokmigrate.revision.new_file import SCHEMA_FILE, json_schema
 

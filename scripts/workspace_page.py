@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tokmigrate.render.field_tables import tables
+from field_tables import tables
+
 from tokmigrate.settings.reading import FileKeys
 
 PAGE = "docs/workspace.md"

@@ -129,9 +129,9 @@ def test_a_plugin_is_explained_by_its_class(tmp_path: Path, monkeypatch: pytest.
     install(tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path / "site")
     page = explain(tmp_path, "add_tags")
-    assert page.startswith("# `add_tags`\n\nAdd an opening and a closing token for each name.\n\nA value alone is its")
-    assert "| `names` | text or a list of texts | The names, without brackets. | required |" in page
-    assert "| `init` | an `init` |" in page
+    assert page.startswith("# `add_tags`\n\nAdd an opening and a closing token for each name.\n\n- `")
+    assert "- `names`: The names, without brackets.\n" in page
+    assert "- `init`: " in page
     assert explain(tmp_path, "half-mean").startswith("# `half_mean`\n\nHalf of the mean row.\n")
     assert "add_tags            Add an opening and a closing token for each name" in explain(tmp_path).splitlines()
 

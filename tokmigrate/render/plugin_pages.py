@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
+
+from pydantic import BaseModel
 
 from tokmigrate import init, plugins
 from tokmigrate.commands.topics import Topic
 from tokmigrate.operations import registry
-from tokmigrate.render.field_tables import describe_type
 
 
 def plugin_pages() -> Iterator[Topic]:
     """Yield the operations and strategies of plug-ins; raises PluginError for one that cannot be used."""
     for name in plugins.plugin_names(plugins.OPERATIONS):
-        kind = registry.operation_types()[name]
-        yield Topic(name, "operation", "\n".join([f"# `{name}`", "", *describe_type(kind)]))
+        yield Topic(name, "operation", _describe(name, registry.operation_types()[name]))
     for name in plugins.plugin_names(plugins.STRATEGIES):
-        strategy = init.strategy_types()[name]
-        yield Topic(name, "init strategy", "\n".join([f"# `{name}`", "", *describe_type(strategy)]))
+        yield Topic(name, "init strategy", _describe(name, init.strategy_types()[name]))
+
+
+def _describe(name: str, kind: type[BaseModel]) -> str:
+    fields = (f"- `{key}`: {field.description}" for key, field in kind.model_fields.items() if field.description)
+    return "\n".join([f"# `{name}`", "", inspect.getdoc(kind) or "", "", *fields])
