@@ -370,7 +370,7 @@ def _spell(loaded: Loaded, word: str) -> str | None:
 
 
 def _donor(trial: Trial) -> str:
-    return "mistral-chat" if trial.name == "gpt2-chatml" else "gpt2-chatml"
+    return "mistral-chat-small" if trial.name == "gpt2-chatml" else "gpt2-chatml"
 
 
 def _transplanted(_: Trial) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def model(tmp_path: Path) -> SharedModel:
     )
 
 
-@pytest.mark.parametrize("donor", ["phi-2", "mistral-chat"])
+@pytest.mark.parametrize("donor", ["phi-2-small", "mistral-chat-small"])
 def test_shared_tokens_keep_their_rows_and_all_comes_back(model: SharedModel, donor: str) -> None:
     before, old, was = model.bytes(), tokenizer_of(model), model.rows()
     new = give(model, real(donor))
@@ -102,7 +102,7 @@ def test_shared_tokens_keep_their_rows_and_all_comes_back(model: SharedModel, do
     now = model.rows()
     for word in ("the", "that", "model", "x"):
         for mark, text in (("", word), ("\u0120", f" {word}")):
-            spelled = text.replace(" ", "\u2581" if donor == "mistral-chat" else "\u0120")
+            spelled = text.replace(" ", "\u2581" if donor == "mistral-chat-small" else "\u0120")
             if mark + word in old.ids and spelled in new.ids:
                 for name in was:
                     assert (was[name][old.ids[mark + word]] == now[name][new.ids[spelled]]).all()
@@ -120,7 +120,7 @@ def test_shared_tokens_keep_their_rows_and_all_comes_back(model: SharedModel, do
 
 def test_a_second_spelling_of_a_token_is_a_copy(model: SharedModel) -> None:
     old, was = tokenizer_of(model), model.rows()
-    new = give(model, real("mistral-chat"))
+    new = give(model, real("mistral-chat-small"))
     model.migrate(MEAN)
     rows = model.rows()["lm_head.weight"]
     letter, byte = new.ids["A"], new.ids["<0x41>"]
@@ -145,7 +145,7 @@ def test_a_token_at_an_id_with_a_new_row_is_not_a_renamed_one(model: SharedModel
 
 
 def test_a_row_that_stays_under_another_spelling_is_that_of_a_renamed_token(model: SharedModel) -> None:
-    old, new = tokenizer_of(model), give(model, real("mistral-chat"))
+    old, new = tokenizer_of(model), give(model, real("mistral-chat-small"))
     model.write(MEAN)
     folder = model.root / "migrations" / "donor"
     documents = {path.name: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
@@ -313,7 +313,7 @@ def test_what_is_refused(model: SharedModel, operations: str, changes: dict[str,
 def test_coefficients_for_another_tokenizer_are_refused(tmp_path: Path) -> None:
     made = shared_model(tmp_path / "one", "gpt2-chatml")
     write_sums(made, give(made))
-    other = shared_model(tmp_path / "two", "mistral-chat")
+    other = shared_model(tmp_path / "two", "mistral-chat-small")
     for name in ("donor", "c.safetensors"):
         (shutil.copytree if name == "donor" else shutil.copy)(
             made.root / "migrations" / name, other.root / "migrations" / name
@@ -321,7 +321,7 @@ def test_coefficients_for_another_tokenizer_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OperationError, match="are for another tokenizer"):
         other.migrate(SUMS)
     shutil.rmtree(made.root / "migrations" / "donor")
-    give(made, real("mistral-chat"))
+    give(made, real("mistral-chat-small"))
     with pytest.raises(OperationError, match="are not those of the tokenizer in donor"):
         made.migrate(SUMS)
 
@@ -531,7 +531,7 @@ def test_transformers_reads_the_new_tokenizer_and_the_old_one_again(tmp_path: Pa
     model = llama(tmp_path / "m", dtype="float32")
     before = image(model)
     made = workspace(tmp_path / "w", {"m": model}, [{"operations": [TO_MISTRAL]}])
-    shutil.copytree(real("mistral-chat"), made.workspace.migrations / "donor")
+    shutil.copytree(real("mistral-chat-small"), made.workspace.migrations / "donor")
     upgrade(made.workspace, made.entry("m"))
     settings = json.loads((model / "tokenizer_config.json").read_text("utf-8"))
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
