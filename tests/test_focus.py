@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(sys.version_info >= (3, 14), reason="gensim has 
 
 @pytest.fixture
 def model(tmp_path: Path) -> SharedModel:
-    return shared_model(tmp_path / "w", "mistral-chat")
+    return shared_model(tmp_path / "w", "mistral-chat-small")
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ def small(made: SharedModel) -> SharedModel:
 
 
 def test_a_difference_that_was_there_before_is_named(tmp_path: Path) -> None:
-    made = small(shared_model(tmp_path, "mistral-chat"))
+    made = small(shared_model(tmp_path, "mistral-chat-small"))
     made.write("- add_tokens: {tokens: ['<new>']}")
     heard: list[Event] = []
     upgrade(replace(made.workspace, verify="full"), made.entry, on_progress=heard.append)
