@@ -263,7 +263,7 @@ def test_odd_rows_are_reported(tmp_path: Path) -> None:
 
 
 def test_tokens_in_letters_for_bytes_are_read_as_the_library_decodes_them(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "phi-2-small")
+    model = shared_model(tmp_path, "phi-2")
     library = model.library()
     data = collect_report(model.workspace, model.entry)
     decoded = {number: library.decode([number], skip_special_tokens=False) for number in data.texts}
