@@ -162,11 +162,12 @@ def _check_yaml(text: str, where: str, report: Report) -> None:
     except yaml.YAMLError as error:
         report.add("YAML of other tools", where, str(error))
         return
-    if isinstance(value, list) and isinstance(value[0], dict) and next(iter(value[0])) in operation_types():
+    keys = {*value[0]} if isinstance(value, list) and value and isinstance(value[0], dict) else set()
+    if keys & set(operation_types()):
         text = "operations:\n" + "".join(f"  {line}\n" for line in text.splitlines())
         value = {"operations": value}
     if not isinstance(value, dict) or _is_of_another_tool(value):
-        known = isinstance(value, dict) or {"uses", "repo", "run"} & set(value[0])
+        known = isinstance(value, dict) or {"uses", "repo", "run"} & keys
         report.add("YAML of other tools", where, None if known else "is neither a migration nor known")
     elif {"operations", "preconditions", "revision", "init"} & set(value) or isinstance(value.get("verify"), list):
         report.add("migrations", where, _find_migration_fault(text, value))

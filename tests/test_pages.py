@@ -38,6 +38,7 @@ def test_links_and_examples_of_all_pages_are_right(record_property: pytest.Recor
         ("```yaml\n- add_tokens: {token: [a]}\n```", "unknown field 'token'"),
         ("```yaml\nverify:\n  - single_tokn: a\n```", "single_tokn"),
         ("```yaml\nmodels: {a: {path: b, adaptors: []}}\n```", "unknown field 'adaptors'"),
+        ("```yaml\n-\n```", "is neither a migration nor known"),
         ("```yaml\n- some: thing\n```", "is neither a migration nor known"),
         ("```bash\ncat > migrations/0001_a.yaml <<'END'\noperations: [{add_token: []}]\nEND\n```", "add_token"),
         ("```json\n{,}\n```", "Expecting property name"),

@@ -144,7 +144,7 @@ def test_a_comment_is_as_short_as_github_wants_it(place: Here) -> None:
     assert 10_000 < len(document) < 65_536
     assert "more tokens, which `tokmigrate plan --json` lists\n" in document
     assert "`add_tokens`" in document
-    many = [PlannedModel(f"model-{number}" * 9, error=ModelError("x" * 400)) for number in range(2_000)]
+    many = [PlannedModel(f"model-{number}" * 9, ModelError("x" * 400)) for number in range(2_000)]
     document = format_markdown(many)
     assert len(document) < 65_536
     (left,) = {line for line in document.splitlines() if line.startswith("… and ")}

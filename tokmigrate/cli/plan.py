@@ -95,19 +95,19 @@ def plan(
                     bounds.append(planning.bind_plan(workspace, made))
                 # Of a large vocabulary the document is made only where it is printed.
                 content = plan_report.plan_content(made) if as_json else {}
-                measured = None
+                counted = None
                 if corpus:
                     measured = plan_corpus.measure(made, corpus, on_progress, field=field or corpus_files.FIELD)
-                    content["impact"] = impact.impact_content(measured)
+                    content["impact"], counted = impact.impact_content(measured), impact.impact_text(measured)
                 if form:
-                    planned[entry.name] = plan_markdown.PlannedModel(entry.name, made, measured, bool(corpus))
+                    planned[entry.name] = plan_markdown.PlannedModel(entry.name, made, counted)
                 else:
-                    parts = [plan_report.plan_text(made), *([impact.impact_text(measured)] if corpus else [])]
+                    parts = [plan_report.plan_text(made), *([counted] if counted is not None else [])]
                     if entry is not entries[0]:
                         parts.insert(0, "")
                     results.add(Result(content, notes=parts) if to_stdout else Result(content, parts))
     if form:
-        failed = {name: plan_markdown.PlannedModel(name, error=error) for name, error in results.failures.items()}
+        failed = {name: plan_markdown.PlannedModel(name, error) for name, error in results.failures.items()}
         sys.stdout.write(plan_markdown.format_markdown([(planned | failed)[entry.name] for entry in entries]))
     results.finish()
     if to_stdout:

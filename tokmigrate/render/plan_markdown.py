@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tokmigrate.errors import TokmigrateError
 from tokmigrate.formatting import format_count
 from tokmigrate.operations.operation import RiskLevel
 from tokmigrate.render.escape import escape_markdown, escape_markdown_code, escape_markdown_quoted
-from tokmigrate.render.impact import impact_text
 from tokmigrate.render.plan_summary import (
     choose_effects,
     describe_risk,
@@ -23,8 +23,8 @@ from tokmigrate.render.plan_summary import (
 from tokmigrate.render.terminal import format_plain, format_revision
 
 if TYPE_CHECKING:
-    from tokmigrate.errors import TokmigrateError
-    from tokmigrate.plan.corpus import Impact
+    from rich.console import RenderableType
+
     from tokmigrate.plan.plan import Plan
 
 _LONGEST = 65_000
@@ -42,10 +42,8 @@ class PlannedModel:
     """A plan, with a corpus its impact, or why there is no plan."""
 
     name: str
-    plan: Plan | None = None
-    impact: Impact | None = None
-    has_impact: bool = False
-    error: TokmigrateError | None = None
+    plan: Plan | TokmigrateError
+    impact: RenderableType | None = None
 
 
 def format_markdown(models: Sequence[PlannedModel]) -> str:
@@ -77,18 +75,16 @@ _FIGURES = ("migrations", "tokens", "rows", "files", "highest risk")
 
 def _overview(model: PlannedModel) -> tuple[str, ...]:
     plan = model.plan
-    if plan is None or not plan.steps:
-        return ("cannot be planned" if plan is None else "nothing is pending", "", "", "", "")
+    if isinstance(plan, TokmigrateError) or not plan.steps:
+        return ("cannot be planned" if isinstance(plan, TokmigrateError) else "nothing is pending", "", "", "", "")
     return tuple(figure for _, figure in summarise_plan(plan).lines())
 
 
 def _section(model: PlannedModel, most: int) -> Iterator[str]:
     plan = model.plan
-    if plan is None:
-        yield from (f"### {_name(model)}: cannot be planned", "")
-        if model.error:
-            yield from (_prose(str(model.error)), "")
-            yield from (f"what to do: {_prose(model.error.hint)}", "") if model.error.hint else ()
+    if isinstance(plan, TokmigrateError):
+        yield from (f"### {_name(model)}: cannot be planned", "", _prose(str(plan)), "")
+        yield from (f"what to do: {_prose(plan.hint)}", "") if plan.hint else ()
         return
     before, after = (f"`{format_revision(revision)}`" for revision in (plan.before, plan.after))
     if not plan.steps:
@@ -114,10 +110,10 @@ def _section(model: PlannedModel, most: int) -> Iterator[str]:
     if plan.notes:
         yield from (*(f"- note: {_prose(note)}" for note in plan.notes[:_OPEN]), "")
         yield from _left_out(len(plan.notes) - _OPEN, "note")
-    if model.has_impact:
+    if model.impact is not None:
         yield from ("<details><summary>impact on texts</summary>", "")
         # Indented lines are code that no text of a token can end.
-        yield from (f"    {line}".rstrip() for line in format_plain(impact_text(model.impact)).strip().splitlines())
+        yield from (f"    {line}".rstrip() for line in format_plain(model.impact).strip().splitlines())
         yield from ("", "</details>", "")
 
 
