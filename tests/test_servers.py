@@ -116,6 +116,17 @@ def test_added_tokens_that_the_converter_does_not_find(tmp_path: Path, pieces: P
     ]
 
 
+def test_tokens_at_which_llama_cpp_stops_keep_their_flag(tmp_path: Path) -> None:
+    made = shared_model(tmp_path, "mistral-chat-small")
+    change(made.directory, "config.json", architectures=["MistralForCausalLM"])
+    added = {each["content"] for each in made.json("tokenizer.json")["added_tokens"] if each["special"]}
+    lost = added - {"<s>", "</s>", "<unk>", "<|end|>", "<|endoftext|>"}
+    (message,) = [
+        each for each in errors(read_gguf(subject(made.directory, specials=["<s>", "<unk>"]))) if "flag" in each
+    ]
+    assert f"of {len(lost)} special tokens" in message
+
+
 GGUF: Mapping[str, tuple[str, Mapping[str, Any], str, str]] = {
     "no architecture": ("config.json", {"architectures": None}, "error", "does not say the architecture"),
     "unknown class": (

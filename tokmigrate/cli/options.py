@@ -15,7 +15,7 @@ from tokmigrate.cli.output import declare_changes, echo_note
 from tokmigrate.commands import completion as proposals
 from tokmigrate.commands import file_transaction
 from tokmigrate.errors import UsageError
-from tokmigrate.files import exists, has_directory
+from tokmigrate.files import has_directory
 
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry, Workspace
@@ -101,9 +101,11 @@ def open_workspace(accept_drift: bool = False) -> Workspace:
 
 def open_workspace_if_present() -> Workspace | None:
     """Return the workspace that contains the current directory; None outside of one."""
-    here = Path.cwd()
-    is_inside = any(exists(directory / settings.FILE_NAME) for directory in (here, *here.parents))
-    return open_workspace() if is_inside else None
+    try:
+        file = settings.find_workspace(Path.cwd())
+    except UsageError:
+        return None
+    return settings.read_workspace(file)
 
 
 def open_workspace_for_writing() -> Workspace:

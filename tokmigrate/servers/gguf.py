@@ -124,7 +124,8 @@ def _check_types(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
         # A placeholder is reported as one.
         if kind not in (Type.UNKNOWN, Type.UNUSED):
             is_control = kind is Type.CONTROL
-            shown += [text] if token.special and not is_control else []
+            # llama.cpp makes control tokens of those at which it stops.
+            shown += [text] if token.special and not is_control and text not in _ENDS.split() else []
             hidden += [text] if is_control and not token.special else []
     if shown:
         message = f"the flag is lost, and the text is printed, of {_name(shown, 'special token')}"
