@@ -458,6 +458,15 @@ def no_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return Trouble("upgrade", {"REVISION": HEAD, "NAME": "demo"})
 
 
+@scenario("drift", "The original model was put in its place")
+def the_original_again(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    original = shutil.copytree(place.model, place.root / "original")
+    succeed(place, "upgrade")
+    shutil.rmtree(place.model)
+    original.rename(place.model)
+    return Trouble("upgrade", {"NAME": "demo"})
+
+
 @scenario("drift", "The stamp is damaged")
 def a_damaged_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")

@@ -181,7 +181,14 @@ def test_what_tells_of_a_symptom_can_be_run(tmp_path: Path) -> None:
     shutil.copytree(place.model, place.root / "old")
     place.run("upgrade")
     (place.root / "texts.txt").write_text("A valley with apples.\n" * 5, "utf-8")
-    names = {"OLD": "old", "MODEL": "models/demo", "SERVED": "old", "FILE": "texts.txt", "TOKEN": '"<|im_start|>"'}
+    names = {
+        "OLD": "old",
+        "SAVED": "old",
+        "MODEL": "models/demo",
+        "SERVED": "old",
+        "FILE": "texts.txt",
+        "TOKEN": '"<|im_start|>"',
+    }
     rows = re.findall(r"^\| .*", INDEX.split("\n## No error")[1], re.MULTILINE)[1:]
     for command in dict.fromkeys(row.split(" | ")[1].strip("`") for row in rows):
         line = re.sub(r"\b[A-Z]{2,}\b", lambda word: names[word[0]], command)

@@ -127,7 +127,10 @@ def remedy(drift: Drift, model: str) -> str:
     """Return what to do about drift of a model, which the command line calls `model`."""
     named = shlex.quote(model)
     if drift.stamp_at:
-        return f"put {STAMP} back, or stamp the model as it is recorded: `tokmigrate stamp {drift.stamp_at} -M {named}`"
+        return (
+            f"put {STAMP} back, or stamp the model as it is recorded: `tokmigrate stamp {drift.stamp_at} -M {named}`;"
+            f" if the original was put in its place, migrate it again: `tokmigrate upgrade --accept-drift -M {named}`"
+        )
     if drift.stamp:
         return (
             f"put the right directory in its place; or, if this is the model, remove {STAMP}, which changes nothing"
