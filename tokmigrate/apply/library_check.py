@@ -177,7 +177,8 @@ def _check_ids(answer: Mapping[str, Any], snapshot: Snapshot, checks: Sequence[C
         raise VerificationError(
             _other_ids("tokenizers", answer["differences"]),
             where=where,
-            hint="nothing was changed; install another version of tokenizers, and report this one",
+            hint="nothing was changed; if tokens were added by hand after those that go, put the tokenizer back first;"
+            " else install another version of tokenizers, and report this one",
         )
     for reason in _find_faults(answer, checks):
         hint = "nothing was changed; correct the case in the migration, or its operations"
