@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from in_process import Here
 from safetensors.torch import load_file, save_file
 from test_crash import exit_code, forbid_swap, seccomp_works
+from test_filesystem import in_namespace, mount_image
 from test_slow_tokenizer_files import TRAINED, model_with_pieces
 from test_tokenizer_kinds import train as train_pieces
 from workspaces import FileImage, image, make_workspace
@@ -48,7 +49,7 @@ from tokmigrate.errors import (
     WeightsError,
 )
 from tokmigrate.events import Event, Step, StepReached
-from tokmigrate.model.formats.gguf import Head, Kind, Value
+from tokmigrate.model.formats.gguf import Head, Kind, TensorInfo, Value
 from tokmigrate.model.formats.gguf_reading import read_head
 from tokmigrate.model.gguf_rows import encode_row
 from tokmigrate.settings import ModelEntry, read_workspace
@@ -750,3 +751,70 @@ def test_q8_0_is_that_of_the_package() -> None:
         row = (generator.standard_normal(96) * scale).astype(np.float32)
         row[:32] = np.round(row[:32] * 8) / 8
         assert encode_row(row.astype(np.float64), "Q8_0") == quantized(row)
+
+
+def add_large_tensor(path: Path, size: int) -> None:
+    """Add a tensor of random bytes, which no migration changes, to a GGUF."""
+    head = read_head(path)
+    data = path.read_bytes()[len(head.raw) :]
+    padding = bytes(-len(data) % head.alignment)
+    large = TensorInfo("blk.9.large", (size,), 24, len(data) + len(padding))
+    path.write_bytes(replace(head, tensors=(*head.tensors, large)).raw + data + padding + os.urandom(size))
+
+
+@pytest.mark.parametrize("maker", ["mkfs.xfs -q -m reflink=1", "mkfs.btrfs -q"])
+def test_its_blocks_are_shared_on_a_filesystem_of_its_own(tmp_path: Path, maker: str) -> None:
+    mounting = mount_image(tmp_path, maker)
+    made = pair(tmp_path, ADD, {"resize_vocab": {"multiple_of": 512}})
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "mounted/m.gguf")
+    add_large_tensor(made.gguf, 24 << 20)
+    script = f"""
+import json, os, shutil, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_gguf_copies import Pair, stored
+made, path = Pair(Path()), Path("mounted/m.gguf")
+shutil.copy2("m.gguf", path)
+def free():
+    os.sync()
+    status = os.statvfs("mounted")
+    return status.f_bavail * status.f_frsize
+def used_by(change):
+    before = free()
+    keep = path.open("rb")
+    change()
+    used = before - free()
+    keep.close()
+    return used
+before = stored(path)
+used = [used_by(made.upgrade), used_by(made.downgrade)]
+print(json.dumps({{"used": used, "same": stored(path) == before}}))
+"""
+    answer = in_namespace(tmp_path, mounting, script)
+    assert answer["same"] is True
+    assert isinstance(answer["used"], list)
+    assert max(answer["used"]) < 2 << 20
+
+
+def test_a_full_filesystem_changes_nothing(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD)
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "mounted/m.gguf")
+    add_large_tensor(made.gguf, 5 << 20)
+    script = f"""
+import json, os, shutil, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_gguf_copies import Pair, stored
+from workspaces import image
+from tokmigrate.errors import StorageError
+made, path = Pair(Path()), Path("mounted/m.gguf")
+shutil.copy2("m.gguf", path)
+before = stored(path), image(made.model)
+try:
+    made.upgrade()
+except StorageError as error:
+    print(json.dumps({{"message": error.message, "same": (stored(path), image(made.model)) == before}}))
+"""
+    answer = in_namespace(tmp_path, "mkdir mounted && mount -t tmpfs -o size=8m none mounted", script)
+    assert "are needed" in str(answer["message"])
+    assert answer["same"] is True
