@@ -166,6 +166,10 @@ CHAINS: Mapping[str, list[dict[str, Any]]] = {
     "moved": [SWAP, ADD, {"resize_vocab": {"multiple_of": 64}}],
     "renamed": [ADD, {"rename_tokens": {"tokens": {"<first>": "<third>"}}}],
     "flags": [ADD, {"set_token_flags": {"tokens": "<first>", "special": True}}],
+    "no longer found in normalized text": [
+        {"add_tokens": {"tokens": [{"content": "Ġx", "normalized": True}]}},
+        {"set_token_flags": {"tokens": "Ġx", "normalized": False}},
+    ],
     "initialised again": [ADD, {"reinit_tokens": {"tokens": ["<first>"], "init": {"strategy": "mean"}}}],
     "roles": [ADD, {"set_special_tokens": {"eos": "<|second|>"}}, {"set_padding": {"token": "<|second|>"}}],
     "new merges": [{"extend_vocab": {"merges": [["the", "re"], ["in", "to"]]}}],

@@ -12,13 +12,13 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from tokmigrate.errors import ModelError, OperationError, OutOfStepError
 from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.roles import ROLES, Role, special_token
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.formats.gguf import Head, Kind, Value
+from tokmigrate.model.formats.gguf import Head, Kind, Number, Value
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.formats.sentencepiece import SentencePieceModel
 from tokmigrate.model.tokenizer.byte_level import text_of_letters
@@ -57,10 +57,8 @@ class Type(IntEnum):
     BYTE = 6
 
 
-class _Token(NamedTuple):
-    text: str
-    type: int
-    score: float
+_Token = tuple[str, Number, Number]
+"""Text, type and score of a token."""
 
 
 def check_vocabulary(head: Head, state: ModelState, where: str) -> None:
@@ -82,16 +80,19 @@ def check_vocabulary(head: Head, state: ModelState, where: str) -> None:
     if len(tokens) != state.rows:
         message = f"it has {len(tokens)} tokens, the model has {state.rows} rows"
         raise OutOfStepError(message, where=where, hint=f"convert the model as it is now; or {AGAIN}")
-    for number, token in enumerate(tokens):
-        text = state.tokenizer.texts.get(number)
+    ours = state.tokenizer.texts
+    for number, (theirs, type_, _) in enumerate(tokens):
+        text = ours.get(number)
+        if theirs == text:
+            continue
         if text is None:
-            is_right = token.type == Type.UNUSED or token.text == f"[PAD{number}]"
+            is_right = type_ == Type.UNUSED or theirs == f"[PAD{number}]"
         else:
-            is_right = token.text == text or (text in state.tokenizer.added and token.text in spellings(text))
+            is_right = text in state.tokenizer.added and theirs in spellings(text)
         if not is_right:
-            ours = "no token" if text is None else f"'{text}'"
+            held = "no token" if text is None else f"'{text}'"
             raise OutOfStepError(
-                f"id {number} is {ours} in the model, '{token.text}' in the GGUF",
+                f"id {number} is {held} in the model, '{theirs}' in the GGUF",
                 where=where,
                 hint=f"convert the model as it is now; or {AGAIN}",
             )
@@ -128,9 +129,9 @@ def _read_tokens(head: Head, where: str) -> list[_Token]:
     """Return text, type and score of each id; raises ModelError where the lists are missing or have other lengths."""
     try:
         texts = head.pairs[TOKENS].texts
-        types = head.pairs[TYPES].numbers if TYPES in head.pairs else [Type.NORMAL] * len(texts)
-        scores = head.pairs[SCORES].numbers if SCORES in head.pairs else [0.0] * len(texts)
-        return [_Token(text, int(kind), float(score)) for text, kind, score in zip(texts, types, scores, strict=True)]
+        types = head.pairs[TYPES].numbers if TYPES in head.pairs else (Type.NORMAL,) * len(texts)
+        scores = head.pairs[SCORES].numbers if SCORES in head.pairs else (0.0,) * len(texts)
+        return list(zip(texts, types, scores, strict=True))
     except (KeyError, ValueError, struct.error) as error:
         message = "its lists of tokens, types and scores are missing, damaged or of different lengths"
         raise ModelError(message, where=where, hint="convert the model again") from error
@@ -145,47 +146,58 @@ def _migrate_tokens(head: Head, before: ModelState, after: ModelState, where: st
     if after.tokenizer is before.tokenizer and after.rows == before.rows:
         return
     old = _read_tokens(head, where)
-    tokens = [_token_after(number, head, old, before, after, where) for number in range(after.rows)]
-    texts = [token.text for token in tokens]
-    if len(set(texts)) < len(texts) and len({token.text for token in old}) == len(old):
+    ids, added = before.tokenizer.ids, {*before.tokenizer.added, *after.tokenizer.added}
+    others = {text for text in added if _flags(before, text) != _flags(after, text)}
+
+    def find(number: int) -> _Token:
+        text = after.tokenizer.texts.get(number)
+        known = None if text is None or text in others else ids.get(text)
+        return _make_token(number, text, head, old, before, after, where) if known is None else old[known]
+
+    tokens = list(map(find, range(after.rows)))
+    texts = [text for text, _, _ in tokens]
+    if len(set(texts)) < len(texts) and len({text for text, _, _ in old}) == len(old):
         ((twice, _),) = Counter(texts).most_common(1)
         _refuse(f"two ids would have the text '{twice}'", where)
     if tokens == old:
         return
     yield TOKENS, Value.of_texts(texts)
     if TYPES in head.pairs:
-        yield TYPES, head.pairs[TYPES].with_numbers([token.type for token in tokens])
+        yield TYPES, head.pairs[TYPES].with_numbers([type_ for _, type_, _ in tokens])
     if SCORES in head.pairs:
-        yield SCORES, head.pairs[SCORES].with_numbers([token.score for token in tokens])
+        yield SCORES, head.pairs[SCORES].with_numbers([score for _, _, score in tokens])
 
 
-def _token_after(
-    number: int, head: Head, old: Sequence[_Token], before: ModelState, after: ModelState, where: str
+def _make_token(
+    number: int,
+    text: str | None,
+    head: Head,
+    old: Sequence[_Token],
+    before: ModelState,
+    after: ModelState,
+    where: str,
 ) -> _Token:
-    text = after.tokenizer.texts.get(number)
+    """Return the token of an id that the GGUF does not have, or has with other flags."""
     if text is None:
         was_spare = number < before.rows and number not in before.tokenizer.texts
-        return old[number] if was_spare else _Token(f"[PAD{number}]", Type.UNUSED, _SPARE_SCORE)
-    known = before.tokenizer.ids.get(text)
-    if known is not None and known < len(old) and _is_special(before, text) == _is_special(after, text):
-        return old[known]
+        return old[number] if was_spare else (f"[PAD{number}]", Type.UNUSED, _SPARE_SCORE)
     has_pieces = head.text(MODEL) == _SENTENCEPIECE
     if text in after.tokenizer.added:
         token, _ = after.tokenizer.added[text]
         written = text if has_pieces or token.normalized else text_of_letters(text)
         if token.special or looks_special(written):
-            return _Token(written, Type.CONTROL, _ADDED_SCORE)
-        return _Token(written.replace("\u2581", " "), Type.USER_DEFINED, _ADDED_SCORE)
+            return written, Type.CONTROL, _ADDED_SCORE
+        return written.replace("\u2581", " "), Type.USER_DEFINED, _ADDED_SCORE
     if not has_pieces:
-        return _Token(text, Type.NORMAL, 0.0)
+        return text, Type.NORMAL, 0.0
     kind = Type.BYTE if BYTE.fullmatch(text) else Type.NORMAL
-    return _Token(text, kind, _score(after, text, where) if SCORES in head.pairs else 0.0)
+    return (text, kind, _score(after, text, where) if SCORES in head.pairs else 0.0)
 
 
-def _is_special(state: ModelState, text: str) -> bool | None:
-    """Return whether an added token is special, None for a token of the model's vocabulary."""
+def _flags(state: ModelState, text: str) -> tuple[bool, bool] | None:
+    """Return what of an added token decides how it is written, None for a token of the model's vocabulary."""
     entry = state.tokenizer.added.get(text)
-    return entry[0].special if entry else None
+    return (entry[0].special, entry[0].normalized) if entry else None
 
 
 def looks_special(text: str) -> bool:

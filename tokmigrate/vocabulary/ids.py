@@ -8,7 +8,7 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -158,6 +158,10 @@ class Layered(Mapping[K, V]):
 
     def __getitem__(self, key: K) -> V:
         return self.own[key] if key in self.own else self.shared[key]
+
+    def get(self, key: K, /, default: Any = None) -> Any:
+        """Return the entry of a key; that of the base class is slow."""
+        return self.own[key] if key in self.own else self.shared.get(key, default)
 
     def __contains__(self, key: object) -> bool:
         return key in self.own or key in self.shared
