@@ -21,9 +21,8 @@ from typing import Any
 import pytest
 import torch
 from dying import FORKED, exit_code, put_together, upgraded_and_killed
-from in_process import Here
 from safetensors.torch import load_file, save_file
-from workspaces import BASE, DEMO, HEAD
+from workspaces import BASE, DEMO, HEAD, Workspace
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Trouble:
     remedy_code: int = 0
 
 
-Provoke = Callable[[Here, pytest.MonkeyPatch], Trouble]
+Provoke = Callable[[Workspace, pytest.MonkeyPatch], Trouble]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def scenario(page: str, cause: str) -> Callable[[Provoke], Provoke]:
 # What the scenarios are made of
 
 
-def succeed(place: Here, command: str) -> str:
+def succeed(place: Workspace, command: str) -> str:
     """Run a command that has to work, and return what it prints."""
     done = place.run(*command.split())
     assert done.returncode == 0, done.stdout + done.stderr
@@ -92,7 +91,7 @@ def edit_json(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}, indent=2), "utf-8")
 
 
-def write_migration(place: Here, operations: str, revision: str = "4d5e6f708192", follows: str = HEAD) -> Path:
+def write_migration(place: Workspace, operations: str, revision: str = "4d5e6f708192", follows: str = HEAD) -> Path:
     """Write one more migration."""
     number = len(list((place.root / "migrations").glob("*.yaml"))) + 1
     path = place.root / "migrations" / f"{number:04d}_mine.yaml"
@@ -101,13 +100,13 @@ def write_migration(place: Here, operations: str, revision: str = "4d5e6f708192"
     return path
 
 
-def add_copy(place: Here, name: str = "copy") -> None:
+def add_copy(place: Workspace, name: str = "copy") -> None:
     """Add a copy of the model to the workspace."""
     shutil.copytree(place.model, place.root / "models" / name)
     edit(place.settings, "models:\n", f"models:\n  {name}: {{path: models/{name}}}\n")
 
 
-def back_up(place: Here) -> dict[str, str]:
+def back_up(place: Workspace) -> dict[str, str]:
     """Copy the model, as a backup or a download is, and return the placeholder for it."""
     shutil.copytree(place.model, place.root / "backup")
     return {"BACKUP": "backup"}
@@ -117,44 +116,44 @@ def back_up(place: Here) -> dict[str, str]:
 
 
 @scenario("internal", "The program has a bug")
-def a_bug(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_bug(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     monkeypatch.setattr("tokmigrate.revision.history.migration_files", lambda _: 1 / 0)
     return Trouble("history", then=1, remedy_code=1)
 
 
 @scenario("usage", "The workspace has several models")
-def several_models(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def several_models(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     add_copy(place)
     return Trouble("peft-config", {"NAME": "demo"}, then=None)
 
 
 @scenario("usage", "The command line lacks something, or says too much")
-def a_missing_argument(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_missing_argument(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")
     return Trouble("downgrade", then=None)
 
 
 @scenario("usage", "There is no workspace here")
-def no_workspace(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def no_workspace(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     place.settings.unlink()
     return Trouble("status", {"NAME": "demo", "DIRECTORY": "models/demo"})
 
 
 @scenario("file-problems", "A word in the file is wrong")
-def a_misspelled_word(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_misspelled_word(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     write_migration(place, '  - add_tokens: {tokens: [{content: "<|tool|>", specal: true}]}\n')
     return Trouble("validate")
 
 
 @scenario("file-problems", "The file is not UTF-8")
-def not_utf8(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def not_utf8(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     path = write_migration(place, '  - add_tokens: ["<|café|>"]\n')
     path.write_bytes(path.read_text("utf-8").encode("latin-1"))
     return Trouble("lock", {"FILE": f"migrations/{path.name}", "ENCODING": "latin1"})
 
 
 @scenario("file-problems", "Git left conflict marks in tokmigrate.lock")
-def conflict_marks(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def conflict_marks(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     lock = place.root / "migrations" / "tokmigrate.lock"
     path = write_migration(place, '  - add_tokens: ["<|planner|>"]\n', "be0000000001")
     planner = path.read_text("utf-8")
@@ -169,23 +168,23 @@ def conflict_marks(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("unknown-name", "A revision is misspelled")
-def an_unknown_revision(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def an_unknown_revision(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return Trouble("upgrade 9f3d", {"REVISION": "9f3c"}, then=None)
 
 
 @scenario("unknown-name", "A model is misspelled")
-def an_unknown_model(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def an_unknown_model(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return Trouble("status -M demmo", {"NAME": "demo"}, then=None)
 
 
 @scenario("unknown-name", "The vocabulary writes the token in another way")
-def an_unknown_token(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def an_unknown_token(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")
     return Trouble('blame "<pad>"', {"TOKEN": "<|pad|>"}, then=None)
 
 
 @scenario("plugin", "The plug-in does not fit this version of tokmigrate")
-def a_plugin(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_plugin(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     environment = place.root / "env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     (site,) = environment.glob("lib/*/site-packages")
@@ -210,7 +209,7 @@ def a_plugin(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("history", "Two branches added a migration")
-def two_heads(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def two_heads(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     write_migration(place, '  - add_tokens: ["<|planner|>"]\n', "be0000000001")
     succeed(place, "lock")
     succeed(place, "upgrade")
@@ -219,14 +218,14 @@ def two_heads(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("history", "The file of a migration is missing")
-def a_missing_file(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_missing_file(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")
     place.migration(2).unlink()
     return Trouble("status", {"REVISION": "9f3c2a7e41b0"})
 
 
 @scenario("model", "A file of the model is damaged")
-def damaged_config(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def damaged_config(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     fill = back_up(place)
     path = place.model / "config.json"
     path.write_bytes(path.read_bytes()[:100])
@@ -234,7 +233,7 @@ def damaged_config(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("model", "A link points outside the directory")
-def a_link(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_link(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     path = place.model / "generation_config.json"
     path.rename(place.root / "shared.json")
     path.symlink_to("../../shared.json")
@@ -242,54 +241,54 @@ def a_link(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("missing-model", "The directory was renamed or moved")
-def a_moved_model(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_moved_model(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     place.model.rename(place.root / "models" / "demo-v1")
     return Trouble("upgrade", {"NAME": "demo", "DIRECTORY": "models/demo-v1"})
 
 
 @scenario("missing-model", "The model was never downloaded")
-def no_model(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def no_model(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     fill = back_up(place)
     shutil.rmtree(place.model)
     return Trouble("status", {**fill, "MODEL": "models/demo"})
 
 
 @scenario("weights", "A shard is missing or cut off")
-def a_missing_shard(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_missing_shard(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     fill = back_up(place)
     os.truncate(place.model / "model-00001-of-00002.safetensors", 1 << 20)
     return Trouble("plan", {**fill, "FILE": "model-00001-of-00002.safetensors", "MODEL": "models/demo"})
 
 
 @scenario("weights", "The index of the shards is missing")
-def no_index(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def no_index(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     fill = back_up(place)
     (place.model / "model.safetensors.index.json").unlink()
     return Trouble("plan", {**fill, "MODEL": "models/demo"})
 
 
 @scenario("weights", "Two saves lie in one directory")
-def two_saves(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def two_saves(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     shutil.copy(place.model / "model-00001-of-00002.safetensors", place.model / "model.safetensors")
     return Trouble("plan", {"MODEL": "models/demo", "FILE": "model.safetensors"})
 
 
 @scenario("tokenizer", "tokenizer.json is damaged")
-def a_damaged_tokenizer(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_damaged_tokenizer(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     fill = back_up(place)
     edit(place.model / "tokenizer.json", '"type": "BPE"', '"type": "BPX"')
     return Trouble("upgrade", {**fill, "MODEL": "models/demo"})
 
 
 @scenario("tokenizer", "There is no tokenizer.json")
-def no_tokenizer(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def no_tokenizer(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     fill = back_up(place)
     (place.model / "tokenizer.json").unlink()
     return Trouble("plan", {**fill, "MODEL": "models/demo"})
 
 
 @scenario("out-of-step", "The tokenizer has more tokens than the weights have rows")
-def too_many_tokens(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def too_many_tokens(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     fill = back_up(place)
     path = place.model / "tokenizer.json"
     held = json.loads(path.read_text("utf-8"))
@@ -299,20 +298,20 @@ def too_many_tokens(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("out-of-step", "A field of config.json may hold the id of a token")
-def an_unknown_field(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def an_unknown_field(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     edit_json(place.model / "config.json", router_token_id=1022)
     write_migration(place, '  - remove_tokens: {tokens: ["Ġapples"], ids: compact, acknowledge: breaking}\n')
     return Trouble("plan", {"NAME": "demo", "MODEL": "models/demo", "FIELD": "router_token_id"})
 
 
 @scenario("unexplained-tensor", "The tensor has nothing to do with tokens")
-def an_unexplained_tensor(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def an_unexplained_tensor(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     add_tensor(place.model / "model-00002-of-00002.safetensors", "router.weight")
     return Trouble("plan", {"NAME": "demo", "MODEL": "models/demo", "TENSOR": "router.weight"})
 
 
 @scenario("unexplained-tensor", "The tensor has a row for each token")
-def a_second_head(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_second_head(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     add_tensor(place.model / "model-00002-of-00002.safetensors", "medusa.weight")
     return Trouble("plan", {"NAME": "demo", "MODEL": "models/demo", "TENSOR": "medusa.weight"})
 
@@ -328,19 +327,19 @@ def add_tensor(path: Path, name: str) -> None:
 
 
 @scenario("operation", "The operation is breaking, and nobody said that it is intended")
-def not_acknowledged(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def not_acknowledged(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     write_migration(place, '  - reinit_tokens: {tokens: ["Ġvalley"], init: {strategy: mean}}\n')
     return Trouble("upgrade")
 
 
 @scenario("operation", "The token is there already")
-def a_token_twice(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_token_twice(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     write_migration(place, '  - add_tokens: {tokens: ["<|endoftext|>"]}\n')
     return Trouble("upgrade")
 
 
 @scenario("operation", "An adapter uses a token that goes")
-def an_adapter_with_the_row(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def an_adapter_with_the_row(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     adapter = place.root / "lora"
     adapter.mkdir()
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "trainable_token_indices": {"embed_tokens": [1020]}}
@@ -353,19 +352,19 @@ def an_adapter_with_the_row(place: Here, monkeypatch: pytest.MonkeyPatch) -> Tro
 
 
 @scenario("operation", "The token is missing")
-def a_missing_token(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_missing_token(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     write_migration(place, '  - set_special_tokens: {eos: "<|im_ends|>"}\n')
     return Trouble("upgrade")
 
 
 @scenario("storage", "Something that is no file lies in the model directory")
-def a_pipe(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_pipe(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     os.mkfifo(place.model / "commands")
     return Trouble("upgrade", {"MODEL": "models/demo", "FILE": "commands"})
 
 
 @scenario("storage", "The model is in the cache of Hugging Face")
-def a_cache(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_cache(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     cache = place.root / "hub" / "models--ada--demo"
     snapshot = cache / "snapshots" / "1f2e"
     (cache / "blobs").mkdir(parents=True)
@@ -381,27 +380,27 @@ def a_cache(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("storage", "The journal of an interrupted change is damaged")
-def a_damaged_journal(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_damaged_journal(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     kill_upgrade(place)
     (place.area / "journal").write_text("{", "utf-8")
     return Trouble("recover", {"WORKAREA": "models/.demo.tokmigrate"})
 
 
 @scenario("verification", "The case is wrong")
-def a_wrong_case(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_wrong_case(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     write_migration(place, '  - add_tokens: ["<|tool|>"]\nverify:\n  - single_token: "<|tools|>"\n')
     return Trouble("upgrade")
 
 
 @scenario("verification", "transformers cannot load the model")
-def an_unknown_activation(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def an_unknown_activation(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     edit_json(place.model / "config.json", hidden_act="nothing of the kind")
     edit(place.settings, "verify: fast", "verify: full")
     return Trouble("upgrade")
 
 
 @scenario("limit", "The model needs more than the setting allows")
-def too_little_memory(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def too_little_memory(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     settings = place.settings.read_text("utf-8").replace("verify: fast", "verify: full")
     place.settings.write_text(f"{settings}worker: {{memory_mib: 400}}\n", "utf-8")
     write_migration(place, """  - set_chat_template: "{{ 'x' * 140000000 }}"\n""")
@@ -409,30 +408,30 @@ def too_little_memory(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("undo", "The undo data was deleted")
-def no_undo_data(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def no_undo_data(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")
     (place.root / ".tokmigrate" / "objects").rename(place.root / "saved")
     return Trouble(f"downgrade {BASE}", {"BACKUP": "saved"})
 
 
 @scenario("undo", "The model does not have that revision")
-def not_applied(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def not_applied(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade 0002")
     return Trouble(f"downgrade {HEAD}", {"REVISION": "0001"}, then=None)
 
 
 @scenario("undo", "The model was upgraded in another workspace")
-def another_workspace(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def another_workspace(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")
     (place.root / "other").mkdir()
     shutil.copytree(place.root / "migrations", place.root / "other" / "migrations")
-    other = Here(place.root / "other")
+    other = Workspace(place.root / "other")
     other.settings.write_text(place.settings.read_text("utf-8").replace("models/demo", "../models/demo"), "utf-8")
     return Trouble(f"downgrade {BASE}", {"WORKSPACE": ".."}, then=1, folder="other")
 
 
 @scenario("undo", "The model is a copy of one that was upgraded here")
-def a_copy(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_copy(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")
     add_copy(place)
     fill = {"MODEL": "models/copy", "SOURCE": "demo", "NAME": "copy"}
@@ -440,26 +439,26 @@ def a_copy(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("already-there", "The model is there")
-def already_there(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def already_there(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return Trouble(f"downgrade {BASE}", then=1)
 
 
 @scenario("drift", "A migration was edited after it was applied")
-def an_edited_migration(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def an_edited_migration(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")
     edit(place.migration(3), "side: left", "side: right")
     return Trouble("upgrade", {"REVISION": HEAD})
 
 
 @scenario("drift", "The stamp is missing")
-def no_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def no_stamp(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")
     (place.model / "tokmigrate.json").unlink()
     return Trouble("upgrade", {"REVISION": HEAD, "NAME": "demo"})
 
 
 @scenario("drift", "The original model was put in its place")
-def the_original_again(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def the_original_again(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     original = shutil.copytree(place.model, place.root / "original")
     succeed(place, "upgrade")
     shutil.rmtree(place.model)
@@ -468,14 +467,14 @@ def the_original_again(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("drift", "The stamp is damaged")
-def a_damaged_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_damaged_stamp(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")
     (place.model / "tokmigrate.json").write_text("{", "utf-8")
     return Trouble("check", {"MODEL": "models/demo", "NAME": "demo", "REVISION": HEAD})
 
 
 @scenario("drift", "The stamp is of another model")
-def a_wrong_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_wrong_stamp(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     add_copy(place)
     edit_json(place.root / "models" / "copy" / "generation_config.json", top_k=5)
     succeed(place, "upgrade 0002")
@@ -484,7 +483,7 @@ def a_wrong_stamp(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("drift", "A migration precedes those that the model has")
-def a_migration_in_between(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_migration_in_between(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     add_copy(place, "other")
     edit(place.migration(2), "message:", "models: [other]\nmessage:")
     succeed(place, "upgrade -M demo")
@@ -492,7 +491,7 @@ def a_migration_in_between(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trou
     return Trouble("upgrade -M demo")
 
 
-def edit_by_hand(place: Here) -> Trouble:
+def edit_by_hand(place: Workspace) -> Trouble:
     """Give the end of a text to another token."""
     succeed(place, "upgrade 0002")
     fill = back_up(place)
@@ -501,24 +500,24 @@ def edit_by_hand(place: Here) -> Trouble:
 
 
 @scenario("drift", "The model was edited, and that was a mistake")
-def edited_by_mistake(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def edited_by_mistake(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return edit_by_hand(place)
 
 
 @scenario("drift", "The model was edited, and that is to stay")
-def edited_on_purpose(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def edited_on_purpose(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return edit_by_hand(place)
 
 
 @scenario("format", "An older tokmigrate wrote the file")
-def an_old_plan(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def an_old_plan(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "plan -o plan.json")
     edit_json(place.root / "plan.json", format=1)
     return Trouble("upgrade --plan plan.json", {"FILE": "plan.json"})
 
 
 @scenario("format", "An older tokmigrate wrote the state")
-def an_old_state(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def an_old_state(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade")
     with closing(sqlite3.connect(place.root / ".tokmigrate" / "state.db")) as state, state:
         state.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
@@ -526,19 +525,19 @@ def an_old_state(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("stale-plan", "The model or a migration was changed since")
-def a_stale_plan(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_stale_plan(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "plan -o plan.json")
     succeed(place, "upgrade 0001")
     return Trouble("upgrade --plan plan.json", {"FILE": "plan.json"})
 
 
 @scenario("busy", "Another command works on the model")
-def a_locked_model(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_locked_model(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     threading.Timer(1, os.close, (hold_lock(place),)).start()
     return Trouble("upgrade")
 
 
-def hold_lock(place: Here) -> int:
+def hold_lock(place: Workspace) -> int:
     """Take the lock of the model as another process does, and return its descriptor."""
     place.area.mkdir(exist_ok=True)
     descriptor = os.open(place.area / "lock", os.O_RDWR | os.O_CREAT)
@@ -548,12 +547,12 @@ def hold_lock(place: Here) -> int:
 
 
 @scenario("recovery-needed", "A command was killed while it changed the model")
-def a_killed_upgrade(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_killed_upgrade(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     kill_upgrade(place)
     return Trouble("check")
 
 
-def kill_upgrade(place: Here) -> None:
+def kill_upgrade(place: Workspace) -> None:
     """Kill an upgrade in a process of its own, just after the new model is in place."""
     child = FORKED.Process(target=upgraded_and_killed, args=(place.root,))
     child.start()
@@ -562,13 +561,13 @@ def kill_upgrade(place: Here) -> None:
 
 
 @scenario("recovery-needed", "A command was killed while it wrote the migrations")
-def a_killed_squash(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_killed_squash(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     assert exit_code(put_together, place.root, 6) == -signal.SIGKILL
     return Trouble("history")
 
 
 @scenario("recovery-needed", "Someone changed the model after the interruption")
-def a_changed_model(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_changed_model(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     succeed(place, "upgrade 0001")
     kill_upgrade(place)
     shutil.rmtree(place.model)
@@ -577,7 +576,7 @@ def a_changed_model(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 @scenario("stopped", "Ctrl-C, or a scheduler that ends its jobs")
-def a_stop(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def a_stop(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     descriptor = hold_lock(place)
 
     def stop() -> None:
@@ -595,12 +594,12 @@ def a_stop(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
 # What leads to an exit code without an error, and to others by another way
 
 
-def pending(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def pending(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     """Leave the migrations pending, as they are."""
     return Trouble("check")
 
 
-def edited_at_the_head(place: Here, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+def edited_at_the_head(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     """Give the end of a text to another token, after all migrations."""
     succeed(place, "upgrade")
     fill = back_up(place)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from in_process import Here
 from shared_models import SharedModel
+from workspaces import Workspace
 
 HERE = Path(__file__).parent
 CODE = "\n".join(path.read_text("utf-8") for path in sorted(HERE.glob("test_r*.py")))
@@ -24,7 +24,7 @@ def write_code(folder: Path) -> Path:
 
 def learn(model: SharedModel, *words: str | Path) -> dict[str, Any]:
     """Run `learn` in the model's workspace, and return what it says."""
-    told = Here(model.root).run("learn", *map(str, words), "-m", "Learned", "--json")
+    told = Workspace(model.root).run("learn", *map(str, words), "-m", "Learned", "--json")
     assert told.returncode == 0, told.stdout + told.stderr
     found: dict[str, Any] = json.loads(told.stdout)
     return found

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import Here
 from test_copying import MORE, SIZE, make_large
 from tracing import strace_works
 from workspaces import Workspace, command_line, contents, environment
@@ -98,7 +97,7 @@ def test_a_signal_ends_the_copying_and_the_verification(
     assert contents(place.model) == before
     if ending == signal.SIGKILL:
         assert done.returncode == -signal.SIGKILL
-        assert Here(place.root).run("recover").returncode == 0
+        assert place.run("recover").returncode == 0
     else:
         assert done.returncode == -signal.SIGINT, done.stderr
         assert list((tmp_path / "tmp").iterdir()) == []

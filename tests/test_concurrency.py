@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from in_process import Here
 from workspaces import HEAD, Contents, Workspace, command_line, contents, environment, make_workspace
 
 # Upgrades or downgrades the model; says when it holds the lock, and goes on when it is told to.
@@ -143,7 +142,7 @@ def test_the_lock_of_a_killed_process_is_free(workspace: Workspace, head: Conten
 
 
 def test_who_reads_does_not_wait_long_for_a_locked_state(tmp_path: Path) -> None:
-    place = Here(make_workspace(tmp_path / "workspace").root)
+    place = make_workspace(tmp_path / "workspace")
     assert place.run("upgrade").returncode == 0
     holder = sqlite3.connect(place.root / ".tokmigrate" / "state.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import pytest
 from gguf import GGUFWriter
-from in_process import Here
 from making import llama, write_json
 from making import workspace as write_workspace
+from workspaces import Workspace
 
 ADDED = {"operations": [{"add_tokens": {"tokens": ["<|new|>", {"content": "\u2581word", "special": True}]}}]}
 REINIT = {"operations": [{"reinit_tokens": {"tokens": ["<|new|>"], "init": {"strategy": "zeros"}}}]}
@@ -51,17 +51,17 @@ def write_onnx(path: Path, rows: int, width: int = 8) -> None:
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [table])), path)
 
 
-def made(root: Path, copies: Sequence[Any], *migrations: dict[str, Any]) -> Here:
+def made(root: Path, copies: Sequence[Any], *migrations: dict[str, Any]) -> Workspace:
     """Make a workspace of one model, of which the copies are in `root`."""
     llama(root / "models" / "demo", spare=3)
     write_workspace(root, {"demo": root / "models" / "demo"}, migrations)
     settings = json.loads((root / "tokmigrate.yaml").read_text("utf-8"))
     settings["models"]["demo"]["copies"] = copies
     write_json(root / "tokmigrate.yaml", settings)
-    return Here(root)
+    return Workspace(root)
 
 
-def states(here: Here) -> dict[str, tuple[str, str]]:
+def states(here: Workspace) -> dict[str, tuple[str, str]]:
     """Return state and reason of each copy by its name."""
     (model,) = here.asked("status")["models"]
     return {Path(copy["path"]).name: (copy["state"], copy["reason"]) for copy in model["copies"]}

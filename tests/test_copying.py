@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from blake3 import blake3
-from in_process import Here
 from test_crash import dying_at, exit_code
 from test_filesystem import in_namespace, mount_image
 from tracing import strace_works
@@ -81,7 +80,7 @@ def place(direction: str, at_base: Workspace, at_head: Workspace) -> Workspace:
 
 
 def is_as_before(place: Workspace, before: Contents) -> None:
-    assert Here(place.root).run("recover").returncode == 0
+    assert place.run("recover").returncode == 0
     assert contents(place.model) == before
     assert place.left_over() == []
 

@@ -16,10 +16,9 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
-from in_process import Here
 from making import tokenizer_json
 from test_crash import strace_works
-from workspaces import image, make_workspace
+from workspaces import Workspace, image, make_workspace
 
 from tokmigrate.apply.undo_record import list_objects, read_undo_record
 from tokmigrate.errors import EXIT_CODES, DriftError, TokenizerError, UndoError
@@ -30,11 +29,11 @@ from tokmigrate.state.objects import ObjectStore
 INTERNAL = "an error in tokmigrate itself"
 
 
-def here(root: Path) -> Here:
-    return Here(make_workspace(root).root)
+def here(root: Path) -> Workspace:
+    return make_workspace(root)
 
 
-def told(place: Here, *words: str) -> tuple[int, str]:
+def told(place: Workspace, *words: str) -> tuple[int, str]:
     """Run a command, and return its code and what it says; a hint has to be in it where it fails."""
     done = place.run(*words)
     said = done.stdout + done.stderr
@@ -221,9 +220,9 @@ def with_instead(value: Any, at: Place, instead: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def places_of_work(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Here]:
+def places_of_work(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
     """Return a workspace at base, and one at the head of its migrations, with every kind of file."""
-    found: dict[str, Here] = {}
+    found: dict[str, Workspace] = {}
     for name in ("base", "head"):
         place = here(tmp_path_factory.mktemp(name) / "w")
         for file, value in MORE.items():
@@ -273,7 +272,7 @@ MUTATIONS = 8
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_every_mutation_ends_with_a_reason(places_of_work: dict[str, Here], name: str) -> None:
+def test_every_mutation_ends_with_a_reason(places_of_work: dict[str, Workspace], name: str) -> None:
     which, commands = DAMAGED[name]
     place = places_of_work[which]
     path = place.root / name
@@ -357,7 +356,7 @@ class InMemory:
         return self.held.get(digest) or self._store.get(digest)
 
 
-def test_an_undo_record_of_another_shape(places_of_work: dict[str, Here]) -> None:
+def test_an_undo_record_of_another_shape(places_of_work: dict[str, Workspace]) -> None:
     objects = InMemory(ObjectStore(places_of_work["head"].root / ".tokmigrate" / "objects"))
     records = [data for data in objects.held.values() if data.startswith(b'{"adapters": {"')]
     hints: list[str | None] = []
@@ -372,7 +371,7 @@ def test_an_undo_record_of_another_shape(places_of_work: dict[str, Here]) -> Non
     assert all(hints)
 
 
-def test_a_stamp_of_another_shape_that_is_sealed_again(places_of_work: dict[str, Here]) -> None:
+def test_a_stamp_of_another_shape_that_is_sealed_again(places_of_work: dict[str, Workspace]) -> None:
     place = places_of_work["head"]
     held = json.loads((place.model / "tokmigrate.json").read_bytes())
     hints: list[str | None] = []

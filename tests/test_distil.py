@@ -12,11 +12,10 @@ import making
 import pytest
 import torch
 import transformers
-from in_process import Here
 from making import tensors_of
 from real_tokenizers import real
 from tokenizers import Tokenizer
-from workspaces import DEMO, contents, make_workspace
+from workspaces import DEMO, Workspace, contents, make_workspace
 
 from tokmigrate.commands.earlier_tokenizer import find_earlier_tokenizer
 from tokmigrate.commands.upgrade import upgrade
@@ -31,7 +30,7 @@ WORDS = ["tokenizer", "safetensors", "kubernetes"]
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a workspace with the demo that has twelve merges of its own text, and no other migration."""
-    made = Here(make_workspace(tmp_path_factory.mktemp("extended") / "w").root)
+    made = make_workspace(tmp_path_factory.mktemp("extended") / "w")
     for path in (made.root / "migrations").iterdir():
         path.unlink()
     made.asked("learn", "extend", str(TEXT), "--tokens", "12", "-m", "Merges")
@@ -40,13 +39,13 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def demo(extended: Path, tmp_path: Path) -> Here:
+def demo(extended: Path, tmp_path: Path) -> Workspace:
     """Return a copy of that workspace, whose state and undo data come along."""
-    return Here(Path(shutil.copytree(extended, tmp_path / "w")))
+    return Workspace(Path(shutil.copytree(extended, tmp_path / "w")))
 
 
 @pytest.mark.parametrize("corpus", [["--corpus", str(TEXT)], []], ids=["a corpus", "no corpus"])
-def test_a_decoder_learns_the_rows_of_its_new_tokens_and_nothing_else(demo: Here, corpus: list[str]) -> None:
+def test_a_decoder_learns_the_rows_of_its_new_tokens_and_nothing_else(demo: Workspace, corpus: list[str]) -> None:
     before, tensors = contents(DEMO), tensors_of(demo.model)
     told = demo.asked("distil", *STEPS, *corpus)
     assert (told["revision"], told["held_out"] > 0, len(told["losses"])) == (None, True, 10)
@@ -77,7 +76,7 @@ def test_a_decoder_learns_the_rows_of_its_new_tokens_and_nothing_else(demo: Here
     assert contents(demo.model) == before
 
 
-def test_the_same_run_gives_the_same_rows(demo: Here) -> None:
+def test_the_same_run_gives_the_same_rows(demo: Workspace) -> None:
     found = []
     for name in ("one", "two"):
         demo.asked("distil", "--steps", "2", "--corpus", str(TEXT), "-m", name)
@@ -91,7 +90,7 @@ def test_the_same_run_gives_the_same_rows(demo: Here) -> None:
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Here:
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Return a workspace with a small BERT of random weights that has new words."""
     root = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(3)
@@ -108,10 +107,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Here:
         shutil.copy(path, root / "m")
     made = making.workspace(root, {"m": root / "m"}, [{"operations": [{"add_words": {"words": WORDS}}]}])
     upgrade(made.workspace, made.entry("m"))
-    return Here(root)
+    return Workspace(root)
 
 
-def test_an_encoder_comes_nearer_to_its_embeddings(encoder: Here, tmp_path: Path) -> None:
+def test_an_encoder_comes_nearer_to_its_embeddings(encoder: Workspace, tmp_path: Path) -> None:
     chosen = random.Random(5)  # noqa: S311 - the same texts each time
     others = ["house", "river", "small", "green", "there", "came", "when", "it", "was", "and", "the", "of"]
     lines = []
@@ -137,7 +136,7 @@ def test_tied_embeddings_learn_both_sides_in_one_row(tmp_path: Path) -> None:
     before = tensors_of(model)
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join(f"{word} and then {word}ing" for word in ("to", "er", "on", "re", "in") * 4), "utf-8")
-    told = Here(made.root).asked("distil", "--steps", "20", "--corpus", str(corpus))
+    told = Workspace(made.root).asked("distil", "--steps", "20", "--corpus", str(corpus))
     assert told["after"] < told["before"]
     assert [path.name.split(".")[1] for path in (made.root / "migrations").glob("*.safetensors")] == ["input"]
     upgrade(made.workspace, made.entry("m"))
@@ -149,7 +148,7 @@ def test_tied_embeddings_learn_both_sides_in_one_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", ["", " is at the end"])
-def test_a_text_that_begins_with_its_only_new_token(demo: Here, tmp_path: Path, more: str) -> None:
+def test_a_text_that_begins_with_its_only_new_token(demo: Workspace, tmp_path: Path, more: str) -> None:
     """Nothing predicts that token."""
     library = Tokenizer.from_file(str(demo.model / "tokenizer.json"))
     old = Tokenizer.from_file(str(DEMO / "tokenizer.json")).get_vocab()
@@ -163,14 +162,14 @@ def test_a_text_that_begins_with_its_only_new_token(demo: Here, tmp_path: Path, 
     assert 0 < told["after"] < told["before"]
 
 
-def test_a_token_that_no_step_reads_keeps_its_row(demo: Here) -> None:
+def test_a_token_that_no_step_reads_keeps_its_row(demo: Workspace) -> None:
     told = demo.asked("distil", "--corpus", str(TEXT), "--steps", "1", "--batch-size", "1")
     assert 0 < len(told["tokens"]) < 12
     assert len({*told["tokens"], *told["absent"]}) == 12
 
 
-def test_what_cannot_be_distilled(demo: Here, encoder: Here, tmp_path: Path) -> None:
-    roles = Here(make_workspace(tmp_path / "roles").root)
+def test_what_cannot_be_distilled(demo: Workspace, encoder: Workspace, tmp_path: Path) -> None:
+    roles = make_workspace(tmp_path / "roles")
     roles.asked("upgrade")
     text = tmp_path / "other.txt"
     text.write_text("nothing\n", "utf-8")

@@ -14,9 +14,8 @@ from typing import Any
 
 import postgresql
 import pytest
-from in_process import Here
 from test_filesystem import in_namespace
-from workspaces import DEMO, REPOSITORY, environment, image, make_workspace
+from workspaces import DEMO, REPOSITORY, Workspace, environment, image, make_workspace
 
 from tokmigrate.apply.abilities import Abilities
 from tokmigrate.commands.doctor import GIVES, DirectoryHealth, ModelHealth, WorkspaceHealth
@@ -26,11 +25,11 @@ from tokmigrate.state.database import open_state
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Here:
-    return Here(make_workspace(tmp_path / "place").root)
+def place(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "place")
 
 
-def examine(place: Here, *words: str, code: int = 0) -> dict[str, Any]:
+def examine(place: Workspace, *words: str, code: int = 0) -> dict[str, Any]:
     done = place.run("doctor", *words, "--json")
     assert done.returncode == code, done.stdout + done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
@@ -38,7 +37,7 @@ def examine(place: Here, *words: str, code: int = 0) -> dict[str, Any]:
     return document
 
 
-def test_it_examines_a_workspace_and_changes_nothing(place: Here) -> None:
+def test_it_examines_a_workspace_and_changes_nothing(place: Workspace) -> None:
     before, names = image(place.root), sorted(place.root.rglob("*"))
     found = examine(place)
     assert found["state"]["kind"] == "SQLite"
@@ -130,46 +129,46 @@ def test_what_a_missing_ability_means() -> None:
     assert "5.0 GiB" in text
 
 
-def broken_yaml(place: Here) -> None:
+def broken_yaml(place: Workspace) -> None:
     place.settings.write_text("format: 1\nnosuch: 1\n", "utf-8")
 
 
-def missing_model(place: Here) -> None:
+def missing_model(place: Workspace) -> None:
     shutil.rmtree(place.model)
 
 
-def interrupted_change(place: Here) -> None:
+def interrupted_change(place: Workspace) -> None:
     place.area.mkdir()
     (place.area / "journal").write_text("{}\n", "utf-8")
 
 
-def damaged_journal(place: Here) -> None:
+def damaged_journal(place: Workspace) -> None:
     place.area.mkdir()
     (place.area / "journal").write_text("{", "utf-8")
 
 
-def missing_adapter(place: Here) -> None:
+def missing_adapter(place: Workspace) -> None:
     text = place.settings.read_text("utf-8")
     place.settings.write_text(text.replace("path: models/demo", "path: models/demo, adapters: [lora]"), "utf-8")
 
 
-def interrupted_migrations(place: Here) -> None:
+def interrupted_migrations(place: Workspace) -> None:
     (place.root / ".tokmigrate").mkdir()
     (place.root / ".tokmigrate" / "migrations.journal").write_text("{}\n", "utf-8")
 
 
-def newer_state(place: Here) -> None:
+def newer_state(place: Workspace) -> None:
     state = open_state("sqlite:///.tokmigrate/state.db", place.root)
     with state.begin_write() as connection:
         connection.exec_driver_sql("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
 
 
-def no_database(place: Here) -> None:
+def no_database(place: Workspace) -> None:
     (place.root / ".tokmigrate").mkdir()
     (place.root / ".tokmigrate" / "state.db").write_text("no database" * 100, "utf-8")
 
 
-def file_in_the_way(place: Here) -> None:
+def file_in_the_way(place: Workspace) -> None:
     place.area.write_text("in the way", "utf-8")
 
 
@@ -187,7 +186,7 @@ def file_in_the_way(place: Here) -> None:
         (file_in_the_way, "storage", "move it"),
     ],
 )
-def test_problems(place: Here, breaks: Any, topic: str, hint: str | None) -> None:
+def test_problems(place: Workspace, breaks: Any, topic: str, hint: str | None) -> None:
     breaks(place)
     names = sorted(place.root.rglob("*"))
     (problem,) = examine(place, code=1)["problems"]
@@ -206,7 +205,7 @@ def url() -> Iterator[str]:
         yield found
 
 
-def test_a_state_in_postgresql(place: Here, url: str) -> None:
+def test_a_state_in_postgresql(place: Workspace, url: str) -> None:
     place.settings.write_text(f"format: 1\nstate: {url}\nmodels:\n  demo: {{path: models/demo}}\n", "utf-8")
     assert examine(place)["state"]["version"] is None
     state = open_state(url, place.root)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from blake3 import blake3
-from in_process import Here
 from test_demo import model_of, tokenizer_of
 from test_semantic_undo import trained
 from workspaces import HEAD, Workspace, image, make_workspace
@@ -346,9 +345,9 @@ def test_verify_says_that_a_model_was_saved_again(place: Workspace) -> None:
     assert "changed since it was migrated" in done.stdout
 
 
-def drifted(root: Path) -> Here:
+def drifted(root: Path) -> Workspace:
     """Make a workspace whose model has two of three migrations, and a normalizer that none of them set."""
-    made = Here(make_workspace(root).root)
+    made = make_workspace(root)
     assert made.run("upgrade", "0002").returncode == 0
     change(made.model / "tokenizer.json", lambda document: document.update(normalizer={"type": "NFKC"}))
     return made
@@ -408,7 +407,7 @@ def test_drift_of_one_model_stops_the_change_of_all(tmp_path: Path) -> None:
 
 
 def test_weights_that_nothing_here_knows_are_no_drift(tmp_path: Path) -> None:
-    place = Here(make_workspace(tmp_path / "w").root)
+    place = make_workspace(tmp_path / "w")
     assert place.run("upgrade", "0002").returncode == 0
     # As on a machine that got the model and the migrations, and trained it.
     shutil.rmtree(place.root / ".tokmigrate")

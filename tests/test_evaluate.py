@@ -19,10 +19,9 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from in_process import Here
 from making import BOS, EOS, TOKENS, WORDS, llama, tokenizer_json, workspace, write_tokenizer
 from safetensors.torch import load_file, save_file
-from workspaces import REPOSITORY, contents, make_workspace
+from workspaces import REPOSITORY, Workspace, contents, make_workspace
 
 import tokmigrate
 from tokmigrate.apply.temporary_folder import open_temporary_folder
@@ -59,18 +58,18 @@ def phi(directory: Path) -> Path:
 MAKERS = {"untied": llama, "tied": lambda path: llama(path, head="tied"), "bias": phi}
 
 
-def make(root: Path, kind: str, *operations: Mapping[str, Any], pending: bool = False) -> tuple[Here, Path]:
+def make(root: Path, kind: str, *operations: Mapping[str, Any], pending: bool = False) -> tuple[Workspace, Path]:
     """Return a workspace with a model `m` at the head, or at base, and the directory of the model before."""
     before = MAKERS[kind](root / "before")
     shutil.copytree(before, root / "m")
     workspace(root, {"m": root / "m"}, [{"operations": [operation]} for operation in operations])
-    here = Here(root)
+    here = Workspace(root)
     if not pending:
         here.asked("upgrade")
     return here, before
 
 
-def evaluate(here: Here, texts: Sequence[str], *words: str) -> Found:
+def evaluate(here: Workspace, texts: Sequence[str], *words: str) -> Found:
     path = here.root / "corpus.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
     return here.asked("evaluate", "--corpus", str(path), *words)
@@ -303,7 +302,7 @@ def test_the_model_is_named_where_its_kind_is_not_measured(tmp_path: Path) -> No
     transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "m")
     write_tokenizer(tmp_path / "m")
     workspace(tmp_path, {"m": tmp_path / "m"}, [{"operations": [ADD]}])
-    here = Here(tmp_path)
+    here = Workspace(tmp_path)
     here.asked("upgrade")
     (tmp_path / "corpus.txt").write_text("the end\n", "utf-8")
     done = here.run("evaluate", "--corpus", "corpus.txt")
@@ -319,12 +318,12 @@ def test_a_text_without_tokens_has_no_figures(tmp_path: Path, kind: str) -> None
         library.post_processor = tokenizers.processors.TemplateProcessing(f"{BOS} $A", special_tokens=[(BOS, 9)])
     write_tokenizer(model, json.loads(library.to_str()))
     workspace(tmp_path, {"m": model}, [])
-    found = evaluate(Here(tmp_path), ["  ", " "])
+    found = evaluate(Workspace(tmp_path), ["  ", " "])
     if kind == "causal":
         assert {found["divergence"][name] for name in ("nats", "of_added_rows_at_most", "removed_mass_at_most")} == {
             None
         }
-    found = evaluate(Here(tmp_path), ["  ", *PLAIN])
+    found = evaluate(Workspace(tmp_path), ["  ", *PLAIN])
     measured = found["divergence"]["nats"] if kind == "causal" else found["cosine"]["without_new_tokens"]["mean"]
     assert measured == pytest.approx(float(kind == "encoder"))
 
@@ -339,7 +338,7 @@ def test_unused_tokens_cost_what_their_divergence_says(tmp_path: Path) -> None:
     assert part["texts"] == {"all": 2, "without_new_tokens": 2, "bytes": len("".join(PLAIN[:2]))}
 
 
-def make_checked(root: Path, *models: str, **limits: float) -> Here:
+def make_checked(root: Path, *models: str, **limits: float) -> Workspace:
     """Return a workspace whose pending migration has checks with these limits."""
     paths = {name: llama(root / name) for name in models}
     workspace(root, paths, [])
@@ -347,7 +346,7 @@ def make_checked(root: Path, *models: str, **limits: float) -> Here:
     fields = {"kl_at_most": "nats", "tokens_per_byte_at_most": "value"}
     checks = [{name: {"corpus": "a sample.txt", fields[name]: limit}} for name, limit in limits.items()]
     workspace(root, paths, [{"operations": [ADD], "verify": checks}])
-    return Here(root)
+    return Workspace(root)
 
 
 @pytest.mark.parametrize("models", [("a",), ("a", "b")])
@@ -458,7 +457,7 @@ def test_embeddings_are_compared_text_by_text(tmp_path: Path, pooling: str | Non
     before = bert(tmp_path / "before", pooling)
     shutil.copytree(before, tmp_path / "m")
     workspace(tmp_path, {"m": tmp_path / "m"}, [{"operations": [ADD]}])
-    here = Here(tmp_path)
+    here = Workspace(tmp_path)
     here.asked("upgrade")
     found = evaluate(here, [*PLAIN, *MARKED])
     embeddings: list[list[torch.Tensor]] = []
@@ -521,7 +520,7 @@ def test_the_page_on_evaluate_and_the_report(tmp_path: Path) -> None:
     made = make_workspace(tmp_path / "w")
     page = (REPOSITORY / "docs" / "evaluate.md").read_text("utf-8")
     commands, output = re.findall(r"^```(?:bash)?\n(.*?)^```$", page, re.S | re.M)[:2]
-    here = Here(made.root)
+    here = Workspace(made.root)
     (texts,) = re.findall(r"<<'END'\n(.*?)^END$", commands, re.S | re.M)
     (made.root / "texts.jsonl").write_text(texts, "utf-8")
     typed = [here.run(*line.split()[1:]) for line in commands.splitlines() if line.startswith("tokmigrate")]

@@ -8,8 +8,8 @@ from typing import Any
 
 import making
 import pytest
-from in_process import Here
 from making import BOS, EOS, TOKENS
+from workspaces import Workspace
 
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.plan import plan
@@ -34,7 +34,7 @@ def migrated(root: Path, *operations: dict[str, Any]) -> making.Made:
 @pytest.mark.parametrize("operation", [{"add_role_tokens": {"preset": "chatml"}}, {"add_tokens": {"tokens": [*OWN]}}])
 def test_the_hint_names_reuse_and_following_it_helps(tmp_path: Path, operation: dict[str, Any]) -> None:
     made = migrated(tmp_path / "w", operation)
-    refused = Here(made.workspace.root).run("upgrade")
+    refused = Workspace(made.workspace.root).run("upgrade")
     assert refused.returncode == 1
     assert "the token '<|im_start|>' exists already" in refused.stderr
     hint = refused.stderr.partition("what to do: ")[2]
@@ -50,7 +50,7 @@ def test_the_hint_names_reuse_and_following_it_helps(tmp_path: Path, operation: 
 def test_a_token_of_an_earlier_migration_is_said_to_be_that_migrations(tmp_path: Path) -> None:
     add = {"add_tokens": {"tokens": ["<tool>"]}}
     made = making.workspace(tmp_path, {"m": base(tmp_path / "m")}, [{"operations": [add]}, {"operations": [add]}])
-    here = Here(tmp_path)
+    here = Workspace(tmp_path)
     assert here.run("upgrade", "0001").returncode == 0
     for command in ("plan", "upgrade", "lock"):
         refused = here.run(command)
@@ -87,7 +87,7 @@ def test_reuse_with_another_flag_is_refused(tmp_path: Path) -> None:
 def test_a_model_with_the_tokens_can_be_stamped_there(tmp_path: Path) -> None:
     step = {"add_tokens": {"tokens": [*OWN, "<|tool|>"], "existing": "reuse"}}
     made = migrated(tmp_path / "w", step)
-    here, model = Here(made.workspace.root), tmp_path / "w" / "m"
+    here, model = Workspace(made.workspace.root), tmp_path / "w" / "m"
     shutil.copytree(model, tmp_path / "base")
     assert here.run("stamp", "head").returncode == 1
     upgrade(made.workspace, made.entry("m"))

@@ -17,11 +17,11 @@ import sentencepiece
 import tokenizers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from in_process import Here
 from making import llama, workspace
 from random_bpe import random_bpes
 from real_tokenizers import available, real
 from shared_models import SharedModel, shared_model
+from workspaces import Workspace
 
 from tokmigrate.commands.stamp import stamp_model
 from tokmigrate.commands.upgrade import upgrade
@@ -172,7 +172,7 @@ def test_a_sentencepiece_model_tokenizes_text_alike(tmp_path: Path, name: str) -
     before, old = model.bytes(), model.library()
     (tmp_path / "corpus.txt").write_text(DOMAIN, "utf-8")
     arguments = ("extend", str(tmp_path / "corpus.txt"), "--tokens", "256", "-m", "Learned")
-    told = Here(model.root).run("learn", *arguments)
+    told = Workspace(model.root).run("learn", *arguments)
     assert told.returncode == 0, told.stderr
     upgrade(model.workspace, model.entry)
     new = model.library()
@@ -246,7 +246,7 @@ def test_a_file_that_cannot_follow_is_refused(written: Callable[[SentencePieceMo
 def test_nothing_is_learned_where_a_file_cannot_follow(tmp_path: Path) -> None:
     model = shared_model(tmp_path, "gpt2-chatml")
     (model.directory / "tokenizer.model").write_bytes(b"YQ== 0\nYg== 1\n")
-    told = Here(model.root).run("learn", "extend", __file__, "--tokens", "5", "-m", "Learned")
+    told = Workspace(model.root).run("learn", "extend", __file__, "--tokens", "5", "-m", "Learned")
     assert told.returncode == 1
     assert "it ranks tokens by their ids" in told.stderr
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import tokenizers
-from in_process import Here
 from real_tokenizers import available, real
 from shared_models import shared_model
 from test_extend_vocab import DOMAIN, OLD, boundaries, learn, texts
 from tokenizers import models, pre_tokenizers, trainers
+from workspaces import Workspace
 
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError
@@ -188,7 +188,7 @@ def test_what_is_learned_follows_the_normalizer_and_no_dropout(tmp_path: Path) -
         document = {**document_of(SMALL, dropout=dropout), "normalizer": {"type": "Lowercase"}}
         (folder / "tokenizer.json").write_text(json.dumps(document), "utf-8")
         model = shared_model(folder / "w", SMALL, source=folder)
-        told = Here(model.root).run("learn", "extend", str(corpus), "--tokens", "60", "-m", "Learned")
+        told = Workspace(model.root).run("learn", "extend", str(corpus), "--tokens", "60", "-m", "Learned")
         assert told.returncode == 0, told.stderr
         upgrade(model.workspace, model.entry)
         made = model.library().get_vocab().keys() - library(document).get_vocab().keys()

@@ -15,10 +15,9 @@ from pathlib import Path
 import making
 import pytest
 from dying import exit_code, place_of, put_together, rebased, settled
-from in_process import Here
 from test_crash import strace_works
 from test_rebase import add, forked, tokens
-from workspaces import Contents, command_line, contents, environment
+from workspaces import Contents, Workspace, command_line, contents, environment
 
 from tokmigrate.apply.lock import hold_lock
 from tokmigrate.apply.publish import RecoveryOutcome
@@ -153,7 +152,7 @@ def test_killed_while_it_is_recovered(tmp_path: Path, story: Story) -> None:
 
 
 def test_the_next_command_finishes_it_and_says_so(tmp_path: Path, squashing: Story) -> None:
-    here = Here(squashing.half(tmp_path / "half"))
+    here = Workspace(squashing.half(tmp_path / "half"))
     for words in (("validate",), ("plan",), ("upgrade",), ("lint",)):
         told = here.run(*words)
         assert (told.returncode, "tokmigrate recover" in told.stderr) == (5, True), words
@@ -166,7 +165,7 @@ def test_the_next_command_finishes_it_and_says_so(tmp_path: Path, squashing: Sto
 
 
 def test_recover_finishes_it(tmp_path: Path, squashing: Story) -> None:
-    here = Here(squashing.half(tmp_path / "half"))
+    here = Workspace(squashing.half(tmp_path / "half"))
     assert here.asked("recover")["migrations"] == "after"
     assert here.run("validate").returncode == 0
 
@@ -282,7 +281,7 @@ def test_owners_and_links_stay(tmp_path: Path) -> None:
 def test_with_three_heads_one_goes_behind_another_at_a_time(tmp_path: Path) -> None:
     made, entry = forked(tmp_path, tokens("<ours>"), tokens("<theirs>"))
     add(tmp_path, "0002_third.yaml", "cccccccccccc", made.revisions[0], **tokens("<third>"))
-    here = Here(tmp_path)
+    here = Workspace(tmp_path)
     told = here.run("rebase", "bbbb", "--onto", "aaaa")
     assert told.returncode == 0, told.stderr
     assert "still several heads; next: `tokmigrate rebase` again" in told.stdout

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_process import Here
 from learning import CODE, tokenize, write_code
 from shared_models import SharedModel, shared_model
+from workspaces import Workspace
 
 from tokmigrate.commands.transplant_sums import MIN_COUNT
 from tokmigrate.commands.upgrade import upgrade
@@ -44,7 +44,7 @@ def donor(tmp_path: Path) -> SharedModel:
 
 
 def transplant(model: SharedModel, donor: SharedModel, *words: str) -> dict[str, Any]:
-    told = Here(model.root).run(
+    told = Workspace(model.root).run(
         *("learn", "transplant", "--donor", str(donor.directory), "--template", "donor", "-m", "M", "--json"), *words
     )
     assert told.returncode == 0, told.stdout + told.stderr
@@ -141,7 +141,7 @@ def test_what_is_refused(
 ) -> None:
     (tmp_path / "short.txt").write_text("a text\n", "utf-8")
     paths = {"CORPUS": write_code(tmp_path), "SHORT": tmp_path / "short.txt"}
-    told = Here(model.root).run(
+    told = Workspace(model.root).run(
         *("learn", "transplant", "--donor", str(donor.directory), "--template", "donor", "-m", "M"),
         *(str(paths.get(word, word)) for word in words),
     )
@@ -154,7 +154,7 @@ def test_the_error_names_the_extra(
     tmp_path: Path, model: SharedModel, donor: SharedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    told = Here(model.root).run(
+    told = Workspace(model.root).run(
         *("learn", "transplant", "--donor", str(donor.directory), "--method", "focus", "-m", "M"),
         *("--corpus", str(write_code(tmp_path))),
     )

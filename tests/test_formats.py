@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from gguf_files import convert
-from in_process import Here
+from workspaces import Workspace
 
 from tokmigrate import formats
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
@@ -37,16 +37,16 @@ def write(root: Path, files: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Here:
+def old(tmp_path: Path) -> Workspace:
     """A workspace as tokmigrate made it at commit 668e6ae."""
     write(tmp_path / "w", OLD["workspace"])
     with sqlite3.connect(tmp_path / "w" / ".tokmigrate" / "state.db") as raw:
         raw.executescript("\n".join(OLD["state"]))
-    return Here(tmp_path / "w")
+    return Workspace(tmp_path / "w")
 
 
 @pytest.fixture
-def new(old: Here) -> Here:
+def new(old: Workspace) -> Workspace:
     """The same workspace with the state of today."""
     (old.root / ".tokmigrate" / "state.db").unlink()
     back_to_base(old)
@@ -54,7 +54,7 @@ def new(old: Here) -> Here:
     return old
 
 
-def back_to_base(place: Here) -> dict[str, bytes]:
+def back_to_base(place: Workspace) -> dict[str, bytes]:
     """Leave the model as `downgrade base` of the older version does."""
     (place.root / "m" / "tokmigrate.json").unlink()
     write(place.root, OLD["base"])
@@ -64,7 +64,7 @@ def back_to_base(place: Here) -> dict[str, bytes]:
 # --- a workspace of an older version
 
 
-def refuse(place: Here) -> None:
+def refuse(place: Workspace) -> None:
     database = place.root / ".tokmigrate" / "state.db"
     before = {path: path.read_bytes() for path in place.root.rglob("*") if path.is_file()}
     for words in (("log",), ("status",), ("check",), ("plan",), ("upgrade",), ("downgrade", "base"), ("recover",)):
@@ -76,7 +76,7 @@ def refuse(place: Here) -> None:
     assert {path: path.read_bytes() for path in unlocked} == unlocked
 
 
-def test_an_older_state_is_refused_and_the_model_goes_up_again_from_base(old: Here) -> None:
+def test_an_older_state_is_refused_and_the_model_goes_up_again_from_base(old: Workspace) -> None:
     refuse(old)
     before = back_to_base(old)
     (old.root / ".tokmigrate" / "state.db").rename(old.root / "state.db")
@@ -86,7 +86,7 @@ def test_an_older_state_is_refused_and_the_model_goes_up_again_from_base(old: He
     assert {path.name: path.read_bytes() for path in (old.root / "m").iterdir()} == before
 
 
-def test_without_an_older_state_models_keep_their_revisions(old: Here) -> None:
+def test_without_an_older_state_models_keep_their_revisions(old: Workspace) -> None:
     refuse(old)
     (old.root / ".tokmigrate" / "state.db").rename(old.root / "state.db")
     before = {path.name: path.read_bytes() for path in (old.root / "m").iterdir()}
@@ -102,7 +102,7 @@ def test_without_an_older_state_models_keep_their_revisions(old: Here) -> None:
     assert f"the undo data of {SECOND} is missing in this workspace" in done.stderr
 
 
-def test_an_interrupted_run_of_an_older_version_is_refused(old: Here) -> None:
+def test_an_interrupted_run_of_an_older_version_is_refused(old: Workspace) -> None:
     area = old.root / ".m.tokmigrate"
     area.mkdir()
     (area / "journal").write_text(OLD["journal"], "utf-8")
@@ -113,7 +113,7 @@ def test_an_interrupted_run_of_an_older_version_is_refused(old: Here) -> None:
     assert "finish it with the version that began it" in done.stderr
 
 
-def test_an_older_plan_and_export_are_refused(new: Here, tmp_path: Path) -> None:
+def test_an_older_plan_and_export_are_refused(new: Workspace, tmp_path: Path) -> None:
     done = new.run("upgrade", "--plan", "plan.json")
     assert done.returncode == 4
     assert "make and review a new one: `tokmigrate plan -o FILE`" in done.stderr
@@ -161,16 +161,16 @@ def newer(text: str) -> str:
     return re.sub(r'"format": \d+', '"format": 99', text, count=1)
 
 
-def edit(name: str, change: Callable[[str], str] = newer) -> Callable[[Here], None]:
-    def edited(place: Here) -> None:
+def edit(name: str, change: Callable[[str], str] = newer) -> Callable[[Workspace], None]:
+    def edited(place: Workspace) -> None:
         path = place.root / name
         path.write_text(change(path.read_text("utf-8")), "utf-8")
 
     return edited
 
 
-def journal(name: str) -> Callable[[Here], None]:
-    def made(place: Here) -> None:
+def journal(name: str) -> Callable[[Workspace], None]:
+    def made(place: Workspace) -> None:
         path = place.root / name
         path.parent.mkdir(exist_ok=True)
         path.write_text('{"format": 99}', "utf-8")
@@ -178,12 +178,12 @@ def journal(name: str) -> Callable[[Here], None]:
     return made
 
 
-def state_version(place: Here) -> None:
+def state_version(place: Workspace) -> None:
     with sqlite3.connect(place.root / ".tokmigrate" / "state.db") as raw:
         raw.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
 
 
-def undo_record(place: Here) -> None:
+def undo_record(place: Workspace) -> None:
     """Let the ledger name an undo record of a newer format."""
     digest = ObjectStore(place.root / ".tokmigrate" / "objects").put(b'{"format": 99}')
     with sqlite3.connect(place.root / ".tokmigrate" / "state.db") as raw:
@@ -191,7 +191,7 @@ def undo_record(place: Here) -> None:
         raw.execute("UPDATE applied SET undo_record = ?", [digest])
 
 
-def undo_record_of_gguf(place: Here) -> None:
+def undo_record_of_gguf(place: Workspace) -> None:
     """Let the undo record of a migration that a GGUF followed name a record of a newer format."""
     convert(place.root / "m", place.root / "m.gguf", "F32")
     settings = place.root / "tokmigrate.yaml"
@@ -208,11 +208,11 @@ def undo_record_of_gguf(place: Here) -> None:
         raw.execute("UPDATE applied SET undo_record = ? WHERE revision = ?", [digest, THIRD])
 
 
-def export(place: Here) -> None:
+def export(place: Workspace) -> None:
     (place.root / "ledger.jsonl").write_text('{"format": 99, "ledger": "x"}\n', "utf-8")
 
 
-def coefficients(place: Here) -> None:
+def coefficients(place: Workspace) -> None:
     folder = place.root / "migrations"
     shutil.copytree(place.root / "m", folder / "donor")
     data = write_coefficients({"input": {0: ([1], [1.0])}}, {1: "b"}, {"format": 99})
@@ -222,7 +222,7 @@ def coefficients(place: Here) -> None:
     (folder / "0004_take_it.yaml").write_text(f"{head}operations:\n  - {operation}\n", "utf-8")
 
 
-NEWER: list[tuple[FileFormat, Callable[[Here], None], tuple[str, ...], int]] = [
+NEWER: list[tuple[FileFormat, Callable[[Workspace], None], tuple[str, ...], int]] = [
     (formats.SETTINGS, edit("tokmigrate.yaml", lambda held: held.replace("format: 1", "format: 99")), ("status",), 2),
     (formats.MIGRATION, edit("migrations/0003_add_more.yaml"), ("status",), 2),
     (
@@ -245,7 +245,7 @@ NEWER: list[tuple[FileFormat, Callable[[Here], None], tuple[str, ...], int]] = [
 
 @pytest.mark.parametrize(("written", "change", "words", "code"), NEWER, ids=[each[0].name for each in NEWER])
 def test_a_newer_version_is_refused(
-    new: Here, written: FileFormat, change: Callable[[Here], None], words: tuple[str, ...], code: int
+    new: Workspace, written: FileFormat, change: Callable[[Workspace], None], words: tuple[str, ...], code: int
 ) -> None:
     change(new)
     before = {path: path.read_bytes() for path in (new.root / "m").iterdir()}

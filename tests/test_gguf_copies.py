@@ -20,13 +20,12 @@ import pytest
 from gguf_files import KINDS, convert, quantized, tensors, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_process import Here
 from safetensors.torch import load_file, save_file
 from test_crash import exit_code, forbid_swap, seccomp_works
 from test_filesystem import in_namespace, mount_image
 from test_slow_tokenizer_files import TRAINED, model_with_pieces
 from test_tokenizer_kinds import train as train_pieces
-from workspaces import FileImage, image, make_workspace
+from workspaces import FileImage, Workspace, image, make_workspace
 
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.commands.downgrade import downgrade
@@ -114,7 +113,7 @@ def pair(root: Path, *operations: dict[str, Any], kind: str = "F16", **how: Any)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_gguf_follows_its_model_and_comes_back_to_the_bytes(tmp_path: Path, kind: str) -> None:
-    place = Here(make_workspace(tmp_path / "w").root)
+    place = make_workspace(tmp_path / "w")
     path = convert(place.model, place.model.with_suffix(".gguf"), kind)
     path.chmod(0o640)
     before = stored(path)
@@ -716,7 +715,7 @@ def test_of_several_models_none_goes_down_where_a_gguf_cannot(tmp_path: Path) ->
     shutil.copytree(made.model, tmp_path / "n")
     settings_file = tmp_path / "tokmigrate.yaml"
     settings_file.write_text(settings_file.read_text("utf-8") + "  n: {path: n}\n", "utf-8")
-    place = Here(tmp_path)
+    place = Workspace(tmp_path)
     place.asked("upgrade")
     convert(made.model, made.gguf)
     before = image(made.model), image(tmp_path / "n")

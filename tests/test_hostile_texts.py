@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from in_process import Here
-from workspaces import HEAD, make_workspace, on_terminal
+from workspaces import HEAD, Workspace, make_workspace, on_terminal
 
 HOSTILE = (
     ":smile:",
@@ -29,7 +28,7 @@ MESSAGE = "Add :fire: [bold] \u202eit\nall\x1b[2J"
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def add(place: Here, name: str, down: str, operations: str, message: str = MESSAGE) -> None:
+def add(place: Workspace, name: str, down: str, operations: str, message: str = MESSAGE) -> None:
     """Write a migration whose message is hostile."""
     lines = ("format: 1", f"revision: {name}", f"down_revision: {down}", f"message: {json.dumps(message)}")
     (place.root / "migrations" / f"{name[:4]}_x.yaml").write_text(
@@ -38,9 +37,9 @@ def add(place: Here, name: str, down: str, operations: str, message: str = MESSA
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Here:
+def place(tmp_path: Path) -> Workspace:
     """The demo with a migration that adds hostile tokens."""
-    made = Here(make_workspace(tmp_path / "place").root)
+    made = make_workspace(tmp_path / "place")
     add(made, "0004aaaaaaaa", HEAD, f"add_tokens: {{tokens: {json.dumps(list(HOSTILE))}}}")
     return made
 
@@ -65,7 +64,7 @@ def check(done: subprocess.CompletedProcess[str]) -> str:
     return said
 
 
-def test_no_command_prints_a_hostile_text_as_it_is(place: Here) -> None:
+def test_no_command_prints_a_hostile_text_as_it_is(place: Workspace) -> None:
     def told(*words: str) -> str:
         return check(place.run(*words))
 
@@ -99,7 +98,7 @@ def test_no_command_prints_a_hostile_text_as_it_is(place: Here) -> None:
         '"\\e[2J": {tokens: []}',
     ],
 )
-def test_an_error_spells_what_it_is_about(place: Here, operations: str) -> None:
+def test_an_error_spells_what_it_is_about(place: Workspace, operations: str) -> None:
     add(place, "0005aaaaaaaa", "0004aaaaaaaa", operations)
     for words in (("plan",), ("plan", "--json"), ("plan", "--debug"), ("lint",), ("lint", "--format", "github")):
         done = place.run(*words)
@@ -107,14 +106,14 @@ def test_an_error_spells_what_it_is_about(place: Here, operations: str) -> None:
         assert "error" in done.stdout + done.stderr
 
 
-def test_words_on_the_command_line_are_spelt_too(place: Here) -> None:
+def test_words_on_the_command_line_are_spelt_too(place: Workspace) -> None:
     for words in (("plan", "\x1b[2J"), ("plan", "--model", "\u202ed"), ("\x1b[2J",), ("show", "a\nb"), ("log", "\x1b")):
         done = place.run(*words)
         check(done)
         assert done.returncode
 
 
-def test_a_name_of_rich_stays_what_it_is(place: Here) -> None:
+def test_a_name_of_rich_stays_what_it_is(place: Workspace) -> None:
     plan = check(place.run("plan"))
     assert '":smile:"' in plan
     assert '"[red]"' in plan
@@ -126,7 +125,7 @@ def test_a_name_of_rich_stays_what_it_is(place: Here) -> None:
     assert r"Add :fire: [bold] \u202eit\nall\x1b[2J" in check(place.run("history"))
 
 
-def test_a_terminal_gets_no_more_than_a_pipe(place: Here) -> None:
+def test_a_terminal_gets_no_more_than_a_pipe(place: Workspace) -> None:
     said = on_terminal(place, "plan", COLUMNS="120") + on_terminal(place, "upgrade", COLUMNS="120")
     assert '":smile:"' in said
     assert "PWNED\x07" not in said

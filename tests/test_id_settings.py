@@ -11,8 +11,8 @@ from typing import Any
 import making
 import pytest
 import transformers
-from in_process import Here
 from making import BOS, EOS, TOKENS, Made, write_json
+from workspaces import Workspace
 
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.plan import plan
@@ -178,7 +178,7 @@ def test_a_declared_field_is_set(tmp_path: Path) -> None:
     settings = json.loads((made.root / "tokmigrate.yaml").read_text("utf-8"))
     settings["models"]["m"]["id_fields"] = {"whistle_token": "ids"}
     write_json(made.root / "tokmigrate.yaml", settings)
-    again = Here(made.root)
+    again = Workspace(made.root)
     assert again.run("upgrade").returncode == 0
     assert json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))["whistle_token"] == TOKENS - 2
 
@@ -240,7 +240,7 @@ def test_the_list_of_special_tokens_is_changed_and_kept_in_step(tmp_path: Path) 
 def test_lint_and_check_warn_of_an_id_without_token(tmp_path: Path) -> None:
     files = {"config.json": {"image_token_index": TOKENS + 9, "suppress_tokens": [-1, 3]}}
     made = made_with(tmp_path, files, ADD)
-    here = Here(made.workspace.root)
+    here = Workspace(made.workspace.root)
     said = f"config.json: 'image_token_index' holds {TOKENS + 9}, which no token has, and has no row"
     linted = here.run("lint")
     assert f"TM308 warning: {said}" in linted.stdout

@@ -9,8 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from in_process import Here
-from workspaces import BASE, HEAD, make_workspace
+from workspaces import BASE, HEAD, Workspace, make_workspace
 
 from tokmigrate.apply.lock import hold_lock
 from tokmigrate.commands.upgrade import upgrade
@@ -20,14 +19,14 @@ from tokmigrate.settings import read_workspace
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Here:
-    return Here(make_workspace(tmp_path / "w").root)
+def place(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "w")
 
 
 # --- a model that is not there
 
 
-def test_a_model_that_is_missing_is_at_no_revision(place: Here) -> None:
+def test_a_model_that_is_missing_is_at_no_revision(place: Workspace) -> None:
     text = place.settings.read_text("utf-8")
     place.settings.write_text(text.replace("models:\n", "models:\n  gone: {path: models/gone}\n"), "utf-8")
     said = place.run("current")
@@ -47,7 +46,7 @@ def test_a_model_that_is_missing_is_at_no_revision(place: Here) -> None:
     assert "the model is missing: no such directory" in status.stderr
 
 
-def test_a_model_that_is_missing_in_the_middle_of_a_swap_is_to_be_recovered(place: Here) -> None:
+def test_a_model_that_is_missing_in_the_middle_of_a_swap_is_to_be_recovered(place: Workspace) -> None:
     place.area.mkdir()
     (place.area / "journal").write_text("{}", "utf-8")
     place.model.rename(place.area / "aside")
@@ -60,7 +59,7 @@ def test_a_model_that_is_missing_in_the_middle_of_a_swap_is_to_be_recovered(plac
 # --- a model that another process works on
 
 
-def test_a_model_that_a_process_works_on_is_not_said_to_be_interrupted(place: Here) -> None:
+def test_a_model_that_a_process_works_on_is_not_said_to_be_interrupted(place: Workspace) -> None:
     place.area.mkdir()
     (place.area / "journal").write_text("{}", "utf-8")
     here = f"process {os.getpid()} on {socket.gethostname()}"
@@ -90,7 +89,7 @@ READING = (
 )
 
 
-def test_every_command_that_reads_a_model_says_that_a_change_was_interrupted(place: Here) -> None:
+def test_every_command_that_reads_a_model_says_that_a_change_was_interrupted(place: Workspace) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, StepReached) and event.step is Step.SWAPPED:
             raise KeyboardInterrupt
@@ -115,7 +114,7 @@ def test_every_command_that_reads_a_model_says_that_a_change_was_interrupted(pla
 # --- tags
 
 
-def test_a_tag_is_shown_moved_and_taken_away(place: Here) -> None:
+def test_a_tag_is_shown_moved_and_taken_away(place: Workspace) -> None:
     assert place.run("tag", "v1", "0002").stdout == "v1: 9f3c2a7e41b0\n"
     shown = place.run("show", "v1")
     assert shown.returncode == 0, shown.stderr
@@ -135,7 +134,7 @@ def test_a_tag_is_shown_moved_and_taken_away(place: Here) -> None:
     assert place.run("show", BASE).returncode == 2
 
 
-def test_a_tag_can_be_rebased(place: Here) -> None:
+def test_a_tag_can_be_rebased(place: Workspace) -> None:
     second, third = place.migration(2), place.migration(3)
     text = third.read_text("utf-8").replace("down_revision: 9f3c2a7e41b0", "down_revision: 3b8f0d5a61c2")
     place.run("tag", "mine", "0003")

@@ -14,13 +14,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from in_process import Here
 from safetensors.torch import save_file
 from test_crash import DIRECTIONS, STEPS, STREAMED, dying_at, exit_code, has_happened
 from test_demo import model_of
 from test_properties import Chain, Kind, folder, stories, thorough
 from test_static_embeddings import COPY, quantized
-from workspaces import BASE, Contents, contents, image, make_workspace
+from workspaces import BASE, Contents, Workspace, contents, image, make_workspace
 
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import verify
@@ -48,9 +47,9 @@ def make_one_file(directory: Path) -> None:
     save_file(tensors, directory / SINGLE, metadata={"format": "pt"})
 
 
-def make_isolating(root: Path, *, one_file: bool = False) -> Here:
+def make_isolating(root: Path, *, one_file: bool = False) -> Workspace:
     """Return the demo in a workspace with the setting."""
-    made = Here(make_workspace(root).root)
+    made = make_workspace(root)
     if one_file:
         make_one_file(made.model)
     made.settings.write_text(made.settings.read_text("utf-8") + "weights: {isolate_vocab: true}\n", "utf-8")
@@ -201,7 +200,7 @@ def test_transformers_loads_it_and_removes_its_files_when_it_saves(tmp_path: Pat
     loaded = model_of(place.model)
     for name, held in loaded.state_dict().items():
         assert torch.equal(held[: len(before[name])], before[name]), name
-    kept = Here(Path(shutil.copytree(place.root, tmp_path / "kept")))
+    kept = Workspace(Path(shutil.copytree(place.root, tmp_path / "kept")))
     assert kept.run("downgrade", BASE).returncode == 0
     assert image(kept.model) == base
 
@@ -268,7 +267,7 @@ def test_a_model_saved_in_one_file_again_and_upgraded_without_the_setting(tmp_pa
 
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Here]:
+def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
     """Return a workspace about to go up, and one about to go down."""
     root = tmp_path_factory.mktemp("ends")
     base, head = (make_isolating(root / name, one_file=True) for name in ("base", "head"))
@@ -280,9 +279,9 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Here]:
 @pytest.mark.parametrize("moment", [*(step.value for step in STEPS), STREAMED])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_killed_while_tensors_change_their_files(
-    tmp_path: Path, ends: dict[str, Here], direction: str, moment: str
+    tmp_path: Path, ends: dict[str, Workspace], direction: str, moment: str
 ) -> None:
-    place = Here(Path(shutil.copytree(ends[direction].root, tmp_path / "w")))
+    place = Workspace(Path(shutil.copytree(ends[direction].root, tmp_path / "w")))
     base, head = (contents(ends[name].model) for name in DIRECTIONS)
     before, after = (base, head) if direction == "upgrade" else (head, base)
     assert exit_code(dying_at, place.root, direction, moment) == -signal.SIGKILL

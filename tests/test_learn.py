@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 
 import pytest
-from in_process import Here
 from learning import CODE, held_out, learn, tokenize, write_code
 from shared_models import shared_model
+from workspaces import Workspace
 
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.vocabulary.scripts import find_main_script
@@ -87,7 +87,7 @@ def test_a_refusal_writes_nothing(tmp_path: Path, corpus: Path, words: list[str]
         "EMPTY": tmp_path / "empty.txt",
         "BINARY": tmp_path / "binary.txt",
     }
-    told = Here(model.root).run("learn", *(str(paths.get(word, word)) for word in words), "-m", "Learned")
+    told = Workspace(model.root).run("learn", *(str(paths.get(word, word)) for word in words), "-m", "Learned")
     assert told.returncode in (1, 2)
     assert message in told.stderr
     assert not [path for path in (model.root / "migrations").iterdir() if path.name.startswith("0001")]
@@ -107,7 +107,7 @@ def test_a_refusal_writes_nothing(tmp_path: Path, corpus: Path, words: list[str]
 def test_a_message_is_refused_before_anything_is_read(tmp_path: Path, words: list[str]) -> None:
     model = shared_model(tmp_path, BPE[0])
     for message in ("", "two\nlines"):
-        told = Here(model.root).run(*words, "-m", message)
+        told = Workspace(model.root).run(*words, "-m", message)
         assert told.returncode == 2
         assert "a migration needs a message, one line of printable text" in told.stderr
 
@@ -116,7 +116,7 @@ def test_no_file_stays_beside_a_migration_that_is_not_written(tmp_path: Path, co
     model = shared_model(tmp_path / "w", BPE[0])
     left = model.root / "migrations" / "0001_learned.reasons.tsv"
     left.write_text("left by a crash", "utf-8")
-    told = Here(model.root).run("learn", "prune", str(corpus), "--tokens", "5000", "-m", "Learned")
+    told = Workspace(model.root).run("learn", "prune", str(corpus), "--tokens", "5000", "-m", "Learned")
     assert told.returncode == 1
     assert f"{left.name}: the file cannot be written: File exists" in told.stderr
     assert "give another message" in told.stderr
@@ -127,7 +127,7 @@ def test_no_file_stays_beside_a_migration_that_is_not_written(tmp_path: Path, co
 @pytest.mark.parametrize("name", OTHER)
 def test_only_a_bpe_learns_merges(tmp_path: Path, corpus: Path, name: str) -> None:
     model = shared_model(tmp_path / "w", name)
-    told = Here(model.root).run("learn", "extend", str(corpus), "--tokens", "5", "-m", "Learned")
+    told = Workspace(model.root).run("learn", "extend", str(corpus), "--tokens", "5", "-m", "Learned")
     assert told.returncode == 2
     assert "has no merges" in told.stderr
 

@@ -13,11 +13,11 @@ import sentencepiece
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from in_process import Here
 from learning import CODE, PROSE, held_out, learn, tokenize, write_code
 from random_bpe import random_bpes
 from real_tokenizers import CHATML_TEMPLATE, available, real
 from shared_models import SharedModel, shared_model
+from workspaces import Workspace
 
 from tokmigrate.commands import token_selection
 from tokmigrate.commands.downgrade import downgrade
@@ -205,7 +205,7 @@ def test_no_more_tokens_are_replaced_than_the_corpus_has_merges(tmp_path: Path) 
     model = shared_model(tmp_path / "w", "gpt2-chatml")
     (tmp_path / "few.txt").write_text("one two three, one two three; onetwothree\n" * 5, "utf-8")
     words = ("learn", "prune", str(tmp_path / "few.txt"), "--replace", "4000", "-m", "Learned")
-    told = Here(model.root).run(*words)
+    told = Workspace(model.root).run(*words)
     assert told.returncode == 0, told.stderr
     assert "fewer than 4,000: the corpus has no more merges" in told.stdout
     assert "nothing was held out" in told.stdout

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from in_process import Here
 from learning import learn
 from safetensors.numpy import save_file
 from shared_models import SharedModel, shared_model
+from workspaces import Workspace
 
 from tokmigrate.commands.upgrade import upgrade
 
@@ -63,7 +63,7 @@ def test_tokens_are_those_at_the_head(model: SharedModel) -> None:
 
 
 def test_without_such_rows_nothing_is_written(model: SharedModel) -> None:
-    here = Here(model.root)
+    here = Workspace(model.root)
     told = here.run("learn", "reinit", "-m", "Learned", "--shorter-than", "0.000001")
     assert told.returncode == 2
     assert "no row has less than" in told.stderr

@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from in_process import Here
 from workspaces import Workspace, make_workspace
 
 SHARD = "model-00001-of-00002.safetensors"
@@ -20,8 +19,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Here:
-    return Here(make_workspace(tmp_path / "workspace").root)
+def place(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "workspace")
 
 
 def tree(directory: Path) -> Tree:
@@ -48,7 +47,7 @@ def behind_link(directory: Path, name: str, target: str) -> None:
     (directory / name).symlink_to(os.path.relpath(real, (directory / name).parent))
 
 
-def runs(place: Here, *words: str) -> str:
+def runs(place: Workspace, *words: str) -> str:
     done = place.run(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -57,7 +56,7 @@ def runs(place: Here, *words: str) -> str:
 # Links
 
 
-def test_links_inside_the_directory_stay_links(place: Here) -> None:
+def test_links_inside_the_directory_stay_links(place: Workspace) -> None:
     behind_link(place.model, "tokenizer.json", "real.json")
     behind_link(place.model, "config.json", "parts/more/config.json")
     behind_link(place.model, "model.safetensors.index.json", "index/i.json")
@@ -80,7 +79,7 @@ def test_links_inside_the_directory_stay_links(place: Here) -> None:
     assert tree(place.model) == before
 
 
-def test_a_link_that_was_replaced_since_comes_back(place: Here) -> None:
+def test_a_link_that_was_replaced_since_comes_back(place: Workspace) -> None:
     behind_link(place.model, "tokenizer.json", "real.json")
     before = tree(place.model)
     runs(place, "upgrade")
@@ -106,7 +105,7 @@ def test_a_link_that_was_replaced_since_comes_back(place: Here) -> None:
         ("tokmigrate.json", "nowhere", "is a dangling link"),
     ],
 )
-def test_other_links_are_refused(place: Here, name: str, target: str, reason: str) -> None:
+def test_other_links_are_refused(place: Workspace, name: str, target: str, reason: str) -> None:
     path = place.model / name
     to = target.format(outside=place.root, model=place.model)
     real = Path(os.path.normpath(place.model / to))
@@ -123,7 +122,7 @@ def test_other_links_are_refused(place: Here, name: str, target: str, reason: st
 
 
 def test_a_cache_snapshot_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    place = Here(make_workspace(tmp_path / "workspace").root)
+    place = make_workspace(tmp_path / "workspace")
     snapshot = tmp_path / "hub" / "models--o--n" / "snapshots" / "0123"
     (snapshot.parents[1] / "blobs").mkdir(parents=True)
     snapshot.mkdir(parents=True)
@@ -142,7 +141,7 @@ def test_a_cache_snapshot_is_refused_with_the_remedy(tmp_path: Path) -> None:
     runs(place, "upgrade")
 
 
-def test_links_among_the_files_of_an_adapter(place: Here) -> None:
+def test_links_among_the_files_of_an_adapter(place: Workspace) -> None:
     adapter = place.root / "lora"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "trainable_token_indices": [3]}\n', "utf-8")
@@ -166,12 +165,12 @@ def test_links_among_the_files_of_an_adapter(place: Here) -> None:
 # Owners and attributes
 
 
-def without_the_right_to_give(place: Here, *words: str) -> subprocess.CompletedProcess[str]:
+def without_the_right_to_give(place: Workspace, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command as one who may write every file, and may not give files away."""
     limits = ("setpriv", "--bounding-set=-chown", "--inh-caps=-chown")
     if shutil.which("setpriv") is None or subprocess.run([*limits, "true"], check=False).returncode:
         pytest.skip("capabilities cannot be dropped here")
-    return Workspace(place.root).run_process(*words, before=limits)
+    return place.run_process(*words, before=limits)
 
 
 def owners(directory: Path) -> dict[str, tuple[int, int]]:
@@ -183,7 +182,7 @@ def owners(directory: Path) -> dict[str, tuple[int, int]]:
 
 @needs_root
 @pytest.mark.parametrize("given", ["directory", "group"])
-def test_an_owner_that_cannot_be_kept_is_reported_before_anything_changes(place: Here, given: str) -> None:
+def test_an_owner_that_cannot_be_kept_is_reported_before_anything_changes(place: Workspace, given: str) -> None:
     names = {"directory": ".", "document": "tokenizer.json", "shard": SHARD, "group": "config.json"}
     os.chown(place.model / names[given], 0 if given == "group" else 1234, 2345)
     before, owned = tree(place.model), owners(place.model)
@@ -201,7 +200,7 @@ def test_an_owner_that_cannot_be_kept_is_reported_before_anything_changes(place:
 
 
 @needs_root
-def test_going_on_without_the_owner_is_reported(place: Here) -> None:
+def test_going_on_without_the_owner_is_reported(place: Workspace) -> None:
     os.chown(place.model / "tokenizer.json", 1234, 2345)
     before = tree(place.model)
     done = without_the_right_to_give(place, "upgrade", "--no-owner")
@@ -216,7 +215,7 @@ def test_going_on_without_the_owner_is_reported(place: Here) -> None:
 
 
 @needs_root
-def test_of_several_models_none_is_changed_where_one_would_lose_an_owner(place: Here) -> None:
+def test_of_several_models_none_is_changed_where_one_would_lose_an_owner(place: Workspace) -> None:
     shutil.copytree(place.model, place.root / "models" / "twin")
     settings = place.settings.read_text("utf-8").replace("verify:", "  twin: {path: models/twin}\nverify:")
     place.settings.write_text(settings, "utf-8")
@@ -231,7 +230,7 @@ def attributes(path: Path) -> dict[str, bytes]:
     return {name: os.getxattr(path, name) for name in os.listxattr(path) if not name.startswith("security.")}
 
 
-def test_extended_attributes_and_access_lists_are_kept(place: Here) -> None:
+def test_extended_attributes_and_access_lists_are_kept(place: Workspace) -> None:
     # user::rw-, user:1234:r--, group::r--, mask::r--, other::---
     entries = [(1, 6, 0xFFFFFFFF), (2, 4, 1234), (4, 4, 0xFFFFFFFF), (16, 4, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF)]
     access = b"".join(

@@ -13,7 +13,6 @@ import making
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_process import Here
 from workspaces import Workspace, contents, make_workspace
 
 from tokmigrate.commands.file_transaction import write_files
@@ -185,7 +184,7 @@ def test_what_changes_nothing_is_no_fault(tmp_path: Path) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Workspace:
-    return Here(make_workspace(tmp_path / "work").root)
+    return make_workspace(tmp_path / "work")
 
 
 def test_a_workspace_without_lock_is_shown_how_to_make_one(place: Workspace) -> None:
@@ -211,7 +210,7 @@ def test_a_lock_edited_by_hand_is_not_written_over(place: Workspace) -> None:
 
 def test_revision_writes_its_line_and_lock_what_it_became(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    place = Here(tmp_path)
+    place = Workspace(tmp_path)
     assert place.run("init").returncode == 0
     for message in ("First", "Second"):
         assert place.asked("revision", "-m", message)["locked"]

@@ -6,28 +6,27 @@ import shutil
 from pathlib import Path
 
 import pytest
-from in_process import Here
-from workspaces import BASE, HEAD, contents, make_workspace
+from workspaces import BASE, HEAD, Workspace, contents, make_workspace
 
 from tokmigrate.state.database import open_state
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Here:
-    return Here(make_workspace(tmp_path / "x").root)
+def place(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "x")
 
 
-def listed(place: Here, **models: str) -> None:
+def listed(place: Workspace, **models: str) -> None:
     """Let the workspace list other models."""
     lines = "".join(f"  {name}: {{path: {path}}}\n" for name, path in models.items())
     place.settings.write_text(f"format: 1\nmodels:\n{lines}verify: fast\n", "utf-8")
 
 
-def test_a_workspace_that_was_moved_can_be_downgraded(place: Here, tmp_path: Path) -> None:
+def test_a_workspace_that_was_moved_can_be_downgraded(place: Workspace, tmp_path: Path) -> None:
     before = contents(place.model)
     assert place.run("upgrade").returncode == 0
     place.root.rename(tmp_path / "y")
-    moved = Here(tmp_path / "y")
+    moved = Workspace(tmp_path / "y")
     (run,) = moved.asked("log")["runs"]
     assert run["path"] == str(moved.model)
     assert "<|im_start|>" in moved.run("diff", "demo", BASE).stdout
@@ -38,16 +37,16 @@ def test_a_workspace_that_was_moved_can_be_downgraded(place: Here, tmp_path: Pat
     assert moved.run("log", "--verify-chain").returncode == 0
 
 
-def test_copies_of_a_workspace_go_their_own_ways(place: Here, tmp_path: Path) -> None:
+def test_copies_of_a_workspace_go_their_own_ways(place: Workspace, tmp_path: Path) -> None:
     before = contents(place.model)
     assert place.run("upgrade").returncode == 0
     shutil.copytree(place.root, tmp_path / "y", symlinks=True)
-    for each in (Here(tmp_path / "y"), place):
+    for each in (Workspace(tmp_path / "y"), place):
         assert each.run("downgrade", BASE).returncode == 0
         assert contents(each.model) == before
 
 
-def test_a_model_that_was_moved_takes_its_ledger_along(place: Here, tmp_path: Path) -> None:
+def test_a_model_that_was_moved_takes_its_ledger_along(place: Workspace, tmp_path: Path) -> None:
     before = contents(place.model)
     assert place.run("upgrade").returncode == 0
     outside = tmp_path / "elsewhere" / "big"
@@ -64,7 +63,7 @@ def test_a_model_that_was_moved_takes_its_ledger_along(place: Here, tmp_path: Pa
     assert place.run("log", "--verify-chain").returncode == 0
 
 
-def test_a_copy_is_not_taken_for_the_original(place: Here) -> None:
+def test_a_copy_is_not_taken_for_the_original(place: Workspace) -> None:
     assert place.run("upgrade").returncode == 0
     shutil.copytree(place.model, place.model.with_name("copy"))
     listed(place, demo="models/demo", copy="models/copy")
@@ -75,7 +74,7 @@ def test_a_copy_is_not_taken_for_the_original(place: Here) -> None:
     assert place.run("downgrade", BASE, "-M", "demo").returncode == 0
 
 
-def test_where_two_of_the_same_are_gone_nothing_is_guessed(place: Here) -> None:
+def test_where_two_of_the_same_are_gone_nothing_is_guessed(place: Workspace) -> None:
     shutil.copytree(place.model, place.model.with_name("twin"))
     listed(place, demo="models/demo", twin="models/twin")
     assert place.run("upgrade").returncode == 0
@@ -85,7 +84,7 @@ def test_where_two_of_the_same_are_gone_nothing_is_guessed(place: Here) -> None:
     assert "the undo data of" in place.run("downgrade", BASE).stderr
 
 
-def test_another_host_is_another_place(place: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_host_is_another_place(place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outside = tmp_path / "outside"
     place.model.rename(outside)
     listed(place, demo=str(outside))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from in_process import Here
-from workspaces import make_workspace
+from workspaces import Workspace, make_workspace
 
 PROCESSOR = """set_post_processor:
       type: TemplateProcessing
@@ -201,9 +200,9 @@ CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Here:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace without migrations; plans change nothing in it."""
-    made = Here(make_workspace(tmp_path_factory.mktemp("hints") / "w").root)
+    made = make_workspace(tmp_path_factory.mktemp("hints") / "w")
     for path in (made.root / "migrations").iterdir():
         path.unlink()
     return made
@@ -211,14 +210,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Here:
 
 @pytest.mark.parametrize(("wrong", "hint", "right"), CASES, ids=[wrong for wrong, _, _ in CASES])
 def test_a_hint_that_is_followed_makes_the_operation_work(
-    place: Here, wrong: str, hint: str, right: tuple[str, ...]
+    place: Workspace, wrong: str, hint: str, right: tuple[str, ...]
 ) -> None:
     assert hint in plan(place, wrong, 1)
     for operations in right:
         plan(place, operations, 0)
 
 
-def plan(place: Here, operations: str, code: int) -> str:
+def plan(place: Workspace, operations: str, code: int) -> str:
     """Plan a migration with these operations, and return what is printed as an error."""
     path: Path = place.root / "migrations" / "0001_m.yaml"
     head = "format: 1\nrevision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n"

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 from command_tables import commands
-from in_process import Here
 from workspaces import HEAD, Workspace, make_workspace, on_terminal, run_here, type_on_terminal
 
 from tokmigrate.cli import app
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Here:
-    return Here(make_workspace(tmp_path / "place").root)
+def place(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "place")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def test_no_command_has_an_option_of_the_program() -> None:
         assert not common & {word for each in command.params for word in (*each.opts, *each.secondary_opts)}, name
 
 
-def test_quiet_prints_results_and_errors_only(place: Here) -> None:
+def test_quiet_prints_results_and_errors_only(place: Workspace) -> None:
     quiet = "-q"
     text = place.settings.read_text("utf-8")
     place.settings.write_text(text.replace("models:\n", "models:\n  gone: {path: models/gone}\n"), "utf-8")
@@ -53,11 +52,11 @@ def test_quiet_prints_results_and_errors_only(place: Here) -> None:
     assert "error: " in done.stderr
 
 
-def test_quiet_shows_no_progress_on_a_terminal(place: Here) -> None:
+def test_quiet_shows_no_progress_on_a_terminal(place: Workspace) -> None:
     assert on_terminal(place, "upgrade", "-q").startswith("demo: upgraded to ")
 
 
-def test_verbose_prints_each_step_with_its_time(place: Here) -> None:
+def test_verbose_prints_each_step_with_its_time(place: Workspace) -> None:
     verbose = "-v"
     done = place.run("upgrade", verbose)
     assert done.returncode == 0
@@ -131,7 +130,7 @@ def test_less_is_left_without_a_trace(shared: Workspace, keys: list[bytes]) -> N
     assert "\x1b[1m" in sent
 
 
-def test_a_pager_that_reads_nothing_changes_no_exit_code(place: Here) -> None:
+def test_a_pager_that_reads_nothing_changes_no_exit_code(place: Workspace) -> None:
     tokens = ", ".join(f"<{number}{'x' * 90}>" for number in range(3_000))
     (place.root / "migrations" / "0004_x.yaml").write_text(
         f"format: 1\nrevision: 0004aaaaaaaa\ndown_revision: {HEAD}\nmessage: m\n"
@@ -142,7 +141,7 @@ def test_a_pager_that_reads_nothing_changes_no_exit_code(place: Here) -> None:
     assert (code, sent) == (0, "")
 
 
-def test_errors_stay_in_their_place(place: Here) -> None:
+def test_errors_stay_in_their_place(place: Workspace) -> None:
     text = place.settings.read_text("utf-8")
     shutil.copytree(place.model, place.root / "models" / "one")
     models = "models:\n  one: {path: models/one}\n  gone: {path: models/gone}\n"
@@ -174,7 +173,7 @@ def test_colours_are_asked_for_and_refused(shared: Workspace, monkeypatch: pytes
     assert not coloured.search(run_here(shared.root, "plan").stdout)
 
 
-def test_colours_can_be_read_on_light_and_dark_ground(place: Here) -> None:
+def test_colours_can_be_read_on_light_and_dark_ground(place: Workspace) -> None:
     sent = "".join(
         on_terminal(place, *words)
         for words in (

@@ -8,10 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from in_process import Here
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from workspaces import HEAD, make_fleet, make_workspace
+from workspaces import HEAD, Workspace, make_fleet, make_workspace
 
 from tokmigrate.errors import ModelError
 from tokmigrate.render.escape import escape_markdown, escape_markdown_code, escape_quoted
@@ -31,27 +30,27 @@ MESSAGE = "Add | <img src=x> @someone #1 `a` \u202eb\n\n# c http://example.com w
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
-def add(place: Here, operations: str, message: str = "More", name: str = "0004aaaaaaaa", down: str = HEAD) -> None:
+def add(place: Workspace, operations: str, message: str = "More", name: str = "0004aaaaaaaa", down: str = HEAD) -> None:
     head = f"format: 1\nrevision: {name}\ndown_revision: {down}\nmessage: {json.dumps(message)}\n"
     (place.root / "migrations" / f"{name[:4]}_x.yaml").write_text(f"{head}operations:\n{operations}", "utf-8")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Here:
-    return Here(make_workspace(tmp_path / "place").root)
+def place(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "place")
 
 
 def inline(document: str) -> list[Token]:
     return [part for token in PARSER.parse(document) for part in token.children or ()]
 
 
-def plan(place: Here, *words: str) -> str:
+def plan(place: Workspace, *words: str) -> str:
     done = place.run("plan", *words)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def test_the_figures_come_first(place: Here) -> None:
+def test_the_figures_come_first(place: Workspace) -> None:
     add(place, '  - remove_tokens: {tokens: ["Ġwell"], ids: tombstone, acknowledge: breaking}\n')
     parts = plan(place).split("\n\n")
     assert [line.split("  ")[0] for line in parts[0].splitlines()] == [
@@ -78,7 +77,7 @@ def test_the_figures_come_first(place: Here) -> None:
     assert [each["acknowledged"] for each in found["migrations"][3]["operations"]] == [True]
 
 
-def test_long_lists_are_shortened_on_a_screen_and_the_rest_is_counted(place: Here) -> None:
+def test_long_lists_are_shortened_on_a_screen_and_the_rest_is_counted(place: Workspace) -> None:
     tokens = json.dumps([f"<t{number}>" for number in range(300)])
     add(place, f"  - add_tokens: {{tokens: {tokens}}}\n" + "  - set_init: {strategy: mean}\n" * 80)
     said = plan(place)
@@ -87,7 +86,7 @@ def test_long_lists_are_shortened_on_a_screen_and_the_rest_is_counted(place: Her
     assert said.count('"<t') == 47
 
 
-def test_tokens_that_only_move_come_last(place: Here) -> None:
+def test_tokens_that_only_move_come_last(place: Workspace) -> None:
     add(
         place,
         '  - add_tokens: {tokens: ["<a>"]}\n'
@@ -100,7 +99,7 @@ def test_tokens_that_only_move_come_last(place: Here) -> None:
     assert document.index('"<a>"') < document.index("moved from ")
 
 
-def test_no_text_of_a_token_breaks_the_markdown(place: Here) -> None:
+def test_no_text_of_a_token_breaks_the_markdown(place: Workspace) -> None:
     new = [token for token in HOSTILE if token not in PRESENT]
     add(place, f"  - add_tokens: {{tokens: {json.dumps(new)}}}\n", MESSAGE)
     document = plan(place, "--format", "markdown")
@@ -137,7 +136,7 @@ def test_words_keep_their_text(text: str) -> None:
     assert "`" not in escape_markdown("plain words, and 1,024 rows → 'no' more: it's well-known")
 
 
-def test_a_comment_is_as_short_as_github_wants_it(place: Here) -> None:
+def test_a_comment_is_as_short_as_github_wants_it(place: Workspace) -> None:
     tokens = [f"<{number}{'|' * 90}>" for number in range(3_000)]
     add(place, f"  - add_tokens: {{tokens: {json.dumps(tokens)}}}\n")
     document = plan(place, "--format", "markdown")
@@ -153,7 +152,7 @@ def test_a_comment_is_as_short_as_github_wants_it(place: Here) -> None:
 
 
 def test_several_models_are_compared_first(tmp_path: Path) -> None:
-    place = Here(make_fleet(tmp_path / "place", ["one", "two", "gone"]).root)
+    place = Workspace(make_fleet(tmp_path / "place", ["one", "two", "gone"]).root)
     shutil.rmtree(place.root / "models" / "gone")
     (place.root / "models" / "two" / "tokenizer.json").write_text("{}", "utf-8")
     done = place.run("plan", "--format", "markdown")
@@ -174,7 +173,7 @@ def test_several_models_are_compared_first(tmp_path: Path) -> None:
     )
 
 
-def test_markdown_and_what_else_goes_to_stdout(place: Here) -> None:
+def test_markdown_and_what_else_goes_to_stdout(place: Workspace) -> None:
     for words in (("--json",), ("-o", "-")):
         done = place.run("plan", "--format", "markdown", *words)
         assert done.returncode == 2, words
@@ -184,7 +183,7 @@ def test_markdown_and_what_else_goes_to_stdout(place: Here) -> None:
     assert done.stdout == plan(place, "--format", "markdown")
 
 
-def test_the_impact_is_in_the_markdown(place: Here) -> None:
+def test_the_impact_is_in_the_markdown(place: Workspace) -> None:
     (place.root / "texts.txt").write_text("a </details> b\n<|im_start|>\n", "utf-8")
     tokens = PARSER.parse(plan(place, "--format", "markdown", "--corpus", "texts.txt"))
     (code,) = (token.content for token in tokens if token.type == "code_block")

@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 
 import making
 import pytest
-from in_process import Here
-from workspaces import contents
+from workspaces import Workspace, contents
 
 from tokmigrate.errors import HistoryError, OperationError, PluginError
 from tokmigrate.init import strategy_types
@@ -54,7 +53,7 @@ def install(site: Path) -> None:
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A workspace beside an installed plug-in; its models `m` and `copy` are equal, and three migrations wait."""
     install(tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path / "site")
@@ -70,17 +69,17 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
         {"m": model, "copy": tmp_path / "copy"},
         [{"operations": [migration]} for migration in (*migrations, {"add_tags": {"names": ["call"], **init}})],
     )
-    return Here(tmp_path)
+    return Workspace(tmp_path)
 
 
-def answer(here: Here, *words: str, code: int = 0) -> dict[str, Any]:
+def answer(here: Workspace, *words: str, code: int = 0) -> dict[str, Any]:
     done = here.run(*words, "--json")
     assert done.returncode == code, done.stdout + done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
-def test_an_installed_operation_is_treated_like_a_built_in(installed: Here) -> None:
+def test_an_installed_operation_is_treated_like_a_built_in(installed: Workspace) -> None:
     before = contents(installed.root / "m")
     answer(installed, "lock")
     answer(installed, "upgrade", "-M", "m")
@@ -110,7 +109,7 @@ def test_an_installed_operation_is_treated_like_a_built_in(installed: Here) -> N
     assert contents(installed.root / "m") == before
 
 
-def test_a_squash_keeps_what_an_installed_operation_pins(installed: Here) -> None:
+def test_a_squash_keeps_what_an_installed_operation_pins(installed: Workspace) -> None:
     answer(installed, "lock")
     lock = read_lock(read_workspace(installed.settings, {}))
     assert lock is not None
@@ -121,7 +120,7 @@ def test_a_squash_keeps_what_an_installed_operation_pins(installed: Here) -> Non
     assert [pinned.revision for pinned in track.pins] == [members[-1].revision]
 
 
-def test_an_installed_operation_is_rebased(installed: Here) -> None:
+def test_an_installed_operation_is_rebased(installed: Workspace) -> None:
     folder = installed.root / "migrations"
     other = json.loads((folder / "0003_step_3.yaml").read_text("utf-8")) | {"revision": "aaaaaaaaaaaa"}
     for names, shared in ((["other"], []), (["x", "call"], ["the token '</call>'", "the token '<call>'"])):
@@ -136,7 +135,7 @@ def test_an_installed_operation_is_rebased(installed: Here) -> None:
     answer(installed, "upgrade", "-M", "m")
 
 
-def test_an_installed_operation_is_linted(installed: Here) -> None:
+def test_an_installed_operation_is_linted(installed: Workspace) -> None:
     (installed.root / "migrations" / "0004_more.yaml").write_text(
         "format: 1\nrevision: aaaaaaaaaaaa\ndown_revision: '000000000003'\nmessage: More tags\noperations:\n"
         '  - add_tags: ["to\\u200bol"]\n'

@@ -14,11 +14,10 @@ import numpy.typing as npt
 import pytest
 import torch
 import transformers
-from in_process import Here
 from real_tokenizers import shipped
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
-from workspaces import image
+from workspaces import Workspace, image
 
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.upgrade import upgrade
@@ -102,7 +101,7 @@ def test_text_without_removed_tokens_keeps_its_embedding(tmp_path: Path) -> None
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS), "utf-8")
     words = ["--tokens", "4000", "--keep-text", str(tmp_path / "texts.txt"), "--multiple-of", "64"]
     readme = str(Path(__file__).parents[1] / "README.md")
-    told = Here(tmp_path).run("learn", "prune", readme, *words, "-m", "Learned")
+    told = Workspace(tmp_path).run("learn", "prune", readme, *words, "-m", "Learned")
     assert told.returncode == 0, told.stderr
     upgrade(made.workspace, made.entry("m"))
     assert load_file(model / "model.safetensors")["embeddings"].shape == (4032, 256)
@@ -155,7 +154,7 @@ def test_sentences_without_removed_tokens_keep_their_embeddings(tmp_path: Path) 
     made = making.workspace(tmp_path, {"m": model}, [])
     before, known = image(model), Tokenizer.from_file(str(model / "tokenizer.json"))
     pages = [Path(__file__).parents[1] / "docs" / f"{name}.md" for name in ("architecture", "learn", "workspace")]
-    told = Here(tmp_path).run("learn", "prune", *map(str, pages), "--tokens", "9000", "-m", "Learned", "--json")
+    told = Workspace(tmp_path).run("learn", "prune", *map(str, pages), "--tokens", "9000", "-m", "Learned", "--json")
     assert told.returncode == 0, told.stderr
     kept = {*json.loads(Path(json.loads(told.stdout)["keep_file"]).read_text("utf-8"))}
     assert (known.get_vocab_size(), len(kept)) == (30_522, 9_000)

@@ -12,7 +12,6 @@ import making
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_process import Here
 from workspaces import make_workspace
 
 from tokmigrate.commands.lock import update_lock
@@ -305,7 +304,7 @@ def test_every_operation_of_the_package_says_what_it_reads_and_writes() -> None:
 
 
 def test_lock_after_an_edit(tmp_path: Path) -> None:
-    place = Here(make_workspace(tmp_path / "work").root)
+    place = make_workspace(tmp_path / "work")
     made = making.Made(place.root, ())
     update_lock(made.workspace, [made.entry("demo")], None)
     upgrade(made.workspace, made.entry("demo"), "+1")

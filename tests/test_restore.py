@@ -9,10 +9,9 @@ from typing import Any
 import making
 import pytest
 import torch
-from in_process import Here
 from safetensors.torch import save
 from test_state import tamper
-from workspaces import BASE, HEAD, contents, make_workspace
+from workspaces import BASE, HEAD, Workspace, contents, make_workspace
 
 from tokmigrate.commands import restore as restoring
 
@@ -20,8 +19,8 @@ FIRST, SECOND = "3b8f0d5a61c2", "9f3c2a7e41b0"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Here:
-    made = Here(make_workspace(tmp_path / "w").root)
+def place(tmp_path: Path) -> Workspace:
+    made = make_workspace(tmp_path / "w")
     assert made.run("upgrade").returncode == 0
     return made
 
@@ -34,13 +33,13 @@ def edit(path: Path, old: str, new: str) -> str:
     return text
 
 
-def hint_of(place: Here, *words: str, code: int) -> str:
+def hint_of(place: Workspace, *words: str, code: int) -> str:
     done = place.run(*words)
     assert done.returncode == code, done.stdout
     return done.stderr
 
 
-def test_an_edited_migration_is_shown_and_put_back(place: Here) -> None:
+def test_an_edited_migration_is_shown_and_put_back(place: Workspace) -> None:
     path = place.migration(2)
     text = edit(path, "operations:", "init: {strategy: zeros}\noperations:")
     said = hint_of(place, "status", code=4)
@@ -71,7 +70,7 @@ def test_an_edited_migration_is_shown_and_put_back(place: Here) -> None:
         ("operations:", "# a comment\noperations:", 0),
     ],
 )
-def test_a_text_that_was_edited_in_the_ledger_is_not_put_back(place: Here, old: str, new: str, code: int) -> None:
+def test_a_text_that_was_edited_in_the_ledger_is_not_put_back(place: Workspace, old: str, new: str, code: int) -> None:
     statement = "UPDATE migration_texts SET text = replace(text, ?, ?) WHERE revision = ?"
     assert tamper(place.root / ".tokmigrate" / "state.db", statement, old, new, SECOND) == 1
     edit(place.migration(2), "operations:", "init: {strategy: mean}\noperations:")
@@ -84,7 +83,7 @@ def test_a_text_that_was_edited_in_the_ledger_is_not_put_back(place: Here, old: 
 
 
 @pytest.mark.parametrize("how", ["broken", "deleted", "renamed and edited", "all deleted"])
-def test_a_file_need_not_hold_together_or_be_there(place: Here, how: str) -> None:
+def test_a_file_need_not_hold_together_or_be_there(place: Workspace, how: str) -> None:
     path, before = place.migration(2), contents(place.root / "migrations")
     if how == "broken":
         edit(path, "operations:", "operations: [")
@@ -112,7 +111,7 @@ def test_a_file_need_not_hold_together_or_be_there(place: Here, how: str) -> Non
     assert place.run("upgrade").returncode == 0
 
 
-def test_a_downgrade_goes_by_the_record_and_says_so(place: Here, tmp_path: Path) -> None:
+def test_a_downgrade_goes_by_the_record_and_says_so(place: Workspace, tmp_path: Path) -> None:
     base = contents(make_workspace(tmp_path / "other").model)
     edit(place.migration(2), "operations:", "init: {strategy: zeros}\noperations:")
     done = place.run("downgrade", "-2")
@@ -123,7 +122,7 @@ def test_a_downgrade_goes_by_the_record_and_says_so(place: Here, tmp_path: Path)
 
 
 @pytest.mark.parametrize("how", ["the first is missing", "the last is missing", "two heads"])
-def test_a_downgrade_says_that_a_file_was_edited_whatever_the_others_are(place: Here, how: str) -> None:
+def test_a_downgrade_says_that_a_file_was_edited_whatever_the_others_are(place: Workspace, how: str) -> None:
     edit(place.migration(2), "operations:", "init: {strategy: zeros}\noperations:")
     if how == "two heads":
         last = place.migration(3)
@@ -136,7 +135,7 @@ def test_a_downgrade_says_that_a_file_was_edited_whatever_the_others_are(place: 
     assert FIRST not in done.stderr
 
 
-def test_what_is_not_on_record(place: Here) -> None:
+def test_what_is_not_on_record(place: Workspace) -> None:
     assert "no text is on record" in hint_of(place, "restore", "ffff", code=2)
     assert "has no file" in hint_of(place, "restore", BASE, code=2)
     edit(place.migration(2), "operations:", "init: {strategy: zeros}\noperations:")
@@ -144,7 +143,7 @@ def test_what_is_not_on_record(place: Here) -> None:
     assert "take the file from Git" in hint_of(place, "restore", SECOND, code=2)
 
 
-def workspace_with(root: Path, files: Mapping[str, str | bytes], migration: Mapping[str, Any]) -> Here:
+def workspace_with(root: Path, files: Mapping[str, str | bytes], migration: Mapping[str, Any]) -> Workspace:
     """Make a workspace with one model and one migration that refers to files, and upgrade it."""
     model = making.llama(root / "model")
     for name, data in files.items():
@@ -152,7 +151,7 @@ def workspace_with(root: Path, files: Mapping[str, str | bytes], migration: Mapp
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8"))
     making.workspace(root, {"m": model}, [migration] if migration else [])
-    made = Here(root)
+    made = Workspace(root)
     assert made.run("upgrade").returncode == 0
     return made
 

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import Here
 from test_semantic_undo import trained
-from workspaces import HEAD, make_workspace
+from workspaces import HEAD, Workspace, make_workspace
 
 FIRST, SECOND = "3b8f0d5a61c2", "9f3c2a7e41b0"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Here:
+def place(tmp_path: Path) -> Workspace:
     """A workspace whose model was trained at the head, and saved elsewhere by transformers."""
-    made = Here(make_workspace(tmp_path / "w").root)
+    made = make_workspace(tmp_path / "w")
     assert made.run("upgrade").returncode == 0
     trained(made.model, made.root / "models" / "t3")
     assert not (made.root / "models" / "t3" / "tokmigrate.json").exists()
@@ -33,7 +32,7 @@ def remove_token(model: Path, token: str) -> None:
     path.write_text(json.dumps(document), "utf-8")
 
 
-def test_a_model_that_is_past_a_revision_is_not_adopted_there(place: Here) -> None:
+def test_a_model_that_is_past_a_revision_is_not_adopted_there(place: Workspace) -> None:
     for revision in ("0001", "0002"):
         refused = place.run("stamp", revision, "-M", "models/t3")
         assert refused.returncode == 1
@@ -46,7 +45,7 @@ def test_a_model_that_is_past_a_revision_is_not_adopted_there(place: Here) -> No
     assert place.run("stamp", HEAD, "-M", "models/t3").returncode == 0
 
 
-def test_a_model_that_has_a_part_of_a_migration_is_shown_what_is_missing(place: Here) -> None:
+def test_a_model_that_has_a_part_of_a_migration_is_shown_what_is_missing(place: Workspace) -> None:
     target = place.root / "models" / "t2"
     assert place.run("downgrade", SECOND).returncode == 0
     shutil.copytree(place.model, target)
@@ -60,7 +59,7 @@ def test_a_model_that_has_a_part_of_a_migration_is_shown_what_is_missing(place: 
     assert "the token '<|im_end|>' is not there" in refused.stderr
 
 
-def test_where_nothing_later_is_there_a_model_is_adopted(place: Here) -> None:
+def test_where_nothing_later_is_there_a_model_is_adopted(place: Workspace) -> None:
     target = place.root / "models" / "t2"
     assert place.run("downgrade", SECOND).returncode == 0
     shutil.copytree(place.model, target)
@@ -68,7 +67,7 @@ def test_where_nothing_later_is_there_a_model_is_adopted(place: Here) -> None:
     assert place.run("stamp", SECOND, "-M", "models/t2").returncode == 0
 
 
-def test_a_wrong_stamp_can_be_taken_off(place: Here) -> None:
+def test_a_wrong_stamp_can_be_taken_off(place: Workspace) -> None:
     refused = place.run("stamp", "0001", "-M", "demo")
     assert refused.returncode == 2
     assert "remove tokmigrate.json" in refused.stderr
@@ -77,7 +76,7 @@ def test_a_wrong_stamp_can_be_taken_off(place: Here) -> None:
     assert place.run("downgrade", "base").returncode == 0
 
 
-def test_a_copy_without_a_stamp_is_shown_how_it_is_adopted(place: Here) -> None:
+def test_a_copy_without_a_stamp_is_shown_how_it_is_adopted(place: Workspace) -> None:
     text = place.settings.read_text("utf-8")
     place.settings.write_text(text.replace("verify:", "  tuned: {path: models/t3}\nverify:"), "utf-8")
     from_demo = "`tokmigrate stamp --from demo --model tuned`"
@@ -97,6 +96,6 @@ def test_a_copy_without_a_stamp_is_shown_how_it_is_adopted(place: Here) -> None:
 
 
 def test_a_model_at_base_gets_no_hint(tmp_path: Path) -> None:
-    made = Here(make_workspace(tmp_path / "w").root)
+    made = make_workspace(tmp_path / "w")
     assert made.asked("status")["models"][0]["notes"] == []
     assert "stamp" not in made.run("check").stdout

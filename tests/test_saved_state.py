@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import Here
 from safetensors.numpy import load_file, save_file
 from shared_models import SharedModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from workspaces import Workspace
 
 import tokmigrate
 from tokmigrate.commands.lint import lint
@@ -137,7 +137,7 @@ def model_with(root: Path, document: Document, state: State | None, operations: 
 
 
 def upgraded(model: SharedModel) -> Mapping[str, bytes]:
-    done = Here(model.root).run("upgrade")
+    done = Workspace(model.root).run("upgrade")
     assert done.returncode == 0, done.stderr
     return {name: rows.tobytes() for name, rows in load_file(model.directory / "model.safetensors").items()}
 
@@ -175,7 +175,7 @@ def test_what_is_measured_of_a_corpus(tmp_path: Path, document: Document) -> Non
     measured = {}
     for state in (None, *STATES):
         name = state.__name__ if state else "plain"
-        place = Here(model_with(tmp_path / name, document, state, '- add_tokens: {tokens: ["tools are"]}').root)
+        place = Workspace(model_with(tmp_path / name, document, state, '- add_tokens: {tokens: ["tools are"]}').root)
         impact = json.loads(place.run("plan", "--corpus", "../corpus.txt", "--json").stdout)["models"][0]["impact"]
         measured[name] = impact
     plain = measured["plain"]

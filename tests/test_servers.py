@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import tokenizers
-from in_process import Here
 from making import BOS, EOS, TOKENS, llama, tokenizer_json, write_json
 from real_tokenizers import real
 from shared_models import shared_model
@@ -19,6 +18,7 @@ from test_copies import write_onnx
 from test_llama_cpp import make_model_with_pieces
 from test_slow_tokenizer_files import SPARE, TRAINED
 from test_tokenizer_kinds import train
+from workspaces import Workspace
 
 from tokmigrate.model.adapter import take_adapter
 from tokmigrate.model.snapshot import take_snapshot
@@ -70,7 +70,7 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_said_of_a_model_and_its_exit_code(tmp_path: Path) -> None:
     made = shared_model(tmp_path, "phi-2")
     change(made.directory, "config.json", architectures=["PhiForCausalLM"], num_attention_heads=2)
-    here = Here(tmp_path)
+    here = Workspace(tmp_path)
     tokens = made.library().get_vocab_size()
     (found,) = here.asked("check", "--target", "gguf")["models"]
     assert found["program"] == "llama.cpp"
@@ -91,7 +91,7 @@ def test_what_is_said_of_a_model_and_its_exit_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["vllm", "tgi", "onnx"])
 def test_nothing_is_found_in_a_plain_model(tmp_path: Path, target: str) -> None:
     shared_model(tmp_path, "phi-2")
-    done = Here(tmp_path).run("check", "--target", target)
+    done = Workspace(tmp_path).run("check", "--target", target)
     assert done.returncode == 0
     assert "tokens with AutoTokenizer from tokenizer.json" in done.stdout
     assert done.stdout.endswith("  nothing found\n")

@@ -20,7 +20,6 @@ import pytest
 import torch
 import transformers
 from gguf_files import convert
-from in_process import Here
 from tracing import points, strace, strace_works
 from workspaces import BASE, HEAD, Contents, Workspace, contents, environment, make_workspace
 
@@ -137,7 +136,7 @@ def test_sweep(
     begin = {"upgrade": base, "downgrade": head, "recover": interrupted}[command]
     at_base, at_head = both(base), both(head)
     before, after = (at_head, at_base) if command == "downgrade" else (at_base, at_head)
-    place, here = Workspace(tmp_path / "workspace"), Here(tmp_path / "workspace")
+    place = Workspace(tmp_path / "workspace")
     shutil.copytree(begin.root, place.root, symlinks=True)
     chosen = sampled(points(place, COMMANDS[command], tmp_path), offset)
     assert both(place) == after
@@ -165,8 +164,8 @@ def test_sweep(
         if found not in (before, after):
             # The model is in place and what follows it is not: every command says what to do.
             assert found in (replace(before, model=after.model), replace(after, gguf=before.gguf)), told
-            assert here.run("status").returncode == 5, told
-        recovered = here.run("recover")
+            assert place.run("status").returncode == 5, told
+        recovered = place.run("recover")
         assert recovered.returncode == 0, told + recovered.stderr
         found = both(place)
         assert found in (before, after), told

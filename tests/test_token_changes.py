@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from in_process import Here
 from making import IMAGE, mllama, workspace
-from workspaces import HEAD, make_workspace
+from workspaces import HEAD, Workspace, make_workspace
 
 from tokmigrate.model.tokenizer.vocabulary import Vocabulary
 from tokmigrate.vocabulary.ids import Layered, is_tombstone, sort_as, token_delta, tombstone
@@ -62,12 +61,12 @@ def test_tokens_that_contain_a_text_are_found(tokens: list[str], texts: set[str]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Here:
+def place(tmp_path: Path) -> Workspace:
     """The demo."""
-    return Here(make_workspace(tmp_path / "place").root)
+    return make_workspace(tmp_path / "place")
 
 
-def add(place: Here, *migrations: str) -> None:
+def add(place: Workspace, *migrations: str) -> None:
     """Write migrations behind the head, each with one operation or several, a line for each."""
     for before, name, operations in zip(NAMES, NAMES[1:], migrations, strict=False):
         lines = ["format: 1", f"revision: {name}", f"down_revision: {before}", "message: One more", "operations:"]
@@ -75,7 +74,7 @@ def add(place: Here, *migrations: str) -> None:
         (place.root / "migrations" / f"{name[:4]}_x.yaml").write_text("\n".join([*lines, ""]), "utf-8")
 
 
-def tokens(place: Here) -> list[dict[str, Any]]:
+def tokens(place: Workspace) -> list[dict[str, Any]]:
     """Return what the plan as JSON says of tokens, without what it does not say, and of output rows what is other."""
     (plan,) = place.asked("plan")["models"]
     return [
@@ -88,7 +87,7 @@ def tokens(place: Here) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_removed_token_is_named_with_what_holds_its_place(place: Here) -> None:
+def test_a_removed_token_is_named_with_what_holds_its_place(place: Workspace) -> None:
     place.run("upgrade")
     add(place, 'remove_tokens: {tokens: ["Ġwell"], ids: tombstone, acknowledge: breaking}')
     number = place.asked("diff", "demo", "head")["differences"][0]["subject"]
@@ -100,7 +99,7 @@ def test_a_removed_token_is_named_with_what_holds_its_place(place: Here) -> None
     assert '"Ġwell"' in said
 
 
-def test_a_token_is_listed_once_with_what_it_is_at_the_end(place: Here) -> None:
+def test_a_token_is_listed_once_with_what_it_is_at_the_end(place: Workspace) -> None:
     add(
         place,
         'add_tokens: {tokens: ["<a>", "<b>", {content: "<c>", special: true}]}',
@@ -117,7 +116,7 @@ def test_a_token_is_listed_once_with_what_it_is_at_the_end(place: Here) -> None:
     assert tokens(place) == []
 
 
-def test_moves_renames_flags_and_rows_of_a_model_that_has_them(place: Here) -> None:
+def test_moves_renames_flags_and_rows_of_a_model_that_has_them(place: Workspace) -> None:
     add(place, 'add_tokens: {tokens: ["<a>", "<b>", {content: "<c>", special: true}, "<d>", "<e>"]}')
     place.run("upgrade")
     add(
@@ -152,7 +151,7 @@ def test_moves_renames_flags_and_rows_of_a_model_that_has_them(place: Here) -> N
         assert line in said, line
 
 
-def test_a_slot_that_is_used_again_is_a_new_token(place: Here) -> None:
+def test_a_slot_that_is_used_again_is_a_new_token(place: Workspace) -> None:
     add(place, 'add_tokens: {tokens: ["<a>", "<b>"]}')
     place.run("upgrade")
     add(
@@ -169,7 +168,7 @@ def test_a_slot_that_is_used_again_is_a_new_token(place: Here) -> None:
     ]
 
 
-def test_what_comes_and_goes_on_the_way_is_not_listed(place: Here) -> None:
+def test_what_comes_and_goes_on_the_way_is_not_listed(place: Workspace) -> None:
     place.run("upgrade")
     add(
         place,
@@ -180,7 +179,7 @@ def test_what_comes_and_goes_on_the_way_is_not_listed(place: Here) -> None:
     assert tokens(place) == []
 
 
-def test_many_moved_tokens_are_counted(place: Here) -> None:
+def test_many_moved_tokens_are_counted(place: Workspace) -> None:
     place.run("upgrade")
     add(place, 'remove_tokens: {tokens: ["Ġwell"], ids: compact, acknowledge: breaking}')
     moved = [token for token in tokens(place) if "token" in token]
@@ -190,7 +189,7 @@ def test_many_moved_tokens_are_counted(place: Here) -> None:
     assert f"{len(moved) - 20:,} more moved" in place.run("plan").stdout
 
 
-def test_a_plan_in_a_file_is_bound_to_the_ids_at_the_end(place: Here) -> None:
+def test_a_plan_in_a_file_is_bound_to_the_ids_at_the_end(place: Workspace) -> None:
     add(
         place,
         'add_tokens: {tokens: ["<a>", "<b>"]}',
@@ -206,7 +205,7 @@ def test_a_plan_in_a_file_is_bound_to_the_ids_at_the_end(place: Here) -> None:
 def test_input_and_output_rows_are_distinguished(tmp_path: Path) -> None:
     model = mllama(tmp_path / "m")
     made = workspace(tmp_path / "w", {"m": model}, [{"operations": [{"add_tokens": {"tokens": ["<a>", "<b>"]}}]}])
-    place = Here(made.workspace.root)
+    place = Workspace(made.workspace.root)
     # Mllama's head has no rows for the last eight ids: the image token's comes with the new tokens.
     assert [(token["token"], token["row"], token.get("output_row")) for token in tokens(place)] == [
         (IMAGE, "kept", "new"),

@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from in_process import Here
 from making import TOKENS, llama, per_layer, routed, tensors_of, workspace, write_tokenizer
 from peft import PeftModel
 from safetensors import safe_open
-from workspaces import REPOSITORY, command_line, contents, environment, make_workspace, on_terminal
+from workspaces import REPOSITORY, Workspace, command_line, contents, environment, make_workspace, on_terminal
 
 from tokmigrate.model.worker.corpus_files import open_corpus
 from tokmigrate.render.train import loss_curve
@@ -55,22 +54,22 @@ MAKERS = {
 }
 
 
-def make(root: Path, kind: str = "untied") -> Here:
+def make(root: Path, kind: str = "untied") -> Workspace:
     """Return a workspace with a model `m` that has new tokens, and texts with two of them."""
     MAKERS[kind](root / "m")
     init = {"strategy": "copy", "token": "the"}
     workspace(root, {"m": root / "m"}, [{"operations": [{"add_tokens": {"tokens": NEW, "init": init}}]}])
     (root / "texts.txt").write_text(TEXT, "utf-8")
-    here = Here(root)
+    here = Workspace(root)
     here.asked("upgrade")
     return here
 
 
-def train(here: Here, *words: str) -> dict[str, Any]:
+def train(here: Workspace, *words: str) -> dict[str, Any]:
     return here.asked("train", "--data", "texts.txt", "-m", "Learn", "--steps", "4", *words)
 
 
-def states(here: Here) -> dict[str, str]:
+def states(here: Workspace) -> dict[str, str]:
     (model,) = here.asked("status")["models"]
     return {token["token"]: token["training"] for token in model["training"]}
 
@@ -200,7 +199,7 @@ def test_little_memory_divides_a_batch_and_changes_no_loss(tmp_path: Path, monke
 
 def test_a_killed_run_continues_and_gives_the_same_rows(tmp_path: Path) -> None:
     here = make(tmp_path / "w")
-    whole = Here(tmp_path / "whole")
+    whole = Workspace(tmp_path / "whole")
     shutil.copytree(here.root, whole.root)
     (whole.root / "tokmigrate.yaml").write_text((here.root / "tokmigrate.yaml").read_text().replace("/w/m", "/whole/m"))
     words = ("train", "--data", "texts.txt", "-m", "Learn", "--steps", "400")
@@ -263,7 +262,7 @@ def test_an_interrupt_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_chats_go_through_the_template_and_what_users_say_is_not_learned(tmp_path: Path) -> None:
     made = make_workspace(tmp_path)
-    here = Here(tmp_path)
+    here = Workspace(tmp_path)
     shutil.copy(REPOSITORY / "models" / "demo-chat.jsonl", tmp_path / "chat.jsonl")
     chat = [{"role": "user", "content": "Hello there"}, {"role": "assistant", "content": "Good day"}]
     (tmp_path / "two.jsonl").write_text(json.dumps({"messages": chat}) + "\n" + json.dumps({"messages": []}), "utf-8")
@@ -353,7 +352,7 @@ def test_rows_that_no_trainer_of_single_rows_knows(tmp_path: Path, maker: Callab
     maker(tmp_path / "m")
     workspace(tmp_path, {"m": tmp_path / "m"}, [])
     (tmp_path / "texts.txt").write_text(TEXT, "utf-8")
-    done = Here(tmp_path).run("train", "--data", "texts.txt", "-m", "Learn", "--token", "the")
+    done = Workspace(tmp_path).run("train", "--data", "texts.txt", "-m", "Learn", "--token", "the")
     assert done.returncode == 1
     assert "cannot be learned alone" in done.stderr
 

@@ -14,14 +14,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_process import Here
 from making import WORDS, llama, tokenizer_json, workspace
 from real_tokenizers import real
 from safetensors.numpy import save_file
 from shared_models import SharedModel, shared_model
 from test_adapters import Pair, pair
 from test_whisper import make as make_whisper
-from workspaces import image
+from workspaces import Workspace, image
 
 from tokmigrate.audit.blame import blame_text
 from tokmigrate.commands.downgrade import downgrade
@@ -408,7 +407,7 @@ def test_tokens_match_by_meaning_whatever_their_spelling(texts: list[str]) -> No
 def test_the_plan_says_what_undo_keeps(model: SharedModel) -> None:
     give(model)
     model.write(MEAN)
-    told = Here(model.root).run("plan")
+    told = Workspace(model.root).run("plan")
     assert told.returncode == 0
     lost = sum(stop - start for start, stop in plan(model.workspace, model.entry).edit.find_lost_rows())
     assert lost
@@ -452,7 +451,7 @@ def test_what_is_learned_is_applied(tmp_path: Path, method: str) -> None:
     model = shared_model(tmp_path / "w", "mistral-chat", width=8)
     old, new = tokenizer_of(model), Tokenizer(json.loads((donor / "tokenizer.json").read_text("utf-8")))
     before, was = model.bytes(), model.rows()
-    told = Here(model.root).run(
+    told = Workspace(model.root).run(
         *("learn", "transplant", "--donor", str(donor), "--method", method, "-k", "5"),
         *("--template", "donor", "-m", "Another tokenizer", "--json"),
     )
@@ -552,10 +551,10 @@ def test_a_tokenizer_without_new_tokens_needs_no_coefficients(model: SharedModel
     roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END)
     (donor / "tokenizer_config.json").write_text(json.dumps(roles), "utf-8")
     words = ("learn", "transplant", "--donor", str(donor), "--template", "donor", "-m", "Bytes")
-    told = Here(model.root).run(*words)
+    told = Workspace(model.root).run(*words)
     assert told.returncode == 2
     assert "choose --method subtokens" in told.stderr
-    told = Here(model.root).run(*words, "--method", "subtokens")
+    told = Workspace(model.root).run(*words, "--method", "subtokens")
     assert told.returncode == 0, told.stdout + told.stderr
     assert "257 tokens keep their rows, 0 get a sum of rows" in told.stdout
     assert not list((model.root / "migrations").glob("*.safetensors"))
@@ -571,6 +570,6 @@ def test_a_model_with_timestamps_is_refused(tmp_path: Path) -> None:
     indented = "\n".join(f"  {line}" for line in MEAN.splitlines())
     head = "format: 1\nrevision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n"
     (root / "migrations" / "0001_m.yaml").write_text(f"{head}{indented}\n", "utf-8")
-    told = Here(root).run("plan")
+    told = Workspace(root).run("plan")
     assert told.returncode == 1
     assert "for a timestamp by its order" in told.stderr

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from check_pages import check_pages
 from error_scenarios import EXIT_CODE_SCENARIOS, SCENARIOS, Scenario, Trouble
-from in_process import Here
-from workspaces import REPOSITORY, contents, make_workspace
+from workspaces import REPOSITORY, Workspace, contents, make_workspace
 
 from tokmigrate.errors import EXIT_CODES, TokmigrateError, error_types
 
@@ -46,7 +45,7 @@ def blocks(text: str, heading: str) -> Iterator[tuple[str, str, str]]:
         yield block[1], block[2], named[-1] if named else "tokmigrate.yaml"
 
 
-def carry_out(place: Here, text: str, heading: str, trouble: Trouble) -> None:
+def carry_out(place: Workspace, text: str, heading: str, trouble: Trouble) -> None:
     """Do what a page says below a heading: run the commands, and edit the files."""
 
     def fill(block: str) -> str:
@@ -58,7 +57,7 @@ def carry_out(place: Here, text: str, heading: str, trouble: Trouble) -> None:
         if language == "bash":
             for line in fill(block).splitlines():
                 if line.startswith("cd "):
-                    place = Here((place.root / line[3:]).resolve())
+                    place = Workspace((place.root / line[3:]).resolve())
                 else:
                     assert run(place, line) == trouble.remedy_code, line
         elif language == "diff":
@@ -68,7 +67,7 @@ def carry_out(place: Here, text: str, heading: str, trouble: Trouble) -> None:
     assert done
 
 
-def run(place: Here, line: str) -> int:
+def run(place: Workspace, line: str) -> int:
     """Run a line of a page, a command of tokmigrate in this process."""
     program, *words = shlex.split(line)
     if program == "tokmigrate":
@@ -95,9 +94,9 @@ def set_keys(path: Path, yaml: str) -> None:
     path.write_text(text, "utf-8")
 
 
-def fail(place: Here, trouble: Trouble) -> tuple[type[TokmigrateError], str]:
+def fail(place: Workspace, trouble: Trouble) -> tuple[type[TokmigrateError], str]:
     """Run the command that fails; return the class of its error, and what a terminal shows."""
-    here = Here(place.root / trouble.folder)
+    here = Workspace(place.root / trouble.folder)
     done = here.run(*shlex.split(trouble.command), "--debug")
     name = re.findall(r"^tokmigrate\.errors\.(\w+)", done.stderr, re.MULTILINE)[-1]
     (kind,) = (each for each in TYPES.values() if each.__name__ == name)
@@ -113,7 +112,7 @@ def without_digests(text: str) -> str:
 
 @pytest.mark.parametrize("case", SCENARIOS, ids=[f"{each.page}: {each.cause}" for each in SCENARIOS])
 def test_the_remedy_of_an_error_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Scenario) -> None:
-    place = Here(make_workspace(tmp_path / "w").root)
+    place = make_workspace(tmp_path / "w")
     trouble = case.provoke(place, monkeypatch)
     before = contents(place.model)
     kind, said = fail(place, trouble)
@@ -124,7 +123,7 @@ def test_the_remedy_of_an_error_works(tmp_path: Path, monkeypatch: pytest.Monkey
     if case is next(each for each in SCENARIOS if each.page == case.page):
         (example,) = re.findall(r"```console\n(.*?)```", page, re.DOTALL)
         assert without_digests(example) == without_digests(said)
-    here = Here(place.root / trouble.folder)
+    here = Workspace(place.root / trouble.folder)
     carry_out(here, page, case.cause, trouble)
     if trouble.then is not None:
         done = here.run(*shlex.split(trouble.command))
@@ -163,7 +162,7 @@ def section_of(code: int) -> str:
 def test_what_the_section_of_an_exit_code_says_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    place = Here(make_workspace(tmp_path / "w").root)
+    place = make_workspace(tmp_path / "w")
     trouble = EXIT_CODE_SCENARIOS[code](place, monkeypatch)
     words = shlex.split(trouble.command)
     assert place.run(*words).returncode == code
@@ -172,12 +171,12 @@ def test_what_the_section_of_an_exit_code_says_works(
 
 
 def test_upgrade_with_nothing_to_do_exits_with_0(tmp_path: Path) -> None:
-    place = Here(make_workspace(tmp_path / "w").root)
+    place = make_workspace(tmp_path / "w")
     assert [place.run("upgrade").returncode for _ in range(2)] == [0, 0]
 
 
 def test_what_tells_of_a_symptom_can_be_run(tmp_path: Path) -> None:
-    place = Here(make_workspace(tmp_path / "w").root)
+    place = make_workspace(tmp_path / "w")
     shutil.copytree(place.model, place.root / "old")
     place.run("upgrade")
     (place.root / "texts.txt").write_text("A valley with apples.\n" * 5, "utf-8")

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from in_process import Here
 from safetensors.numpy import load_file, save_file
 from shared_models import shared_model
-from workspaces import DEMO, REPOSITORY, contents, environment
+from workspaces import DEMO, REPOSITORY, Workspace, contents, environment
 
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
@@ -34,7 +33,7 @@ _THEIRS = "format: 1\nrevision: 222222222222\ndown_revision: DOWN\n"
 
 
 @dataclass(frozen=True)
-class Clone(Here):
+class Clone(Workspace):
     """One person's copy of the repository, with a model of their own beside it."""
 
     def git(self, *arguments: str, code: int = 0) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from in_process import Here
-from workspaces import HEAD, make_workspace
+from workspaces import HEAD, Workspace, make_workspace
 
 from tokmigrate.apply.undo_record import list_objects
 from tokmigrate.settings import read_workspace
@@ -20,20 +19,20 @@ FIRST, SECOND = "3b8f0d5a61c2", "9f3c2a7e41b0"
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Here:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Return a workspace at the head, which each test copies."""
-    made = Here(make_workspace(tmp_path_factory.mktemp("whole") / "w").root)
+    made = make_workspace(tmp_path_factory.mktemp("whole") / "w")
     assert made.run("upgrade").returncode == 0
     return made
 
 
 @pytest.fixture
-def place(whole: Here, tmp_path: Path) -> Here:
+def place(whole: Workspace, tmp_path: Path) -> Workspace:
     shutil.copytree(whole.root, tmp_path / "w")
-    return Here(tmp_path / "w")
+    return Workspace(tmp_path / "w")
 
 
-def records(place: Here) -> dict[str, str]:
+def records(place: Workspace) -> dict[str, str]:
     """Return the undo records by revision."""
     found = read_workspace(place.settings, {})
     state = open_state(found.state, found.root)
@@ -41,23 +40,23 @@ def records(place: Here) -> dict[str, str]:
     return {row.record.revision: row.record.undo for row in state.list_applied(model) if row.record.undo}
 
 
-def objects(place: Here) -> Path:
+def objects(place: Workspace) -> Path:
     return place.root / ".tokmigrate" / "objects"
 
 
-def path_of(place: Here, digest: str) -> Path:
+def path_of(place: Workspace, digest: str) -> Path:
     return objects(place) / digest[:2] / digest[2:]
 
 
-def lose_all(place: Here) -> None:
+def lose_all(place: Workspace) -> None:
     shutil.rmtree(objects(place))
 
 
-def lose_a_record(place: Here) -> None:
+def lose_a_record(place: Workspace) -> None:
     path_of(place, records(place)[SECOND]).unlink()
 
 
-def damage_a_file(place: Here) -> None:
+def damage_a_file(place: Workspace) -> None:
     store, wanted = ObjectStore(objects(place)), records(place)
     others = {each for name, record in wanted.items() if name != SECOND for each in list_objects(record, store)}
     own = [each for each in list_objects(wanted[SECOND], store) if each not in others and each != wanted[SECOND]]
@@ -65,7 +64,7 @@ def damage_a_file(place: Here) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
 
-def lose_the_database(place: Here) -> None:
+def lose_the_database(place: Workspace) -> None:
     (place.root / ".tokmigrate" / "state.db").unlink()
 
 
@@ -78,7 +77,9 @@ def lose_the_database(place: Here) -> None:
         (lose_the_database, "the state database is missing", 3),
     ],
 )
-def test_undo_data_that_is_lost_is_reported(place: Here, lose: Callable[[Here], None], said: str, stuck: int) -> None:
+def test_undo_data_that_is_lost_is_reported(
+    place: Workspace, lose: Callable[[Workspace], None], said: str, stuck: int
+) -> None:
     lose(place)
     for command in ("check", "verify"):
         done = place.run(command)
@@ -95,7 +96,7 @@ def test_undo_data_that_is_lost_is_reported(place: Here, lose: Callable[[Here], 
     assert place.run("downgrade", "-1").returncode == (0 if stuck < 3 else 1)
 
 
-def test_a_model_that_was_migrated_elsewhere_has_lost_nothing(place: Here) -> None:
+def test_a_model_that_was_migrated_elsewhere_has_lost_nothing(place: Workspace) -> None:
     for command in ("check", "verify"):
         assert "undo" not in place.run(command).stdout
     shutil.rmtree(place.root / ".tokmigrate")

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import transformers
-from in_process import Here
 from making import Made, llama, tokenizer_json, workspace, write_json
 from real_tokenizers import DATA
 from shared_models import SharedModel, shared_model
-from workspaces import contents
+from workspaces import Workspace, contents
 
 import tokmigrate
 from tokmigrate.apply.candidate import Documents, stage_files
@@ -82,7 +81,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def test_no_model_is_changed_where_the_libraries_refuse_another(fleet: Made, tmp_path: Path) -> None:
-    here = Here(fleet.root)
+    here = Workspace(fleet.root)
     sound = fleet.entry("a-sound").path
     before = contents(sound)
     done = here.run("upgrade")
@@ -94,16 +93,16 @@ def test_no_model_is_changed_where_the_libraries_refuse_another(fleet: Made, tmp
     with_others = shutil.copytree(fleet.root.parent, tmp_path / "copy")
     copied = workspace(with_others / "w", {"a-sound": with_others / "a", "b-odd": with_others / "b"}, [ADD])
     full(copied)
-    going = Here(copied.root).run("upgrade", "--keep-going")
+    going = Workspace(copied.root).run("upgrade", "--keep-going")
     assert going.returncode == 1
     assert going.stderr.endswith("done: a-sound; failed: b-odd; not tried: none\n")
     # What the hint names lets the other one through.
     copied = workspace(with_others / "w", {"a-sound": with_others / "a", "b-odd": with_others / "b"}, [ADD])
-    assert Here(copied.root).run("upgrade").returncode == 0
+    assert Workspace(copied.root).run("upgrade").returncode == 0
 
 
 def test_what_transformers_adds_is_reported_before_anything_is_verified(fleet: Made) -> None:
-    here = Here(fleet.root)
+    here = Workspace(fleet.root)
     for command in ("plan", "status"):
         done = here.run(command, "-M", "b-odd")
         assert done.returncode == 0
@@ -112,7 +111,7 @@ def test_what_transformers_adds_is_reported_before_anything_is_verified(fleet: M
 
 
 def test_migrations_are_tried_with_what_an_upgrade_verifies_with(fleet: Made) -> None:
-    here = Here(fleet.root)
+    here = Workspace(fleet.root)
     done = here.run("test", "-M", "b-odd")
     assert done.returncode == 1
     assert "transformers gives 1 tokens other ids" in done.stderr
@@ -156,7 +155,7 @@ def test_what_transformers_could_not_load_before_is_not_the_migrations_fault(tmp
     model = with_settings(llama(tmp_path / "m"), tokenizer_class="MarianTokenizer")
     made = workspace(tmp_path / "w", {"m": model}, [ADD])
     full(made)
-    here = Here(made.root)
+    here = Workspace(made.root)
     for command in ("plan", "status"):
         said = " ".join(here.run(command).stdout.split())
         assert "cannot load the tokenizer: MarianTokenizer needs source.spm, target.spm, vocab.json" in said

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import Here
 from real_tokenizers import available
 from safetensors.numpy import load_file, save_file
 from shared_models import SharedModel, shared_model
+from workspaces import Workspace
 
 from tokmigrate.commands.upgrade import upgrade
 
@@ -28,7 +28,7 @@ def model(tmp_path: Path) -> SharedModel:
 
 
 def audit(model: SharedModel, *words: str) -> dict[str, Any]:
-    told = Here(model.root).run("diff", *words, "--corpus", "../texts.txt", "--json")
+    told = Workspace(model.root).run("diff", *words, "--corpus", "../texts.txt", "--json")
     assert told.returncode == 0, told.stdout + told.stderr
     found: dict[str, Any] = json.loads(told.stdout)["audit"]
     return found
@@ -92,12 +92,12 @@ def test_tokenizers_alone_are_audited_without_rows(model: SharedModel, tmp_path:
     assert token in ("Ġdocumentation", "▁documentation")
     assert found["kept"] == found["tokens_after"] == found["tokens_before"]
     assert found["corpus"]["unexpected"] == {"file": "../texts.txt", "text": 1}
-    told = Here(model.root).run("diff", "../old", "../b", "--corpus", "../texts.txt")
+    told = Workspace(model.root).run("diff", "../old", "../b", "--corpus", "../texts.txt")
     assert "../texts.txt:1 has no removed token, and is tokenized differently" in told.stdout.replace("\n", " ")
 
 
 def test_a_corpus_without_text_is_an_error(model: SharedModel, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n\n", "utf-8")
-    told = Here(model.root).run("diff", "../old", "m", "--corpus", "../texts.txt")
+    told = Workspace(model.root).run("diff", "../old", "m", "--corpus", "../texts.txt")
     assert told.returncode == 2
     assert "texts.txt: the corpus has no text" in told.stderr

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import making
 import pytest
-from in_process import Here
 from test_rebase import forked, tokens
-from workspaces import contents
+from workspaces import Workspace, contents
 
 from tokmigrate.commands.lock import update_lock
 from tokmigrate.commands.roundtrip import run_roundtrip
@@ -96,7 +95,7 @@ def test_a_squash_is_proven_on_a_dummy_model_and_says_so(tmp_path: Path) -> None
         making.llama(tmp_path / name / "m")
         update_lock(made.workspace, [made.entry("m")], None)
     take_away(tmp_path / "bare" / "m")
-    here = Here(tmp_path / "bare")
+    here = Workspace(tmp_path / "bare")
     told = here.run("squash", "1:3")
     assert told.returncode == 0, told.stderr
     assert "the same result on a dummy model of m (its weights are not here): files, rows" in told.stdout
@@ -111,7 +110,7 @@ def test_a_squash_names_what_it_was_tried_on_in_json(tmp_path: Path) -> None:
     models = {name: making.llama(tmp_path / name) for name in ("one", "two")}
     making.workspace(tmp_path, models, [tokens("<a>"), tokens("<b>")])
     take_away(models["two"])
-    assert Here(tmp_path).asked("squash", "1:2")["tried_on"] == [
+    assert Workspace(tmp_path).asked("squash", "1:2")["tried_on"] == [
         {"model": "one", "subject": "model"},
         {"model": "two", "subject": "dummy"},
     ]
@@ -123,7 +122,7 @@ def test_a_rebase_promises_the_same_ids_without_weights(tmp_path: Path) -> None:
         forked(tmp_path / name, tokens("<ours>"), tokens("<theirs>"))
         if name == "bare":
             take_away(tmp_path / name / "model")
-        told = Here(tmp_path / name).run("rebase", "bbbb")
+        told = Workspace(tmp_path / name).run("rebase", "bbbb")
         assert told.returncode == 0, told.stderr
         assert "note" not in told.stdout
         locks.append((tmp_path / name / "migrations" / "tokmigrate.lock").read_bytes())
@@ -138,7 +137,7 @@ def test_migrations_are_tried_and_linted(tmp_path: Path, steps: int) -> None:
     if steps:
         upgrade(made.workspace, made.entry("m"), "+1")
     take_away(tmp_path / "m")
-    here = Here(tmp_path)
+    here = Workspace(tmp_path)
     told = here.run("lint")
     assert "'<a>' exists already" in told.stdout, told
     assert "not looked at" not in told.stderr
@@ -158,7 +157,7 @@ def test_what_needs_weights_says_what_does_not(tmp_path: Path, pointers: bool) -
     take_away(model)
     if pointers:
         (model / "model.safetensors").write_text(POINTER, "utf-8")
-    here = Here(tmp_path)
+    here = Workspace(tmp_path)
     for words in (("plan",), ("upgrade",), ("status",)):
         told = here.run(*words)
         assert told.returncode == 1, words
@@ -172,7 +171,7 @@ def test_a_model_past_the_range_cannot_be_thought_back_without_weights(tmp_path:
     made = making.workspace(tmp_path, {"m": model}, [tokens("<a>"), tokens("<b>")])
     upgrade(made.workspace, made.entry("m"))
     take_away(model)
-    told = Here(tmp_path).run("squash", "1:2")
+    told = Workspace(tmp_path).run("squash", "1:2")
     assert (told.returncode, "no model here to try it on" in told.stderr) == (1, True)
 
 
@@ -198,7 +197,7 @@ def test_one_model_that_cannot_be_asked_takes_no_promise_from_the_others(tmp_pat
     settings = json.loads((tmp_path / "tokmigrate.yaml").read_text("utf-8"))
     settings["models"]["other"] = {"path": "other"}
     making.write_json(tmp_path / "tokmigrate.yaml", settings)
-    told = Here(tmp_path).run("rebase", "bbbb")
+    told = Workspace(tmp_path).run("rebase", "bbbb")
     assert told.returncode == 0, told.stderr
     assert "note: other adds no ids: " in told.stdout
     assert '"<theirs>" id' in told.stdout

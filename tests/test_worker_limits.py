@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from in_process import Here
 from test_worker import write_model, write_tokenizer
 from workspaces import contents, make_workspace
 
@@ -101,7 +100,7 @@ run_streaming_worker(answer)
 
 
 def test_limits_are_those_of_the_settings_and_nothing_is_changed(tmp_path: Path) -> None:
-    place = Here(make_workspace(tmp_path / "w").root)
+    place = make_workspace(tmp_path / "w")
     settings = place.settings.read_text("utf-8").replace("verify: fast", "verify: full")
     for path in (place.root / "migrations").glob("*"):
         path.unlink()
