@@ -160,3 +160,4 @@ def test_check_warns_of_a_stale_copy_and_can_fail(tmp_path: Path, options: Seque
     done = here.run("check", *options)
     assert done.returncode == code
     assert f"warning: the copy {tmp_path}/m.gguf is stale: 1 id" in done.stdout
+    assert "; make it again from the model\n" in done.stdout

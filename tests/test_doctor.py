@@ -50,6 +50,23 @@ def test_it_examines_a_workspace_and_changes_nothing(place: Workspace) -> None:
     assert examine(place)["state"]["version"] == 2
 
 
+def test_a_gguf_that_has_to_follow_is_looked_at(place: Workspace) -> None:
+    text = place.settings.read_text("utf-8")
+    copies = "models:\n  demo: {path: models/demo, copies: [{path: g/m.gguf, follow: true}]}\n"
+    place.settings.write_text(copies.join(text.split("models:\n  demo: {path: models/demo}\n")), "utf-8")
+    (problem,) = examine(place, code=1)["problems"]
+    assert "cannot look at the GGUF: No such file or directory" in problem["message"]
+    (place.root / "g").mkdir()
+    (place.root / "g" / "m.gguf").touch()
+    assert examine(place)["problems"] == []
+
+
+def test_a_workspace_without_models_is_said_to_be_one(tmp_path: Path) -> None:
+    place = Workspace(tmp_path)
+    assert place.run("init").returncode == 0
+    assert "\nno model: list one under `models:` in tokmigrate.yaml\n" in place.run("doctor").stdout
+
+
 def test_outside_a_workspace_only_the_installation_is_examined(tmp_path: Path) -> None:
     script = (
         "import sys; from tokmigrate.cli.app import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"

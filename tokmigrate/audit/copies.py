@@ -54,7 +54,8 @@ def list_outdated(copies: Iterable[CopyStatus]) -> Iterator[str]:
     """Yield a line for each copy that is not as its model is, or of which that is not known."""
     for copy in copies:
         if copy.state != "current":
-            yield f"the copy {copy.path} is {copy.state}: {copy.reason}"
+            again = "; make it again from the model" if copy.state == "stale" else ""
+            yield f"the copy {copy.path} is {copy.state}: {copy.reason}{again}"
 
 
 def describe_stale_copies(copies: Iterable[ModelCopy]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from tokmigrate.commands.resources import free_memory
 from tokmigrate.errors import TokmigrateError, UsageError
 from tokmigrate.files import check_writable
 from tokmigrate.model.adapter import require_adapter
+from tokmigrate.model.gguf_copy import check_is_file
 from tokmigrate.parallel import count_cores
 from tokmigrate.revision.history import refuse_unfinished
 from tokmigrate.settings import ModelEntry, Workspace
@@ -119,7 +120,7 @@ def examine_workspace(workspace: Workspace) -> WorkspaceHealth:
 
 
 def examine_model(entry: ModelEntry) -> ModelHealth:
-    """Return what the filesystems of a model and of its adapters can do, and what stands in the way of a change."""
+    """Return what the filesystems of a model and its adapters can do, and what stands in the way of a change."""
     problems: list[TokmigrateError] = []
     locked_by = None
     try:
@@ -136,6 +137,12 @@ def examine_model(entry: ModelEntry) -> ModelHealth:
         except TokmigrateError as error:
             problems.append(error)
         directories.append(DirectoryHealth(path, abilities))
+    for path in (copy.path for copy in entry.copies if copy.follow):
+        try:
+            check_is_file(path)
+            check_writable(path.parent)
+        except TokmigrateError as error:
+            problems.append(error)
     return ModelHealth(entry.name, tuple(directories), locked_by, tuple(problems))
 
 

@@ -158,7 +158,7 @@ def take_gguf(path: Path, base: Snapshot) -> GgufCopy:
         UnexplainedTensorError: A dimension of a tensor is as long as the vocabulary, and nothing explains it.
     """
     where = str(path)
-    _check_is_file(path)
+    check_is_file(path)
     identity = read_identity(path)
     head = read_head(path)
     if "split.count" in head.pairs and head.pairs["split.count"].numbers != (1,):
@@ -178,7 +178,8 @@ def take_gguf(path: Path, base: Snapshot) -> GgufCopy:
     return GgufCopy(path, head, identity, tensors, _compute_digest(path, head))
 
 
-def _check_is_file(path: Path) -> None:
+def check_is_file(path: Path) -> None:
+    """Raise StorageError where a GGUF that has to follow is not there, or no regular file."""
     with storage_errors("look at the GGUF", path):
         mode = path.lstat().st_mode
     if not stat.S_ISREG(mode):

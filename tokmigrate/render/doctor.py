@@ -66,6 +66,9 @@ def workspace_text(found: WorkspaceHealth, models: Iterable[ModelHealth]) -> Ite
     if found.state:
         version = f"schema version {found.state.version}" if found.state.version else "the first upgrade creates it"
         yield f"state: {found.state.kind}, {escape(found.state.place)}, {version}, writable"
+    models = [*models]
+    if not models:
+        yield "no model: list one under `models:` in tokmigrate.yaml"
     for model in models:
         if model.locked_by:
             yield f"{escape(model.name)}: locked by {escape(model.locked_by)}"
