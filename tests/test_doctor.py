@@ -189,6 +189,10 @@ def file_in_the_way(place: Workspace) -> None:
     place.area.write_text("in the way", "utf-8")
 
 
+def root_as_model(place: Here) -> None:
+    place.settings.write_text("format: 1\nmodels: {root: {path: /}}\n", "utf-8")
+
+
 @pytest.mark.parametrize(
     ("breaks", "topic", "hint"),
     [
@@ -201,6 +205,7 @@ def file_in_the_way(place: Workspace) -> None:
         (newer_state, "format", "upgrade tokmigrate"),
         (no_database, "storage", None),
         (file_in_the_way, "storage", "move it"),
+        (root_as_model, "storage", "name the model directory"),
     ],
 )
 def test_problems(place: Workspace, breaks: Any, topic: str, hint: str | None) -> None:

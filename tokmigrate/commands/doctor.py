@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -107,15 +108,11 @@ def examine_workspace(workspace: Workspace) -> WorkspaceHealth:
     """Return whether the state can be read and written, and whether migrations and undo data can."""
     problems: list[TokmigrateError] = []
     state: StateAccess | None = None
-    try:
+    with _keep_problem(problems):
         refuse_unfinished(workspace)
-    except TokmigrateError as error:
-        problems.append(error)
-    try:
+    with _keep_problem(problems):
         state = try_state(workspace.state, workspace.root)
         check_writable(workspace.objects)
-    except TokmigrateError as error:
-        problems.append(error)
     return WorkspaceHealth(state, tuple(problems))
 
 
@@ -123,19 +120,15 @@ def examine_model(entry: ModelEntry) -> ModelHealth:
     """Return what the filesystems of a model and its adapters can do, and what stands in the way of a change."""
     problems: list[TokmigrateError] = []
     locked_by = None
-    try:
+    with _keep_problem(problems):
         locked_by = find_lock_holder(entry)
         refuse_interrupted(entry)
-    except TokmigrateError as error:
-        problems.append(error)
     directories: list[DirectoryHealth] = []
     for path in (entry.path, *entry.adapters):
         abilities = None
-        try:
+        with _keep_problem(problems):
             entry.here() if path == entry.path else require_adapter(path)
             abilities = try_abilities(path)
-        except TokmigrateError as error:
-            problems.append(error)
         directories.append(DirectoryHealth(path, abilities))
     for path in (copy.path for copy in entry.copies if copy.follow):
         try:
@@ -144,6 +137,16 @@ def examine_model(entry: ModelEntry) -> ModelHealth:
         except TokmigrateError as error:
             problems.append(error)
     return ModelHealth(entry.name, tuple(directories), locked_by, tuple(problems))
+
+
+@contextmanager
+def _keep_problem(problems: list[TokmigrateError]) -> Iterator[None]:
+    """Add what is raised to `problems`, unless another step has raised the same."""
+    try:
+        yield
+    except TokmigrateError as error:
+        if str(error) not in map(str, problems):
+            problems.append(error)
 
 
 def _requirements() -> list[str]:
