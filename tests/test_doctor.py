@@ -189,7 +189,7 @@ def file_in_the_way(place: Workspace) -> None:
     place.area.write_text("in the way", "utf-8")
 
 
-def root_as_model(place: Here) -> None:
+def root_as_model(place: Workspace) -> None:
     place.settings.write_text("format: 1\nmodels: {root: {path: /}}\n", "utf-8")
 
 

@@ -283,6 +283,8 @@ def test_the_template_that_text_generation_inference_takes(model: Path) -> None:
     assert [each.partition(":")[0] for each in errors(tgi.read(subject(model)))] == ["it has no chat template"]
     (model / "chat_template.jinja").write_text("{{ 1 | wordcount }}", "utf-8")
     assert len(errors(tgi.read(subject(model)))) == 2
+    (model / "chat_template.jinja").write_text("{{ }", "utf-8")
+    assert any(each.startswith("it does not start: chat template, line 1") for each in errors(tgi.read(subject(model))))
     (model / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     change(model, "tokenizer_config.json", chat_template=TEMPLATE)
     assert not tgi.read(subject(model)).findings

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.roles import special_token
 from tokmigrate.model.documents.state import (
@@ -74,7 +75,12 @@ def _check_template(state: ModelState) -> Iterator[Finding]:
         file, template = TEMPLATE, ours
     if template is None:
         return
-    for what in islice(find_unsupported(template), _SHOWN):
+    try:
+        unsupported = [*islice(find_unsupported(template), _SHOWN)]
+    except OperationError as error:
+        yield Finding("error", f"it does not start: {error}", file, error.hint or "correct the chat template")
+        return
+    for what in unsupported:
         yield Finding("error", f"minijinja does not take the chat template: {what}", file, "write it without that")
     for name in list_missing_tokens(template):
         message = f"the chat template names `{name}`, which is empty there: it gives `bos_token` and `eos_token` only"
