@@ -13,8 +13,9 @@ OPTIONS = ("-p", "tokmigrate.pytest_plugin", "-p", "no:cacheprovider", "-v")
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A project with a workspace and a test of its own."""
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project with a workspace and a test of its own; no other plugin is loaded than ours."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     make_workspace(pytester.path / "w")
     for path in (pytester.path / "w").iterdir():
         shutil.move(path, pytester.path)
