@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 from dying import FORKED, exit_code, put_together, upgraded_and_killed
+from gguf_files import convert
 from safetensors.torch import load_file, save_file
 from workspaces import BASE, DEMO, HEAD, Workspace
 
@@ -110,6 +111,13 @@ def back_up(place: Workspace) -> dict[str, str]:
     """Copy the model, as a backup or a download is, and return the placeholder for it."""
     shutil.copytree(place.model, place.root / "backup")
     return {"BACKUP": "backup"}
+
+
+def let_gguf_follow(place: Workspace, kind: str = "F16") -> dict[str, str]:
+    """List a GGUF of the model as it is, and return the placeholders of its model and file."""
+    convert(place.model, place.root / "demo.gguf", kind)
+    edit(place.settings, "{path: models/demo}", "{path: models/demo, copies: [{path: demo.gguf, follow: true}]}")
+    return {"NAME": "demo", "MODEL": "models/demo", "FILE": "demo.gguf"}
 
 
 # The scenarios, in the order of `tokmigrate/errors.py`
@@ -240,6 +248,11 @@ def a_link(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return Trouble("upgrade", {"MODEL": "models/demo", "FILE": path.name})
 
 
+@scenario("model", "A GGUF that follows stores token rows in another type")
+def a_gguf_in_q4(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    return Trouble("upgrade", let_gguf_follow(place, "Q4_0"))
+
+
 @scenario("missing-model", "The directory was renamed or moved")
 def a_moved_model(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     place.model.rename(place.root / "models" / "demo-v1")
@@ -302,6 +315,16 @@ def an_unknown_field(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Troub
     edit_json(place.model / "config.json", router_token_id=1022)
     write_migration(place, '  - remove_tokens: {tokens: ["Ġapples"], ids: compact, acknowledge: breaking}\n')
     return Trouble("plan", {"NAME": "demo", "MODEL": "models/demo", "FIELD": "router_token_id"})
+
+
+@scenario("out-of-step", "A GGUF that follows is of another state of the model")
+def an_old_gguf(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    fill = let_gguf_follow(place)
+    with_gguf = place.settings.read_text("utf-8")
+    place.settings.write_text(with_gguf.replace(", copies: [{path: demo.gguf, follow: true}]", ""), "utf-8")
+    succeed(place, "upgrade 0002")
+    place.settings.write_text(with_gguf, "utf-8")
+    return Trouble("upgrade", fill)
 
 
 @scenario("unexplained-tensor", "The tensor has nothing to do with tokens")
@@ -436,6 +459,12 @@ def a_copy(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     add_copy(place)
     fill = {"MODEL": "models/copy", "SOURCE": "demo", "NAME": "copy"}
     return Trouble(f"downgrade {BASE} -M copy", fill)
+
+
+@scenario("undo", "A GGUF did not follow a migration that is undone")
+def a_gguf_converted_later(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    succeed(place, "upgrade")
+    return Trouble("downgrade base", let_gguf_follow(place))
 
 
 @scenario("already-there", "The model is there")

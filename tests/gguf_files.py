@@ -83,7 +83,7 @@ def add_tensor(writer: gguf.GGUFWriter, name: str, tensor: torch.Tensor, kind: s
     if values.ndim == 1:
         writer.add_tensor(name, values)
         return
-    stored = gguf.GGMLQuantizationType[kind if values.shape[1] % 32 == 0 or kind != "Q8_0" else "F16"]
+    stored = gguf.GGMLQuantizationType["F16" if "_" in kind and values.shape[1] % 32 else kind]
     writer.add_tensor(name, gguf.quants.quantize(values, stored), raw_dtype=stored)
 
 
