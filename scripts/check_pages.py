@@ -68,14 +68,10 @@ def check_pages(paths: list[Path], root: Path = ROOT) -> Report:
     return report
 
 
+@cache
 def anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub gives the headings of a page."""
-    return _anchors(page.read_text("utf-8"))
-
-
-@cache
-def _anchors(text: str) -> set[str]:
-    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", text), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", page.read_text("utf-8")), re.MULTILINE)
     shown = (re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading) for heading in headings)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in shown}
 
@@ -113,42 +109,44 @@ def _check_examples(path: Path, root: Path, report: Report) -> None:
         if language in ("bash", "sh"):
             report.add("shell examples", where, _find_shell_fault(code))
             for target, _, content in _HEREDOC.findall(code):
-                _check_file(target, content, where, report)
+                _check_file(target.rpartition(".")[2], content, where, report)
             _check_commands(_HEREDOC.sub("", code), where, report)
         elif language in ("", "text", "console"):
             # The rest of a text is what a command printed.
             prompt = r"\$ " if language else r"(?:\$ )?"
             _check_commands("\n".join(re.findall(rf"^{prompt}(tokmigrate .*)", code, re.MULTILINE)), where, report)
         elif language != "yaml" or not _RUN_ELSEWHERE.fullmatch(name):
-            _check_file(f".{language}", code, where, report)
+            _check_file(language, code, where, report)
     for span in _SPAN.finditer(_FENCE.sub("", text)):
         words = " ".join(span[2].split())
         if words.startswith("tokmigrate "):
             report.add("commands in text", f"{name}: `{words}`", _find_option_fault(words))
 
 
-def _check_file(name: str, content: str, where: str, report: Report) -> None:
-    kinds = {
-        ".json": ("JSON examples", json.loads),
-        ".jsonl": ("JSON examples", lambda text: [json.loads(line) for line in text.splitlines()]),
-        ".python": ("Python examples", lambda text: compile(text, where, "exec")),
-        ".py": ("Python examples", lambda text: compile(text, where, "exec")),
-        ".toml": ("TOML examples", tomllib.loads),
-    }
-    suffix = Path(f"x{name}").suffix
-    if suffix in (".yaml", ".yml"):
+def _check_file(kind: str, content: str, where: str, report: Report) -> None:
+    if kind in ("yaml", "yml"):
         _check_yaml(content, where, report)
-    elif suffix in kinds:
-        kind, read = kinds[suffix]
-        report.add(kind, where, _find_fault(read, content))
+    elif kind in _READERS:
+        name, read = _READERS[kind]
+        fault = None
+        try:
+            read(content)
+        except (ValueError, SyntaxError) as error:
+            fault = str(error)
+        report.add(f"{name} examples", where, fault)
 
 
-def _find_fault(read: Callable[[str], object], content: str) -> str | None:
-    try:
-        read(content)
-    except (ValueError, SyntaxError, yaml.YAMLError) as error:
-        return str(error)
-    return None
+def _compile(text: str) -> object:
+    return compile(text, "example", "exec")
+
+
+_READERS: Mapping[str, tuple[str, Callable[[str], object]]] = {
+    "json": ("JSON", json.loads),
+    "jsonl": ("JSON", lambda text: [*map(json.loads, text.splitlines())]),
+    "python": ("Python", _compile),
+    "py": ("Python", _compile),
+    "toml": ("TOML", tomllib.loads),
+}
 
 
 def _find_shell_fault(code: str) -> str | None:
@@ -269,10 +267,8 @@ def _find_option_fault(words: str) -> str | None:
     given = words.split()[1:]
     name, rest = _command_of(given)
     if name is None:
-        is_group = given[0] in COMMANDS
-        return (
-            None if is_group or not re.fullmatch(r"[a-z-]+", given[0]) or given[0].startswith("-") else "is no command"
-        )
+        # A group, an option of the program or a placeholder is none.
+        return "is no command" if re.fullmatch(r"[a-z][a-z-]*", given[0]) and given[0] not in COMMANDS else None
     options = {word for each in known()[name].params for word in (*each.opts, *each.secondary_opts)}
     used = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
     unknown = used - options - {*COMMON_OPTIONS, "--help"}

@@ -131,11 +131,9 @@ def examine_model(entry: ModelEntry) -> ModelHealth:
             abilities = try_abilities(path)
         directories.append(DirectoryHealth(path, abilities))
     for path in (copy.path for copy in entry.copies if copy.follow):
-        try:
+        with _keep_problem(problems):
             check_is_file(path)
             check_writable(path.parent)
-        except TokmigrateError as error:
-            problems.append(error)
     return ModelHealth(entry.name, tuple(directories), locked_by, tuple(problems))
 
 
