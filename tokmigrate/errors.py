@@ -178,6 +178,11 @@ def error_types(root: type[TokmigrateError] = TokmigrateError) -> Iterator[type[
             yield from error_types(child)
 
 
+def name_explanation(topic: str) -> str:
+    """Return the line that names what explains an error or a rule."""
+    return f"more: tokmigrate explain {topic}"
+
+
 def suggest(word: str, known: Iterable[str]) -> str | None:
     """Return a hint that names the known word nearest to `word`, or None."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

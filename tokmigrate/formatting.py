@@ -29,3 +29,9 @@ def format_bytes(count: int) -> str:
     while power + 1 < len(_UNITS) and count >= 1024 ** (power + 1):
         power += 1
     return f"{count / 1024**power:.1f} {_UNITS[power]}" if power else format_count(count, "byte")
+
+
+def format_findings(errors: int, warnings: int) -> str:
+    """Return how many errors and warnings there are."""
+    counts = ((errors, "error"), (warnings, "warning"))
+    return " and ".join(format_count(*each) for each in counts if each[0]) or "nothing found"

@@ -16,7 +16,7 @@ import pytest
 
 from tokmigrate.commands.lint import lint, select_rules
 from tokmigrate.commands.roundtrip import run_roundtrip
-from tokmigrate.errors import TokmigrateError, UndoError
+from tokmigrate.errors import TokmigrateError, UndoError, name_explanation
 from tokmigrate.files import has_directory
 from tokmigrate.render.escape import escape, escape_lines
 from tokmigrate.render.lint import format_findings_plain
@@ -98,5 +98,5 @@ def _run_up_down_up(workspace: Workspace, entry: ModelEntry) -> None:
 
 def _format_error(error: TokmigrateError) -> str:
     hint = [f"what to do: {error.hint}"] if error.hint else []
-    more = [] if error.is_plain else [f"more: tokmigrate explain {error.topic}"]
+    more = [] if error.is_plain else [name_explanation(error.topic)]
     return escape_lines("\n".join([str(error), *hint, *more]))

@@ -16,7 +16,7 @@ from pathlib import PurePath
 from typing import Any, TextIO, cast
 
 from tokmigrate.cli import pager
-from tokmigrate.errors import FileProblems, TokmigrateError
+from tokmigrate.errors import FileProblems, TokmigrateError, name_explanation
 from tokmigrate.formats import JSON_OUTPUT
 from tokmigrate.render.escape import escape, escape_json, escape_lines
 from tokmigrate.render.verbosity import is_quiet
@@ -207,6 +207,6 @@ def print_error(error: TokmigrateError, as_json: bool, model: str | None = None,
         hint = f"what to do: {error.hint}".split("\n") if error.hint else []
         lines = [f"error: {f'{model}: ' if model else ''}{error}", *hint]
     if names_topic and not error.is_plain:
-        lines.append(f"more: tokmigrate explain {error.topic}")
+        lines.append(name_explanation(error.topic))
     for line in lines:
         echo_err(line)

@@ -10,7 +10,7 @@ from rich.text import Text
 from tokmigrate.audit.drift import each_line, remedy
 from tokmigrate.audit.ledger_check import UndoData
 from tokmigrate.commands.check import Checked
-from tokmigrate.errors import DriftError, UndoError
+from tokmigrate.errors import DriftError, UndoError, name_explanation
 from tokmigrate.formatting import format_bytes, format_count, format_list
 from tokmigrate.render.training import training_content, training_lines
 from tokmigrate.revision.migration import KlAtMost
@@ -54,7 +54,7 @@ def check_lines(found: Checked) -> Iterator[str]:
     if lines:
         broken = "fetch the file again, or restore it from a copy of the model"
         yield f"  what to do: {broken if found.broken else remedy(found.drift, found.name)}"
-        yield f"  more: tokmigrate explain {DriftError.topic}"
+        yield f"  {name_explanation(DriftError.topic)}"
     yield from (f"  {line}" for line in undo_lines(found.undo))
     yield from (f"  warning: {note}" for note in found.notes)
 
@@ -101,7 +101,7 @@ def undo_lines(undo: UndoData) -> Iterator[str]:
         yield f"no downgrade from here can undo {', '.join(undo.not_undoable)}"
     if undo.breaks:
         yield "what to do: restore .tokmigrate (state.db and objects) from a backup; without one, write new migrations"
-        yield f"more: tokmigrate explain {UndoError.topic}"
+        yield name_explanation(UndoError.topic)
 
 
 def undo_content(undo: UndoData) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tokmigrate import __version__
-from tokmigrate.errors import FileProblems, TokmigrateError
-from tokmigrate.formatting import format_count
+from tokmigrate.errors import FileProblems, TokmigrateError, name_explanation
+from tokmigrate.formatting import format_count, format_findings
 from tokmigrate.git import find_repository
 from tokmigrate.render.escape import escape
-from tokmigrate.render.terminal import format_plain
+from tokmigrate.render.terminal import SEVERITY_STYLES, format_plain
 
 if TYPE_CHECKING:
     from tokmigrate.commands.lint import Linted
@@ -27,17 +27,15 @@ if TYPE_CHECKING:
 
 _AROUND = 80  # The characters that are shown before and after a place in a long line
 
-_STYLE = {"error": "bad", "warning": "caution"}
 _GITLAB = {"error": "major", "warning": "minor"}
 
 
 def findings_text(linted: Linted) -> RenderableType:
     """Return each finding with the line that it is in, how many there are, and what explains the most serious one."""
-    counts = ((linted.errors, "error"), (linted.warnings, "warning"))
-    found = " and ".join(format_count(*each) for each in counts if each[0]) or "nothing found"
+    found = format_findings(linted.errors, linted.warnings)
     findings = [part for finding in linted.findings for part in _finding_text(finding)]
     codes = [each.rule.code for each in sorted(linted.findings, key=lambda each: each.rule.severity != "error")]
-    more = [f"more: tokmigrate explain {code}" for code in codes[:1]]
+    more = [name_explanation(code) for code in codes[:1]]
     return Group(*findings, f"{format_count(len(linted.files), 'migration')}: {found}", *more)
 
 
@@ -77,7 +75,7 @@ def _finding_text(finding: Finding) -> Iterator[RenderableType]:
     yield Text.assemble(
         (f"{finding.file.migration.shown}:{place.line}:{place.column}", "bold"),
         ": ",
-        (f"{finding.rule.code} {severity}", _STYLE[severity]),
+        (f"{finding.rule.code} {severity}", SEVERITY_STYLES[severity]),
         f": {escape(finding.message)}{on}",
     )
     # Of a long line the part around the place.

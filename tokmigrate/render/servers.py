@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from tokmigrate.formatting import format_count
+from tokmigrate.formatting import format_findings
 from tokmigrate.render.escape import escape
+from tokmigrate.render.terminal import SEVERITY_STYLES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tokmigrate.commands.check_target import CheckedTarget
-
-_STYLE = {"error": "bad", "warning": "caution"}
 
 
 def target_lines(checked: CheckedTarget) -> Iterator[RenderableType]:
@@ -23,11 +22,10 @@ def target_lines(checked: CheckedTarget) -> Iterator[RenderableType]:
     target, findings = checked.target, checked.findings
     yield Text(f"{checked.model}: {target.program} ({target.version}) {escape(checked.reading.summary)}")
     for finding in findings:
-        severity = (finding.severity, _STYLE[finding.severity])
+        severity = (finding.severity, SEVERITY_STYLES[finding.severity])
         yield Text.assemble("  ", severity, f": {escape(finding.where)}: {escape(finding.message)}")
         yield Text.assemble(("    help: ", "bold"), escape(finding.help))
-    counts = ((checked.errors, "error"), (len(findings) - checked.errors, "warning"))
-    yield f"  {' and '.join(format_count(*each) for each in counts if each[0]) or 'nothing found'}"
+    yield f"  {format_findings(checked.errors, len(findings) - checked.errors)}"
 
 
 def target_content(checked: CheckedTarget) -> dict[str, Any]:

@@ -42,6 +42,8 @@ _THEME = Theme(
     }
 )
 
+SEVERITY_STYLES = {"error": "bad", "warning": "caution"}
+
 _console = partial(Console, highlight=False, markup=False, emoji=False, theme=_THEME)
 
 
