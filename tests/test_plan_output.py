@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from workspaces import HEAD, Workspace, make_fleet, make_workspace
@@ -134,6 +136,14 @@ def test_words_keep_their_text(text: str) -> None:
         assert shown.split() == f"x {escape_quoted(text)[1:-1]} x".replace('\\"', '"').replace("\\\\", "\\").split()
         assert {part.type for part in parts} <= {"text", "code_inline"}
     assert "`" not in escape_markdown("plain words, and 1,024 rows → 'no' more: it's well-known")
+
+
+@given(st.lists(st.sampled_from([*"`|\\*_<[]()!#. @:&'a1", "``", "  ", "<b>", "](", "x.y"]), min_size=1).map("".join))
+def test_no_words_are_more_than_text_and_code(text: str) -> None:
+    for document in (escape_markdown(text), escape_markdown_code(text)):
+        parts = inline(f"x {document} x")
+        assert {part.type for part in parts} <= {"text", "code_inline"}
+        assert "".join(part.content for part in parts).split() == f"x {text} x".split()
 
 
 def test_a_comment_is_as_short_as_github_wants_it(place: Workspace) -> None:

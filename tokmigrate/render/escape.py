@@ -26,7 +26,9 @@ _INVISIBLE = frozenset(
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e\n]")
 """What may be hidden in a document: all but the letters of ASCII and the ends of lines."""
 
-_WORD = re.compile(r"\S+| {2,}")
+_WORD = re.compile(r"(?: {2,})?\S+(?: {2,}\S+)*(?: {2,})?| {2,}")
+"""What single spaces separate: Markdown would make one of several, and code spans that touch are none."""
+
 _PLAIN_WORD = re.compile(r"""["'(]*(?:[^\W_]+(?:[-'][^\W\d_]+)*|\d[\d,.]*\d|[→…%+-])["')]*[,.;:!?…]*""")
 """A word that means nothing in Markdown: no dot or colon inside, so that it is no link, and no other mark."""
 
