@@ -287,7 +287,7 @@ def test_the_first_steps_of_a_user(tmp_path: Path, call: Call) -> None:
         assert (said.code, said.out) == (1, "")
         assert "there is no config.json" in said.err
     assert list(empty.iterdir()) == []
-    assert call(tmp_path, "revision", "-m", "First things").code == 0
+    assert "next: fill in its operations" in call(tmp_path, "revision", "-m", "First things").out
     assert call(tmp_path, "revision", "-m", "Second things", "--python").code == 0
     assert sorted(path.name for path in (tmp_path / "migrations").iterdir()) == [
         ".gitkeep",

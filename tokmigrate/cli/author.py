@@ -78,7 +78,8 @@ def revision(
     path = write(workspace, message)
     locked = locking.lock_head(workspace, known)
     notes = [] if locked else ["note: the lock lacks earlier migrations; `tokmigrate lock` updates it"]
-    print_result("revision", Result({"file": path, "locked": locked}, [f"wrote {path}"], notes), as_json)
+    lines = [f"wrote {path}", "next: fill in its operations, then `tokmigrate lock` and `tokmigrate plan`"]
+    print_result("revision", Result({"file": path, "locked": locked}, lines, notes), as_json)
 
 
 def _autogenerate(workspace: Workspace, message: str, before: str, after: str, with_rows: bool, as_json: bool) -> None:

@@ -82,7 +82,7 @@ class CorpusFile:
             with open_for_reading(Path(self.path)) as file:
                 return os.fstat(file.fileno()).st_size
         except StorageError as error:
-            hint = "give a text file, a line for each text; - reads standard input"
+            hint = "correct the path; text has a line for each, JSON Lines a record; - reads standard input"
             raise UsageError(error.message, where=self.name, hint=hint) from error
 
 
