@@ -357,6 +357,8 @@ def test_a_gguf_that_nobody_may_rename_is_refused(tmp_path: Path, flag: str) -> 
     before = image(made.model), stored(made.gguf)
     try:
         with pytest.raises(StorageError, match="immutable or append-only"):
+            plan(read_workspace(tmp_path / "tokmigrate.yaml"), made.entry)
+        with pytest.raises(StorageError, match="immutable or append-only"):
             made.upgrade()
         assert (image(made.model), stored(made.gguf)) == before
     finally:
@@ -400,6 +402,20 @@ def test_what_was_put_in_its_place_after_a_crash_is_kept(tmp_path: Path, change:
     stage.rename(made.gguf)
     journal.rename(tmp_path / "journal")
     recover_model(place, made.entry)
+    check_converted_again(made.model, made.gguf, "F16")
+    made.downgrade()
+
+
+def test_a_gguf_that_is_gone_after_a_crash_is_found_in_the_stage(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD)
+    assert exit_code(dying_at, tmp_path, "upgrade", Step.SWAPPED.value) == -signal.SIGKILL
+    made.gguf.unlink()
+    place, stage = read_workspace(tmp_path / "tokmigrate.yaml"), tmp_path / ".m.gguf.tokmigrate" / "stage"
+    with pytest.raises(RecoveryNeededError, match="it does not exist") as caught:
+        recover_model(place, made.entry)
+    assert f"look into {stage}" in str(caught.value.hint)
+    stage.rename(made.gguf)
+    assert recover_model(place, made.entry) is RecoveryOutcome.AFTER
     check_converted_again(made.model, made.gguf, "F16")
     made.downgrade()
 

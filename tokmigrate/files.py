@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +36,10 @@ _HINTS = {
     errno.EMFILE: "raise the limit of open files with `ulimit -n`, and run the command again",
 }
 
+
+# FS_IOC_GETFLAGS, and its flags for immutable and append-only: linux/fs.h
+_GET_FLAGS = 0x80006601 | struct.calcsize("l") << 16
+_FIXED = 0x10 | 0x20
 
 # Some network filesystems have no fsync for a directory; there its names are kept by the server.
 _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.EBADF}
@@ -131,6 +137,24 @@ def check_writable(folder: Path) -> None:
     existing = nearest_existing(folder)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise StorageError("no file can be made in it", where=str(existing), hint=WAYS_ROUND)
+
+
+def refuse_fixed(path: Path) -> None:
+    """Raise StorageError for what its filesystem lets nobody rename: it would stop a change behind the commit point."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        (flags,) = struct.unpack("l", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(struct.calcsize("l"))))
+    except OSError:
+        # It has no such flags.
+        return
+    finally:
+        os.close(descriptor)
+    if flags & _FIXED:
+        message = "is immutable or append-only, so that no other can be put in its place"
+        raise StorageError(message, where=str(path), hint="`chattr -i -a` makes it one that can be replaced")
 
 
 def fsync_directory(path: Path) -> None:

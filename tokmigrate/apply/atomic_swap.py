@@ -46,7 +46,7 @@ def swap(a: Path, b: Path) -> None:
         hint = "put the model into a directory inside it"
         raise StorageError("is a mount point: it cannot be swapped with another directory", where=str(a), hint=hint)
     if number:
-        raise storage_error("swap two directories", a, OSError(number, os.strerror(number)))
+        raise storage_error(f"swap it with {b}", a, OSError(number, os.strerror(number)))
     fsync_parents(a, b)
 
 
@@ -96,7 +96,7 @@ def finish_two_step(a: Path, b: Path, aside: Path) -> None:
         raise StorageError(message, where=str(aside), hint=hint)
     elif not there[0]:
         hint = f"look into {b} for what is left" if there[1] else "restore it from a backup"
-        raise StorageError("the model directory does not exist, and no swap left it aside", where=str(a), hint=hint)
+        raise StorageError("it does not exist, and no swap left it aside", where=str(a), hint=hint)
     else:
         # What is found may still be on its way to the disk.
         fsync_parents(a, aside)

@@ -22,6 +22,7 @@ from tokmigrate.apply.new_rows import (
     init_rows,
     new_row_bytes,
     open_tensors,
+    read_edited,
 )
 from tokmigrate.apply.publish import Change
 from tokmigrate.apply.shard_pass import Contents
@@ -242,17 +243,7 @@ class UpgradeBuilder:
 
     def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int, int], bytes]:
         """Return what reads the rows of a tensor after `edit`, from one up to another."""
-        own, rows, made = self._tensors[tensor].window.of(edit), self._rows[tensor], self._made.get(tensor, {})
-
-        def read(start: int, stop: int) -> bytes:
-            return b"".join(
-                rows.read_run(piece.start, piece.stop).tobytes()
-                if isinstance(piece, CopiedRows)
-                else made[piece.recipe]
-                for piece in own.slice(start, stop)
-            )
-
-        return read
+        return read_edited(self._rows[tensor], self._made.get(tensor, {}), self._tensors[tensor].window.of(edit))
 
     def _init_rows(self, step: Step, edit: RowEdit, reached: RowEdit) -> Mapping[Side, InitRows]:
         """Return the new rows of each side, with rows to compare them with."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 from tokmigrate.apply.digests import edit_tables
 from tokmigrate.apply.file_metadata import read_metadata
 from tokmigrate.apply.gguf_change import GgufChange, GgufCompletion
 from tokmigrate.apply.gguf_undo import GgufUndo, keep_gguf_undo
-from tokmigrate.apply.new_rows import RowBytes
+from tokmigrate.apply.new_rows import RowBytes, read_edited
 from tokmigrate.apply.undo_record import NewObjects
 from tokmigrate.model.formats.dtype import to_float64
 from tokmigrate.model.formats.gguf import Head
 from tokmigrate.model.gguf_rows import encode_row
 from tokmigrate.model.weights.tensor_rows import TensorRows, shard_digest
 from tokmigrate.plan.copies import CopyPlan
-from tokmigrate.vocabulary.row_edit import CopiedRows, Recipe, RowEdit
+from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
 
 
 class GgufUpgrade:
@@ -60,7 +60,7 @@ class GgufUpgrade:
             with ExitStack() as stack:
                 for name in tensors:
                     rows = stack.enter_context(self._open(name))
-                    read = self._reader(rows, self._made[name], before)
+                    read = read_edited(rows, self._made[name], before)
                     lost[name] = b"".join(read(*run) for run in step.find_lost_rows())
             self._tables = edit_tables(self._tables, own, tensors, self._made)
         self._digest = self._digest_of(self._heads[number + 1])
@@ -77,17 +77,3 @@ class GgufUpgrade:
         header = self.copy.header
         geometry = self.copy.rows_of(self.change.edit.old_rows)[tensor].geometry
         return TensorRows(self.copy.path, header.data_start + header.entry(tensor).begin, geometry, "U8")
-
-    @staticmethod
-    def _reader(rows: TensorRows, made: Mapping[Recipe, bytes], edit: RowEdit) -> Callable[[int, int], bytes]:
-        """Return what reads the rows after `edit`, from one up to another."""
-
-        def read(start: int, stop: int) -> bytes:
-            return b"".join(
-                rows.read_run(piece.start, piece.stop).tobytes()
-                if isinstance(piece, CopiedRows)
-                else made[piece.recipe]
-                for piece in edit.slice(start, stop)
-            )
-
-        return read

@@ -24,7 +24,7 @@ from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.plan import Plan
 from tokmigrate.vocabulary.ids import Run, count, pick
-from tokmigrate.vocabulary.row_edit import Recipe, RowEdit, Window
+from tokmigrate.vocabulary.row_edit import CopiedRows, Recipe, RowEdit, Window
 
 RowBytes = Mapping[str, Mapping[Recipe, bytes]]
 """For each tensor the bytes of each new row."""
@@ -139,6 +139,18 @@ def _copy(recipe: InitRecipe, rows: TensorRows, made: Mapping[Recipe, bytes]) ->
     if recipe.table is None:
         raise ValueError(f"the row of '{recipe.label}' copies none in a table of integers")
     return made[recipe.table]
+
+
+def read_edited(rows: TensorRows, made: Mapping[Recipe, bytes], edit: RowEdit) -> Callable[[int, int], bytes]:
+    """Return what reads the rows after an edit, from one up to another; `made` are the new ones."""
+
+    def read(start: int, stop: int) -> bytes:
+        return b"".join(
+            rows.read_run(piece.start, piece.stop).tobytes() if isinstance(piece, CopiedRows) else made[piece.recipe]
+            for piece in edit.slice(start, stop)
+        )
+
+    return read
 
 
 def in_order(

@@ -9,11 +9,9 @@ PARENT/.NAME.tokmigrate/aside       the model before, in the middle of a two-ste
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +25,9 @@ from tokmigrate.files import (
     has_directory,
     has_file,
     read_if_present,
+    refuse_fixed,
     storage_errors,
 )
-
-# FS_IOC_GETFLAGS, and its flags for immutable and append-only: linux/fs.h
-_GET_FLAGS = 0x80006601 | struct.calcsize("l") << 16
-_FIXED = 0x10 | 0x20
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ class WorkArea:
             if not os.access(self.model, os.R_OK | os.W_OK | os.X_OK):
                 message = "the model directory may not be written"
                 raise StorageError(message, where=str(self.model), hint=WAYS_ROUND)
-        _refuse_fixed(self.model)
+        refuse_fixed(self.model)
         if has_directory(self.root) and not self.root.is_symlink():
             return
         if os.path.lexists(self.root):
@@ -148,24 +143,6 @@ class WorkArea:
             raise RecoveryNeededError(message, where=str(self.root), hint=hint)
         remove_tree(self.stage)
         fsync_directory(self.root)
-
-
-def _refuse_fixed(path: Path) -> None:
-    """Raise StorageError for what its filesystem lets nobody rename: it would stop a change behind the commit point."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        (flags,) = struct.unpack("l", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(struct.calcsize("l"))))
-    except OSError:
-        # It has no such flags.
-        return
-    finally:
-        os.close(descriptor)
-    if flags & _FIXED:
-        message = "is immutable or append-only, so that no other can be put in its place"
-        raise StorageError(message, where=str(path), hint="`chattr -i -a` makes it one that can be replaced")
 
 
 def remove_tree(path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from tokmigrate.errors import DriftError, ModelError, OutOfStepError, StorageError, UnexplainedTensorError
-from tokmigrate.files import open_for_reading, storage_errors
+from tokmigrate.files import open_for_reading, refuse_fixed, storage_errors
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.gguf import GgufHeader, Head, Value
 from tokmigrate.model.formats.gguf_reading import read_head
@@ -179,12 +179,13 @@ def take_gguf(path: Path, base: Snapshot) -> GgufCopy:
 
 
 def check_is_file(path: Path) -> None:
-    """Raise StorageError where a GGUF that has to follow is not there, or no regular file."""
+    """Raise StorageError where a GGUF that has to follow is not there, is no regular file, or may not be renamed."""
     with storage_errors("look at the GGUF", path):
         mode = path.lstat().st_mode
     if not stat.S_ISREG(mode):
         hint = "name the file itself under `copies:`" if stat.S_ISLNK(mode) else "name a .gguf file under `copies:`"
         raise StorageError("a GGUF that follows has to be a regular file", where=str(path), hint=hint)
+    refuse_fixed(path)
 
 
 def _compute_digest(path: Path, head: Head) -> str:
