@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import tokenizers
 from making import BOS, EOS, TOKENS, llama, tokenizer_json, write_json
@@ -157,6 +158,14 @@ def test_what_a_gguf_would_lose(model: Path, case: str) -> None:
         change(model, "config.json", bos_token_id=None)
     found = {each.severity for each in read_gguf(subject(model)).findings if words in each.message}
     assert found == {severity}
+
+
+def test_a_template_is_read_beside_a_tokenizer_config_alone(model: Path) -> None:
+    (model / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
+    for text in ("{}", '{"chat_template": null}', '{"model_max_length": 9}'):
+        (model / "tokenizer_config.json").write_text(text, "utf-8")
+        loses = any("template" in each for each in errors(read_gguf(subject(model))))
+        assert loses == (gguf.SpecialVocab(model).chat_template is None)
 
 
 def test_a_vocabulary_that_is_smaller_than_an_id(model: Path) -> None:

@@ -135,24 +135,17 @@ def _check_types(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
         yield Finding("error", message, tokens.file, help_)
     if hidden:
         why = "since it looks special" if all(map(looks_special, hidden)) else f"by {tokens.file}"
-        yield Finding(
-            "warning",
-            f"the text of {format_count(len(hidden), 'token')} is not printed, {why}: {format_quoted(hidden)}",
-            tokens.file,
-            "make them special (`set_token_flags`), or give them texts without <| and |>",
-        )
+        message = f"the text of {format_count(len(hidden), 'token')} is not printed, {why}: {format_quoted(hidden)}"
+        help_ = "make them special (`set_token_flags`), or give them texts without <| and |>"
+        yield Finding("warning", message, tokens.file, help_)
 
 
 def _check_size(subject: Subject, tokens: TokenList) -> Iterator[Finding]:
     state = subject.snapshot.state
     size, rows = list_parameters(state.documents[CONFIG]).get("vocab_size"), state.rows
     if tokens.has_digest and isinstance(size, int) and state.tokenizer.highest >= size:
-        yield Finding(
-            "error",
-            f"the converter stops: the id {state.tokenizer.highest} is not below `vocab_size`, {size}",
-            CONFIG,
-            "give config.json the number of rows, or remove the tokens behind it",
-        )
+        message = f"the converter stops: the id {state.tokenizer.highest} is not below `vocab_size`, {size}"
+        yield Finding("error", message, CONFIG, "give config.json the number of rows, or remove the tokens behind it")
     if len(tokens.tokens) != rows:
         yield Finding(
             "error",
@@ -161,12 +154,8 @@ def _check_size(subject: Subject, tokens: TokenList) -> Iterator[Finding]:
             f"put the model's {READ_ALONE} beside tokenizer.json, or remove the rows without a token: `resize_vocab`",
         )
     if not tokens.has_merges:
-        yield Finding(
-            "warning",
-            f"{tokens.method} writes neither merges nor scores: llama.cpp may tokenize text differently",
-            tokens.file,
-            f"put the model's {READ_ALONE} beside tokenizer.json",
-        )
+        message = f"{tokens.method} writes neither merges nor scores: llama.cpp may tokenize text differently"
+        yield Finding("warning", message, tokens.file, f"put the model's {READ_ALONE} beside tokenizer.json")
 
 
 def _check_pre_tokenizer(subject: Subject, tokens: TokenList) -> Iterator[Finding]:
@@ -188,12 +177,9 @@ def _check_roles(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
         number = state.tokenizer.ids.get(text) if text else None
         if number is not None and ids.get(role) != number:
             found = "none" if role not in ids else f"{ids[role]} ('{state.tokenizer.texts.get(ids[role], '')}')"
-            yield Finding(
-                "error" if role in ("bos", "eos") else "warning",
-                f"the GGUF gets another `{role}`: {found}, and transformers takes {number} ('{text}')",
-                TOKENIZER_CONFIG,
-                f"set it with `set_special_tokens: {{{role}: …}}`; what a template puts at the end replaces `eos`",
-            )
+            message = f"the GGUF gets another `{role}`: {found}, and transformers takes {number} ('{text}')"
+            help_ = f"set it with `set_special_tokens: {{{role}: …}}`; what a template puts at the end replaces `eos`"
+            yield Finding("error" if role in ("bos", "eos") else "warning", message, TOKENIZER_CONFIG, help_)
     for name in (name for name, is_added in adds.items() if is_added and name not in ids):
         yield Finding(
             "error",
@@ -256,39 +242,29 @@ def _check_ends(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
     for number in held if isinstance(held, list) else []:
         text = texts.get(number) if isinstance(number, int) else None
         if text is not None and number not in stops and text not in _ENDS.split():
-            yield Finding(
-                "warning",
-                f"llama.cpp does not stop at '{text}' ({number}), as `eos_token_id` says",
-                GENERATION,
-                "make it the `eos` token, or name it as a stop text in the request",
-            )
+            message = f"llama.cpp does not stop at '{text}' ({number}), as `eos_token_id` says"
+            help_ = "make it the `eos` token, or name it as a stop text in the request"
+            yield Finding("warning", message, GENERATION, help_)
 
 
 def _check_flags(state: ModelState) -> Iterator[Finding]:
     flags = ("single_word", "lstrip", "rstrip")
     held = [text for text, (token, _) in state.tokenizer.added.items() if any(getattr(token, flag) for flag in flags)]
     if held:
-        yield Finding(
-            "warning",
-            f"a GGUF has no {', '.join(flags)}: {format_quoted(held)} match differently",
-            FILE,
-            "leave these flags out where the model is served with llama.cpp: `set_token_flags`",
-        )
+        message = f"a GGUF has no {', '.join(flags)}: {format_quoted(held)} match differently"
+        help_ = "leave these flags out where the model is served with llama.cpp: `set_token_flags`"
+        yield Finding("warning", message, FILE, help_)
 
 
 def _check_template(state: ModelState) -> Iterator[Finding]:
     ours = read_chat_templates(state.documents)
-    config = state.documents.get(TOKENIZER_CONFIG)
-    held = (config or {}).get("chat_template")
+    config = state.documents.get(TOKENIZER_CONFIG) or {}
+    held = config.get("chat_template")
     named = {each["name"]: each["template"] for each in held} if isinstance(held, list) else {"default": held}
-    if ours and config is None:
-        yield Finding(
-            "error",
-            "the converter reads no chat template where there is no tokenizer_config.json",
-            TEMPLATE,
-            "write a tokenizer_config.json, `{}` is enough",
-        )
-    elif held is not None and ours and named.get("default") != ours.get("default"):
+    if ours and not config:
+        message = f"the converter reads no chat template where {TOKENIZER_CONFIG} is missing or empty"
+        yield Finding("error", message, TEMPLATE, "write one that is not empty, as `save_pretrained` does")
+    elif ours and "chat_template" in config and named.get("default") != ours.get("default"):
         message = f"the converter takes the template of {TOKENIZER_CONFIG}, and transformers another one"
         yield Finding("error", message, TOKENIZER_CONFIG, SET_TEMPLATE)
 

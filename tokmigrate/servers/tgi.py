@@ -61,12 +61,9 @@ def _check_template(state: ModelState) -> Iterator[Finding]:
     ours = read_chat_templates(state.documents).get("default")
     file, template = _find_template(state)
     if ours is not None and template is None:
-        yield Finding(
-            "error",
-            f"it has no chat template: it does not read {TEMPLATE}, and refuses requests with messages",
-            TEMPLATE,
-            f"write the template into {TOKENIZER_CONFIG} as `chat_template`; `set_chat_template` keeps both in step",
-        )
+        message = f"it has no chat template: it does not read {TEMPLATE}, and refuses requests with messages"
+        help_ = f"write the template into {TOKENIZER_CONFIG} as `chat_template`; `set_chat_template` keeps both in step"
+        yield Finding("error", message, TEMPLATE, help_)
     elif ours != template:
         message = f"it takes the chat template of {file}, and transformers another one"
         yield Finding("error", message, file, SET_TEMPLATE)
@@ -86,12 +83,8 @@ def _check_template(state: ModelState) -> Iterator[Finding]:
         message = f"the chat template names `{name}`, which is empty there: it gives `bos_token` and `eos_token` only"
         yield Finding("warning", message, file, "write the text of the token in its place")
     if keeps_block_lines(template):
-        yield Finding(
-            "error",
-            "prompts have line breaks or spaces that transformers leaves out: it does not trim the lines of tags",
-            file,
-            "write `{%-` and `-%}` around tags, so that both render the same",
-        )
+        message = "prompts have line breaks or spaces that transformers leaves out: it does not trim the lines of tags"
+        yield Finding("error", message, file, "write `{%-` and `-%}` around tags, so that both render the same")
 
 
 def _check_ends(state: ModelState) -> Iterator[Finding]:
@@ -101,12 +94,9 @@ def _check_ends(state: ModelState) -> Iterator[Finding]:
     number = state.tokenizer.ids.get(eos) if eos else None
     if isinstance(held, int) and held != number:
         stops = f"'{eos}' ({number})" if number is not None else "no token"
-        yield Finding(
-            "error",
-            f"it stops at {stops}, and transformers at {held}: it reads `eos_token_id` only where it is a list",
-            GENERATION,
-            f"write it as a list, [{held}], or let both say the same: `set_special_tokens: {{eos: …}}` does",
-        )
+        message = f"it stops at {stops}, and transformers at {held}: it reads `eos_token_id` only where it is a list"
+        help_ = f"write it as a list, [{held}], or let both say the same: `set_special_tokens: {{eos: …}}` does"
+        yield Finding("error", message, GENERATION, help_)
 
 
 def _check_adapter(adapter: Snapshot, base: Snapshot) -> Iterator[Finding]:

@@ -45,12 +45,9 @@ def _check_ends(snapshot: Snapshot) -> Iterator[Finding]:
     eos = special_token(state, "eos")
     number = state.tokenizer.ids.get(eos) if eos else None
     if number is not None and held is not None and number not in (held if isinstance(held, list) else [held]):
-        yield Finding(
-            "warning",
-            f"it stops at the tokenizer's '{eos}' ({number}) too, and transformers only at {held}",
-            GENERATION if GENERATION in state.documents else CONFIG,
-            "let both say the same: `set_special_tokens: {eos: …}` does",
-        )
+        message = f"it stops at the tokenizer's '{eos}' ({number}) too, and transformers only at {held}"
+        help_ = "let both say the same: `set_special_tokens: {eos: …}` does"
+        yield Finding("warning", message, GENERATION if GENERATION in state.documents else CONFIG, help_)
 
 
 def _check_adapter(adapter: Snapshot, base: Snapshot) -> Iterator[Finding]:
@@ -63,12 +60,8 @@ def _check_adapter(adapter: Snapshot, base: Snapshot) -> Iterator[Finding]:
         if kind == "listed" or (kind == "whole" and not modules):
             yield Finding("error", f"it refuses the adapter: '{tensor}' is an unsupported LoRA weight", where, BAKE)
     if "factor" in rows:
-        yield Finding(
-            "warning",
-            f"it takes '{rows['factor']}' only for models whose class names `embedding_modules`",
-            where,
-            "where it refuses the adapter, merge it into the model",
-        )
+        message = f"it takes '{rows['factor']}' only for models whose class names `embedding_modules`"
+        yield Finding("warning", message, where, "where it refuses the adapter, merge it into the model")
         if base.state.rows > _MOST_ROWS:
             message = f"with LoRA on the head it takes {_MOST_ROWS:,} rows, and the model has {base.state.rows:,}"
             yield Finding("error", message, where, "merge the adapter into the model")
