@@ -13,13 +13,12 @@ from tokmigrate.apply.shard_pass import Contents, read_shard
 from tokmigrate.apply.shard_writer import ShardWriter
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import DriftError, ModelError, VerificationError
-from tokmigrate.files import fsync_directory, storage_errors
+from tokmigrate.files import fsync_directory
 from tokmigrate.model.formats.gguf import GgufHeader, Head
 from tokmigrate.model.formats.gguf_reading import read_head
 from tokmigrate.model.gguf_copy import GgufCopy, read_generation
 from tokmigrate.model.gguf_vocabulary import AGAIN
 from tokmigrate.model.weights.tensor_rows import OpenFile, shard_digest
-from tokmigrate.model.weights.weights import read_identity
 from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
 
 
@@ -70,7 +69,7 @@ class GgufChange:
 
     def read_after(self) -> str:
         """Return the generation of the new file, once it is finished."""
-        return read_generation(self.area.stage)
+        return read_generation(self.area.stage, self.head)
 
     @property
     def bytes(self) -> int:
@@ -136,9 +135,7 @@ class GgufChange:
 
     def check_untouched(self) -> None:
         """Raise DriftError where the file is not the one that was planned for."""
-        with storage_errors("look at the GGUF", self.copy.path):
-            identity = read_identity(self.copy.path)
-        if identity != self.copy.identity:
+        if not self.copy.is_untouched:
             raise DriftError("it was changed while it was copied", where=str(self.copy.path), hint="try again")
 
     def _check_padding(self, header: GgufHeader) -> None:

@@ -226,9 +226,11 @@ def plan_or_reuse(
             error.hint = add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
             raise
     lock = _check_lock(workspace, history, progress.applied, made)
-    copies = tuple(plan_copy(copy, made.steps) for copy in copies_of(entry, snapshot))
-    for each in copies:
-        check_rows(each.copy, snapshot)
+    copies = made.copies
+    if made is not earlier or not all(each.copy.is_untouched for each in copies):
+        copies = tuple(plan_copy(copy, made.steps) for copy in copies_of(entry, snapshot))
+        for each in copies:
+            check_rows(each.copy, snapshot)
     return replace(made, copies=copies, remarks=(*drift, *lock, *describe_stale_copies(entry.copies)))
 
 

@@ -87,6 +87,12 @@ class GgufCopy:
         """What `read_generation` returns for it."""
         return f"{self.digest}.{self.identity[2]}"
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the file is still this one."""
+        with storage_errors("look at the GGUF", self.path):
+            return read_identity(self.path) == self.identity
+
     @cached_property
     def row_bytes(self) -> Mapping[str, int]:
         return {tensor.name: tensor.row_bytes for tensor in self.tensors}
@@ -142,10 +148,14 @@ class GgufCopy:
         return None if longest is None else (longest[0].name, self.header.data_start + longest[0].begin)
 
 
-def read_generation(path: Path) -> str:
-    """Return what names a GGUF as it is, and no other that is put in its place; errors are those of `read_head`."""
+def read_generation(path: Path, head: Head | None = None) -> str:
+    """Return what names a GGUF as it is, and no other that is put in its place; errors are those of `read_head`.
+
+    Args:
+        head: Its head, where it was read.
+    """
     written = read_identity(path)[2]
-    return f"{_compute_digest(path, read_head(path))}.{written}"
+    return f"{_compute_digest(path, head or read_head(path))}.{written}"
 
 
 def take_gguf(path: Path, base: Snapshot) -> GgufCopy:

@@ -85,11 +85,11 @@ class Value:
         if self.kind is not Kind.STRING:
             return ()
         found: list[str] = []
-        place = 0
-        while place < len(self.data):
-            (size,) = struct.unpack_from("<Q", self.data, place)
-            found.append(self.data[place + 8 : place + 8 + size].decode("utf-8"))
-            place += 8 + size
+        data, place = self.data, 0
+        while place < len(data):
+            start = place + 8
+            place = start + int.from_bytes(data[place:start], "little")
+            found.append(data[start:place].decode())
         return tuple(found)
 
     @staticmethod

@@ -104,8 +104,7 @@ class _Reader:
         for _ in range(count):
             if place + 8 > len(data):
                 self._load(place + 8)
-            (size,) = struct.unpack_from("<Q", data, place)
-            place += 8 + size
+            place += 8 + int.from_bytes(data[place : place + 8], "little")
             if place > len(data):
                 self._load(place)
         self._place = place
