@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from tokmigrate.errors import StorageError
 
-WAYS_ROUND = "work on a copy that you may write to"
+WAYS_ROUND = "make it writable, or work on a copy that you may write to"
 
 _HINTS = {
     errno.ENOSPC: "free some space and run the command again",

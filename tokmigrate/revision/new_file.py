@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from tokmigrate.errors import StorageError, UsageError
-from tokmigrate.files import read_if_present
+from tokmigrate.files import read_if_present, storage_error
 from tokmigrate.init import InitSpec
 from tokmigrate.operations.operation import Item, Operation
 from tokmigrate.operations.registry import operation_types
@@ -133,9 +133,11 @@ def _write(
         for folder in {other.parent for other in written} - {workspace.migrations}:
             with suppress(OSError):
                 folder.rmdir()
-        if isinstance(error, OSError):
-            hint = "remove it, or give another message" if isinstance(error, FileExistsError) else None
+        if isinstance(error, FileExistsError):
+            hint = "remove it, or give another message"
             raise StorageError(f"the file cannot be written: {error.strerror}", where=str(path), hint=hint) from error
+        if isinstance(error, OSError):
+            raise storage_error("write the file", path, error) from error
         raise
     return path
 
