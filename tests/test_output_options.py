@@ -63,8 +63,9 @@ def test_verbose_prints_each_step_with_its_time(place: Workspace) -> None:
     *lines, last = done.stderr.splitlines()
     times, steps = zip(*(re.split(" s  demo: ", line, maxsplit=1) for line in lines), strict=True)
     assert list(map(float, times)) == sorted(map(float, times))
-    assert list(steps) == [
-        *("locked", "recorded", "staging, 2.1 MiB", "computing the new rows", "verifying", "staged", "verified"),
+    # Libraries that have accepted it by then are not waited for.
+    assert [step for step in steps if step != "verifying"] == [
+        *("locked", "recorded", "staging, 2.1 MiB", "computing the new rows", "staged", "verified"),
         *("stamped", "prepared", "swapped", "followed", "applied", "cleaned"),
     ]
     assert re.fullmatch(r"exit code 0 after \d+\.\d\d s", last)
