@@ -48,6 +48,7 @@ from tokmigrate.errors import (
     WeightsError,
 )
 from tokmigrate.events import Event, Step, StepReached
+from tokmigrate.files import refuse_fixed
 from tokmigrate.model.formats.gguf import Head, Kind, TensorInfo, Value
 from tokmigrate.model.formats.gguf_reading import read_head
 from tokmigrate.model.gguf_rows import encode_row
@@ -364,6 +365,23 @@ def test_a_gguf_that_nobody_may_rename_is_refused(tmp_path: Path, flag: str) -> 
     finally:
         subprocess.run(["chattr", f"-{flag}", made.gguf], check=True)
     made.upgrade()
+
+
+def look_as_another_user(path: Path) -> None:
+    os.setuid(65534)
+    with pytest.raises(StorageError, match="only owners may rename"):
+        refuse_fixed(path)
+
+
+def test_a_gguf_of_another_user_in_a_sticky_directory_is_refused() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "m.gguf")
+        path.touch(0o644)
+        Path(folder).chmod(0o1777)
+        refuse_fixed(path)
+        assert exit_code(look_as_another_user, path) == 0
 
 
 def replace_row(made: Pair) -> None:

@@ -8,7 +8,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -140,21 +140,25 @@ def check_writable(folder: Path) -> None:
 
 
 def refuse_fixed(path: Path) -> None:
-    """Raise StorageError for what its filesystem lets nobody rename: it would stop a change behind the commit point."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return
+    """Raise StorageError for what this user may not rename: it would stop a change behind the commit point."""
+    with suppress(OSError):
+        own, parent = path.stat(), path.parent.stat()
+        if parent.st_mode & stat.S_ISVTX and os.geteuid() not in (0, own.st_uid, parent.st_uid):
+            message = "belongs to another user, and in this directory only owners may rename their files (sticky bit)"
+            raise StorageError(message, where=str(path), hint=WAYS_ROUND)
+        if _read_flags(path) & _FIXED:
+            message = "is immutable or append-only, so that no other can be put in its place"
+            raise StorageError(message, where=str(path), hint="`chattr -i -a` makes it one that can be replaced")
+
+
+def _read_flags(path: Path) -> int:
+    """Return what `lsattr` shows of a file; raises OSError where its filesystem has no such flags."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         (flags,) = struct.unpack("l", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(struct.calcsize("l"))))
-    except OSError:
-        # It has no such flags.
-        return
     finally:
         os.close(descriptor)
-    if flags & _FIXED:
-        message = "is immutable or append-only, so that no other can be put in its place"
-        raise StorageError(message, where=str(path), hint="`chattr -i -a` makes it one that can be replaced")
+    return int(flags)
 
 
 def fsync_directory(path: Path) -> None:
