@@ -57,7 +57,9 @@ def way_down(
         # Without its stamp a model seems to be at base.
         refuse_drift(workspace, snapshot)
         raise AlreadyThereError(
-            f"nothing to downgrade: the model is already at '{to}'", where=entry.name, hint="`tokmigrate current`"
+            f"nothing to downgrade: the model is already at '{to}'",
+            where=entry.name,
+            hint="`tokmigrate current` shows where it is",
         )
     return target, tuple(reversed(applied[kept:]))
 
