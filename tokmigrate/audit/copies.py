@@ -17,10 +17,11 @@ from tokmigrate.files import exists, has_directory, read_file
 from tokmigrate.formatting import format_count, format_list
 from tokmigrate.model.documents.reading import parse_document
 from tokmigrate.model.formats.gguf_reading import read_head
-from tokmigrate.model.gguf_vocabulary import TOKENS, spellings
+from tokmigrate.model.gguf_vocabulary import TOKENS
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, view
+from tokmigrate.servers.gguf_tokens import PLACEHOLDER, is_written_as
 from tokmigrate.servers.onnx import compare_graph, list_graphs
 from tokmigrate.settings import ModelCopy
 from tokmigrate.state.rows import Direction, Status
@@ -28,9 +29,6 @@ from tokmigrate.state.rows import Direction, Status
 if TYPE_CHECKING:
     from tokmigrate.state.ledger import State as Ledger
     from tokmigrate.state.rows import RunRow
-
-_PLACEHOLDER = "[PAD"
-"""How llama.cpp's converter begins the text of an id without a token."""
 
 State = Literal["current", "stale", "missing", "unknown"]
 
@@ -135,17 +133,10 @@ def _read_gguf_tokens(path: Path, tokenizer: Tokenizer) -> dict[int, str]:
     for number, text in enumerate(held.texts if held else ()):
         ours = tokenizer.texts.get(number)
         if ours is not None:
-            tokens[number] = ours if _is_written_as(tokenizer, ours, text) else text
-        elif not text.startswith(_PLACEHOLDER):
+            tokens[number] = ours if is_written_as(tokenizer, ours, text) else text
+        elif not text.startswith(PLACEHOLDER):
             tokens[number] = text
     return tokens
-
-
-def _is_written_as(tokenizer: Tokenizer, ours: str, theirs: str) -> bool:
-    if ours == theirs or (ours in tokenizer.added and theirs in spellings(ours)):
-        return True
-    # A WordPiece marks the beginnings of words in place of their continuations.
-    return theirs == (ours[2:] if ours.startswith("##") else f"\u2581{ours}")
 
 
 def _format_token(text: str | None) -> str:

@@ -15,14 +15,16 @@ from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.roles import ROLES, special_token, text_of
 from tokmigrate.model.documents.slow_tokenizer_files import READ_ALONE
 from tokmigrate.model.documents.state import CONFIG, GENERATION, TEMPLATE, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.gguf_vocabulary import Type, looks_special, spellings
+from tokmigrate.model.gguf_vocabulary import Type, looks_special
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.servers.adapter_rows import BAKE, find_rows
 from tokmigrate.servers.finding import SET_TEMPLATE, Finding, Reading, Subject, Target
 from tokmigrate.servers.gguf_tokens import (
+    PLACEHOLDER,
     TokenList,
     find_architecture,
     is_known,
+    is_written_as,
     list_parameters,
     read_tokens,
     take_mapping,
@@ -90,13 +92,12 @@ def _check_tokens(state: ModelState, tokens: TokenList) -> Iterator[Finding]:
     """Yield the tokens that the list does not have at their ids."""
     lost, changed, marked = [], [], []
     for text, number in sorted(state.tokenizer.ids.items(), key=lambda item: item[1]):
-        written = tokens.tokens[number].text if number < len(tokens.tokens) else f"[PAD{number}]"
-        if written.startswith("[PAD") and written != text:
+        written = tokens.tokens[number].text if number < len(tokens.tokens) else PLACEHOLDER
+        if written.startswith(PLACEHOLDER) and written != text:
             lost.append(text)
-        elif text in state.tokenizer.added:
-            marked += [text] if written == f"\u2581{text}" else []
-            changed += [] if written in (text, f"\u2581{text}", *spellings(text)) else [text]
-        elif written not in (text, text[2:] if text.startswith("##") else f"\u2581{text}"):
+        elif text in state.tokenizer.added and written == f"\u2581{text}":
+            marked.append(text)
+        elif not is_written_as(state.tokenizer, text, written):
             changed.append(text)
     if lost:
         message = f"placeholders such as [PAD7] take the place of {_name(lost, 'token')}"

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from tokmigrate.model.documents.slow_tokenizer_files import READ_ALONE, is_read_without_flags
 from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.sentencepiece import SentencePieceModel, is_sentencepiece
-from tokmigrate.model.gguf_vocabulary import Type, looks_special
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
+from tokmigrate.model.gguf_vocabulary import Type, looks_special, spellings
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind
 from tokmigrate.servers.finding import Subject
 
 
@@ -77,8 +77,20 @@ def read_tokens(subject: Subject) -> TokenList | None:
     return next((found for read in methods if (found := read(subject)) is not None), None)
 
 
+PLACEHOLDER = "[PAD"
+"""How the converter begins the text of an id without a token."""
+
+
+def is_written_as(tokenizer: Tokenizer, text: str, written: str) -> bool:
+    """Return whether the converter may write a token in this way."""
+    if written == text or (text in tokenizer.added and written in spellings(text)):
+        return True
+    # A WordPiece marks the beginnings of words in place of their continuations.
+    return written == (text[2:] if text.startswith("##") else f"\u2581{text}")
+
+
 def _placeholders(rows: int) -> list[Written]:
-    return [Written(f"[PAD{number}]", Type.UNUSED) for number in range(rows)]
+    return [Written(f"{PLACEHOLDER}{number}]", Type.UNUSED) for number in range(rows)]
 
 
 def _size(state: ModelState) -> int:
