@@ -367,6 +367,26 @@ def test_a_gguf_that_nobody_may_rename_is_refused(tmp_path: Path, flag: str) -> 
     made.upgrade()
 
 
+def test_a_copy_of_another_gguf_does_not_get_its_mode_and_times(tmp_path: Path) -> None:
+    made = pair(tmp_path, ADD)
+    other = Path(shutil.copy(made.gguf, tmp_path / "other.gguf"))
+    other.chmod(0o600)
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf", "other.gguf")
+    before = image(made.model), stored(made.gguf), stored(other)
+    with pytest.raises(ModelError, match=r"it is a copy of .*/m\.gguf"):
+        made.upgrade()
+    assert (image(made.model), stored(made.gguf), stored(other)) == before
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf")
+    made.upgrade()
+    shutil.copy(made.gguf, other)
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf", "other.gguf")
+    with pytest.raises(ModelError, match=r"it is a copy of .*/m\.gguf"):
+        made.downgrade()
+    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf")
+    made.downgrade()
+    assert (image(made.model), stored(made.gguf)) == before[:2]
+
+
 def look_as_another_user(path: Path) -> None:
     os.setuid(65534)
     with pytest.raises(StorageError, match="only owners may rename"):

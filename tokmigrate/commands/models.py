@@ -16,7 +16,7 @@ from tokmigrate.apply.gguf_downgrade import build_gguf_downgrade, read_gguf_reco
 from tokmigrate.apply.publish import Change
 from tokmigrate.apply.undo_record import Objects, read_adapter_records, read_copy_records
 from tokmigrate.audit.run_status import refuse_in_progress
-from tokmigrate.errors import HistoryError, UndoError, UsageError
+from tokmigrate.errors import HistoryError, ModelError, UndoError, UsageError
 from tokmigrate.events import OnProgress, Warned
 from tokmigrate.files import exists, has_directory
 from tokmigrate.formatting import format_count, format_list
@@ -129,10 +129,18 @@ def changes_down(
 
 
 def copies_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[GgufCopy, ...]:
-    """Return the GGUFs that follow a model; raises ModelError where one is not of it as it is."""
+    """Return the GGUFs that follow a model; raises ModelError where one is not of it as it is, or a copy of another."""
     # A file that is listed twice is swapped once: a second swap would put the old one back.
     paths = {os.path.realpath(copy.path): copy.path for copy in entry.copies if copy.follow}
-    return tuple(take_gguf(path, snapshot) for path in paths.values())
+    copies = tuple(take_gguf(path, snapshot) for path in paths.values())
+    known: dict[str, GgufCopy] = {}
+    for copy in copies:
+        other = known.setdefault(copy.lineage, copy)
+        if other is not copy:
+            message = f"it is a copy of {other.path}, and undo data would not tell the two apart"
+            hint = "list one of them with `follow: true`, and copy it again afterwards"
+            raise ModelError(message, where=str(copy.path), hint=hint)
+    return copies
 
 
 def check_copies_down(entry: ModelEntry, snapshot: Snapshot, records: Sequence[str], objects: Objects) -> int:
