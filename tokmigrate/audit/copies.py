@@ -51,7 +51,9 @@ class CopyStatus:
 def list_outdated(copies: Iterable[CopyStatus]) -> Iterator[str]:
     """Yield a line for each copy that is not as its model is, or of which that is not known."""
     for copy in copies:
-        if copy.state != "current":
+        if copy.state == "unknown":
+            yield f"whether the copy {copy.path} is current is not known: {copy.reason}"
+        elif copy.state != "current":
             again = "; make it again from the model" if copy.state == "stale" else ""
             yield f"the copy {copy.path} is {copy.state}: {copy.reason}{again}"
 
