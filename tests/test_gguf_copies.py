@@ -691,6 +691,12 @@ AND = {"remove_tokens": {"tokens": ["Ġand"], "ids": "compact", "acknowledge": "
             "not UTF-8",
         ),
         (
+            "tokenizer.ggml.suppress_tokens",
+            Value(Kind.INT32, bytes(8), 2).with_numbers([7, VOCABULARY["Ġof"]]),
+            FAR,
+            "whether 'tokenizer.ggml.suppress_tokens' holds ids is not known",
+        ),
+        (
             "tokenizer.chat_template",
             Value(Kind.STRING, b"\2" + bytes(7) + b"\xff\xfe"),
             {"set_chat_template": {"template": "{{ bos_token }}"}},

@@ -39,6 +39,8 @@ _ID = re.compile(r".+_token_ids?")
 _SPELLED = {"unk": "unknown", "sep": "seperator", "pad": "padding"}
 """How GGUF spells roles, where otherwise than transformers."""
 
+_BYTES = (Kind.UINT8, Kind.INT8)
+_INTEGERS = (*_BYTES, Kind.UINT16, Kind.INT16, Kind.UINT32, Kind.INT32, Kind.UINT64, Kind.INT64)
 _FLAGS = ("add_bos_token", "add_eos_token", "add_sep_token")
 _ADDED_SCORE, _SPARE_SCORE = -1000.0, -10000.0
 
@@ -254,12 +256,23 @@ def _migrate_ids(head: Head, before: ModelState, after: ModelState, where: str) 
         yield key, None if now is None else value.with_numbers([now])
         settled.add(key)
     for key, value in head.pairs.items():
-        if key in settled or not _ID.fullmatch(key) or value.kind is Kind.STRING:
+        is_id = _ID.fullmatch(key) is not None
+        if key in settled or value.kind not in _INTEGERS or not (is_id or _is_unknown_list(key, value)):
             continue
         numbers = [find(int(number)) if 0 <= number < before.rows else number for number in value.numbers]
+        if not is_id:
+            if tuple(numbers) != value.numbers:
+                _refuse(f"whether '{key}' holds ids is not known, and the migration moves what they would be", where)
+            continue
         if None in numbers:
             _refuse(f"'{key}' names a token that the migration removes", where)
         yield key, value.with_numbers([number for number in numbers if number is not None])
+
+
+def _is_unknown_list(key: str, value: Value) -> bool:
+    # An array of bytes is a table for normalization.
+    is_list = value.count is not None and value.kind not in _BYTES
+    return is_list and key.startswith("tokenizer.") and key not in (TYPES, SCORES)
 
 
 def _role_id(state: ModelState, role: Role) -> int | None:
