@@ -303,7 +303,7 @@ def _migrate_flags(head: Head, before: ModelState, after: ModelState, where: str
             continue
         key = f"tokenizer.ggml.{flag}"
         held = head.pairs.get(key)
-        if (held.numbers[0] if held else None) != was.get(flag):
+        if (held.numbers if held else (None,)) != (was.get(flag),):
             _refuse(f"the migration changes `{flag}`, and '{key}' is not what the model has", where)
         yield key, None if now.get(flag) is None else Value(Kind.BOOL, bytes([bool(now[flag])]))
 
