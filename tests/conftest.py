@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 # pytest-xdist sets it for its own output; a command that runs in a test writes into a pipe, which has no width.
@@ -19,3 +22,10 @@ gc.set_threshold(400_000)
 # How long an example takes depends on what else the machine does.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+@pytest.fixture(autouse=True)
+def _forget_plugin() -> Iterator[None]:
+    """Forget the module of the plug-in that some tests install, each with other contents."""
+    yield
+    sys.modules.pop("shout", None)

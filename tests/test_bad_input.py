@@ -107,6 +107,9 @@ def test_a_misspelt_operation(bench: Bench) -> None:
     assert problems[0]["hint"] == "did you mean 'add_tokens'?"
 
 
+MORE = "more: tokmigrate explain file-problems"
+
+
 def test_a_duplicate_key(bench: Bench) -> None:
     bench.add_migration('  - add_tokens:\n      tokens: [{content: "<x>"}]\n      tokens: [{content: "<y>"}]\n')
     assert "0004_new.yaml:8:7: key 'tokens' appears twice" in bench.refused(2, *UPGRADE).text
@@ -123,7 +126,9 @@ def test_a_duplicate_key(bench: Bench) -> None:
 def test_a_tab(bench: Bench, operations: str, place: str) -> None:
     bench.add_migration(operations)
     told = bench.refused(2, *UPGRADE).text
-    assert told == f"error: migrations/0004_new.yaml:{place}: a tab is not allowed here (use spaces, not tabs)\n"
+    assert (
+        told == f"error: migrations/0004_new.yaml:{place}: a tab is not allowed here (use spaces, not tabs)\n{MORE}\n"
+    )
 
 
 def test_an_init_that_is_only_a_name(bench: Bench) -> None:
@@ -132,6 +137,7 @@ def test_an_init_that_is_only_a_name(bench: Bench) -> None:
         "error: migrations/0004_new.yaml:6:37: expected a mapping, found 'mean' (write {strategy: mean})",
         "error: migrations/0004_new.yaml:7:15: expected a mapping, found 'avarage' (did you mean {strategy: average}?)",
         "error: migrations/0004_new.yaml:8:15: expected a mapping, found 'what' (for example {strategy: mean})",
+        MORE,
     ]
 
 

@@ -424,6 +424,7 @@ except SystemExit as leaving:
 
 
 WRITING_OR_LOCKING = {
+    "abilities.py",
     "durable.py",
     "lock.py",
     "shard_writer.py",

@@ -90,9 +90,12 @@ def test_an_error_names_what_explains_it() -> None:
     assert WrongShapeError not in error_types()
 
 
-def test_an_error_that_says_all_names_no_topic(place: Workspace) -> None:
-    for words in (("nosuch",), ("plan", "nosuch"), ("downgrade", BASE)):
-        assert "more: " not in run_here(place.root, *words).stderr
+def test_every_error_names_its_topic(place: Workspace) -> None:
+    named = {("nosuch",): "usage", ("show", "nosuch"): "unknown-name", ("downgrade", BASE): "already-there"}
+    for words, topic in named.items():
+        last = run_here(place.root, *words).stderr.splitlines()[-1]
+        assert last == f"more: tokmigrate explain {topic}"
+        assert run_here(place.root, *last.split()[2:]).returncode == 0
     shutil.rmtree(place.model)
     assert run_here(place.root, "plan").stderr.splitlines()[-1] == "more: tokmigrate explain missing-model"
     assert json.loads(run_here(place.root, "plan", "--json").stdout)["error"]["explain"] == "missing-model"

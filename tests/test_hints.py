@@ -15,7 +15,7 @@ import pytest
 import torch
 from command_tables import commands
 from safetensors.torch import load_file
-from workspaces import BASE, DEMO, HEAD, Workspace, make_workspace, run_here
+from workspaces import BASE, DEMO, HEAD, Workspace, contents, make_workspace, run_here
 
 from tokmigrate.cli.app import ELSEWHERE
 
@@ -49,13 +49,13 @@ def hinted(text: str) -> Iterator[list[str]]:
 def test_a_model_in_the_place_of_a_revision(place: Workspace, command: str) -> None:
     said = refused(place, command, "demo")
     assert "it is a model" in said
-    done(place, command, *shlex.split(said.rpartition(": ")[2]))
+    done(place, command, *shlex.split(said.partition("\nmore: ")[0].rpartition(": ")[2]))
 
 
 @pytest.mark.parametrize("word", ["0", "zero"])
 def test_the_state_before_all_migrations_by_another_name(place: Workspace, word: str) -> None:
     done(place, "upgrade")
-    (name,) = re.findall(r"is called '(\w+)'$", refused(place, "downgrade", word).strip())
+    (_, name) = re.findall(r"is called '(\w+)'$", refused(place, "downgrade", word), re.MULTILINE)
     assert done(place, "downgrade", name).startswith(f"demo: {HEAD} → {BASE}")
 
 
@@ -126,10 +126,22 @@ def test_a_missing_stamp(place: Workspace) -> None:
     stamp = place.model / "tokmigrate.json"
     for words in (("check",), ("verify",), ("plan",), ("upgrade",), ("downgrade", BASE)):
         stamp.unlink()
-        (command,) = hinted(refused(place, *words, code=4))
+        (command, _) = hinted(refused(place, *words, code=4))
         done(place, *command)
         done(place, "check")
     done(place, "downgrade", BASE)
+
+
+def test_a_missing_stamp_since_the_original_is_there_again(place: Workspace) -> None:
+    original = contents(place.model)
+    done(place, "upgrade")
+    migrated = contents(place.model)
+    shutil.rmtree(place.model)
+    shutil.copytree(DEMO, place.model)
+    assert contents(place.model) == original
+    (_, command) = hinted(refused(place, "plan", code=4))
+    done(place, *command)
+    assert contents(place.model) == migrated
 
 
 @pytest.mark.parametrize("revision", ["0001", "head"])

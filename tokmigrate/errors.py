@@ -32,14 +32,11 @@ class TokmigrateError(Exception):
     exit_code: ClassVar[int] = 1
     topic: ClassVar[str] = "internal"
     """What `tokmigrate explain` calls errors of this class."""
-    is_plain: ClassVar[bool] = False
-    """Whether message and hint are enough and no topic is printed: a wrong word on the command line, or no fault."""
 
-    def __init_subclass__(cls, *, is_plain: bool = False) -> None:
+    def __init_subclass__(cls) -> None:
         """Name the topic; a class of another module, such as a plug-in, has the topic of its base class."""
         if cls.__module__ == __name__:
             cls.topic = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__.removesuffix("Error")).lower()
-            cls.is_plain = is_plain
 
     def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
@@ -51,7 +48,7 @@ class TokmigrateError(Exception):
         return f"{self.where}: {self.message}" if self.where else self.message
 
 
-class UsageError(TokmigrateError, is_plain=True):
+class UsageError(TokmigrateError):
     """A file or a command line that cannot be meant like this."""
 
     exit_code = 2
@@ -80,7 +77,7 @@ class FileProblems(UsageError):  # noqa: N818 - it holds several
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class UnknownNameError(UsageError, is_plain=True):
+class UnknownNameError(UsageError):
     """A name that nothing answers to."""
 
 
@@ -136,7 +133,7 @@ class UndoError(TokmigrateError):
     """The undo data is missing or damaged."""
 
 
-class AlreadyThereError(UndoError, is_plain=True):
+class AlreadyThereError(UndoError):
     """A model that is where a downgrade would bring it."""
 
 
@@ -164,7 +161,7 @@ class RecoveryNeededError(BusyError):
     """An interrupted change must be recovered first."""
 
 
-class StoppedError(TokmigrateError, is_plain=True):
+class StoppedError(TokmigrateError):
     """Ctrl-C, SIGTERM or SIGHUP; the code is the one that a shell expects then."""
 
     exit_code = 130

@@ -98,5 +98,4 @@ def _run_up_down_up(workspace: Workspace, entry: ModelEntry) -> None:
 
 def _format_error(error: TokmigrateError) -> str:
     hint = [f"what to do: {error.hint}"] if error.hint else []
-    more = [] if error.is_plain else [name_explanation(error.topic)]
-    return escape_lines("\n".join([str(error), *hint, *more]))
+    return escape_lines("\n".join([str(error), *hint, name_explanation(error.topic)]))

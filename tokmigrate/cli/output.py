@@ -206,7 +206,7 @@ def print_error(error: TokmigrateError, as_json: bool, model: str | None = None,
         # A hint may hold lines for a file.
         hint = f"what to do: {error.hint}".split("\n") if error.hint else []
         lines = [f"error: {f'{model}: ' if model else ''}{error}", *hint]
-    if names_topic and not error.is_plain:
+    if names_topic:
         lines.append(name_explanation(error.topic))
     for line in lines:
         echo_err(line)
