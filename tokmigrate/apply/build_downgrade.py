@@ -15,7 +15,8 @@ from blake3 import blake3
 from tokmigrate.apply.candidate import Candidate, Completion, Documents, ShardImage
 from tokmigrate.apply.digests import edit_tables, read_contents, read_shard_digest
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
-from tokmigrate.apply.undo_record import Objects, StoredFiles, StoredRows, Undo, read_undo_record
+from tokmigrate.apply.kept_objects import Objects
+from tokmigrate.apply.undo_record import StoredFiles, StoredRows, Undo, read_undo_record
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.model.documents.chat_template import chat_template, with_chat_template
 from tokmigrate.model.documents.reading import parse_document, with_files

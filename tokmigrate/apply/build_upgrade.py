@@ -14,6 +14,7 @@ from tokmigrate.apply.candidate import Candidate, Completion, ShardImage
 from tokmigrate.apply.digests import Tables, edit_tables, lineage
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
 from tokmigrate.apply.gguf_upgrade import GgufUpgrade
+from tokmigrate.apply.kept_objects import NewObjects, ObjectKeeper
 from tokmigrate.apply.new_rows import (
     InitRows,
     RowBytes,
@@ -26,7 +27,7 @@ from tokmigrate.apply.new_rows import (
 )
 from tokmigrate.apply.publish import Change
 from tokmigrate.apply.shard_pass import Contents
-from tokmigrate.apply.undo_record import NewObjects, ObjectKeeper, Undo, keep
+from tokmigrate.apply.undo_record import Undo, keep
 from tokmigrate.files import exists
 from tokmigrate.init import InitRecipe
 from tokmigrate.model.documents.stamp import FILE as STAMP

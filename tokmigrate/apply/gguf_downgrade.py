@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from tokmigrate.apply.gguf_change import GgufChange, GgufCompletion
 from tokmigrate.apply.gguf_undo import GgufUndo, read_gguf_undo
-from tokmigrate.apply.undo_record import Objects
+from tokmigrate.apply.kept_objects import Objects
 from tokmigrate.errors import UndoError
 from tokmigrate.model.formats.gguf_reading import parse_head
 from tokmigrate.model.gguf_copy import GgufCopy

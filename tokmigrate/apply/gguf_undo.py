@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tokmigrate.apply.file_metadata import FileMetadata
+from tokmigrate.apply.kept_objects import NewObjects, Objects
 from tokmigrate.errors import UndoError
 from tokmigrate.formats import GGUF_UNDO_RECORD, check_version
-
-if TYPE_CHECKING:
-    from tokmigrate.apply.undo_record import NewObjects, Objects
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from tokmigrate.apply.digests import edit_tables
 from tokmigrate.apply.file_metadata import read_metadata
 from tokmigrate.apply.gguf_change import GgufChange, GgufCompletion
 from tokmigrate.apply.gguf_undo import GgufUndo, keep_gguf_undo
+from tokmigrate.apply.kept_objects import NewObjects
 from tokmigrate.apply.new_rows import RowBytes, read_edited
-from tokmigrate.apply.undo_record import NewObjects
 from tokmigrate.model.formats.dtype import to_float64
 from tokmigrate.model.formats.gguf import Head
 from tokmigrate.model.gguf_rows import encode_row

@@ -1,7 +1,4 @@
-"""Publishing a change: together or not at all, and only where there is space for it.
-
-The order of the steps is what makes a crash harmless; see docs/publishing.md.
-"""
+"""Publishing a change: together or not at all. The order of the steps makes a crash harmless: docs/publishing.md."""
 
 from __future__ import annotations
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tokmigrate.apply.candidate import ShardImage
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.apply.gguf_undo import list_gguf_objects
+from tokmigrate.apply.kept_objects import NewObjects, Objects
 from tokmigrate.apply.new_rows import InitRows, StoredInitRows
 from tokmigrate.errors import UndoError, WeightsError
 from tokmigrate.formats import UNDO_RECORD, check_version
@@ -34,30 +34,6 @@ _NAMES_IN_1 = {
     "left_tensors": "tensors_after",
 }
 """The names of fields in records of format 1, which are read under those of today."""
-
-
-class Objects(Protocol):
-    """Where undo data is kept."""
-
-    def get(self, digest: str) -> bytes:
-        """Return the bytes of a digest."""
-        ...
-
-
-class NewObjects(Protocol):
-    """Undo data that is kept together."""
-
-    def put(self, data: bytes) -> str:
-        """Keep bytes and return their digest."""
-        ...
-
-
-class ObjectKeeper(Protocol):
-    """What keeps undo data."""
-
-    def open_batch(self) -> AbstractContextManager[NewObjects]:
-        """Give what keeps many objects, durably when the context ends."""
-        ...
 
 
 class StoredFiles(Mapping[str, bytes | None]):

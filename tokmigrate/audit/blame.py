@@ -10,7 +10,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-from tokmigrate.apply.undo_record import Objects
+from tokmigrate.apply.kept_objects import Objects
 from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.audit.token_history import TokenHistory, read_token_histories
 from tokmigrate.audit.training import TokenTraining, training_on_record

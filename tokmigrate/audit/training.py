@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokmigrate.apply.kept_objects import Objects
 from tokmigrate.apply.new_rows import InitRows
-from tokmigrate.apply.undo_record import Objects, read_init_rows
+from tokmigrate.apply.undo_record import read_init_rows
 from tokmigrate.audit.token_history import InitRecord, RowKey, read_init_records
 from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.documents.state import Made

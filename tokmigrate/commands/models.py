@@ -13,8 +13,9 @@ from pathlib import Path
 from tokmigrate.apply.build_downgrade import DowngradeCandidate, build_downgrade
 from tokmigrate.apply.gguf_change import GgufChange
 from tokmigrate.apply.gguf_downgrade import build_gguf_downgrade, read_gguf_records
+from tokmigrate.apply.kept_objects import Objects
 from tokmigrate.apply.publish import Change
-from tokmigrate.apply.undo_record import Objects, read_adapter_records, read_copy_records
+from tokmigrate.apply.undo_record import read_adapter_records, read_copy_records
 from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.errors import HistoryError, ModelError, UndoError, UsageError
 from tokmigrate.events import OnProgress, Warned
