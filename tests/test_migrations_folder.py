@@ -77,7 +77,7 @@ def test_a_file_in_the_place_of_the_folder(place: Workspace) -> None:
 
 def test_an_empty_folder_is_none_the_worse(tmp_path: Path) -> None:
     assert run_here(tmp_path, "init").returncode == 0
-    assert list((tmp_path / "migrations").iterdir()) == []
+    assert [path.name for path in (tmp_path / "migrations").iterdir()] == [".gitkeep"]
     assert run_here(tmp_path, "validate").stdout.startswith("valid: 0 migrations")
 
 

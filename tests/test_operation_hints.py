@@ -51,9 +51,14 @@ CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (LSTRIP.replace(", lstrip: true", ""), 'set_token_flags: {tokens: ["<|endoftext|>"], lstrip: true}'),
     ),
     (
-        then(CHATML, CHATML),
+        'add_tokens: ["<|endoftext|>"]',
         "add `existing: reuse` to the operation",
-        (then(CHATML, CHATML.replace("chatml", "chatml, existing: reuse")),),
+        ('add_tokens: {tokens: ["<|endoftext|>"], existing: reuse}',),
+    ),
+    (
+        then(CHATML, CHATML),
+        "aaaa0001 adds it: leave it out here",
+        (CHATML,),
     ),
     ('add_words: ["Ġvalleys"]', "append merges with extend_vocab", ('extend_vocab: {merges: [["Ġvalley", "s"]]}',)),
     (
