@@ -211,9 +211,9 @@ def _report_recovery(area: WorkArea, interrupted: Journal | None) -> Iterator[No
 
 def _follower_areas(entry: ModelEntry, interrupted: Journal | None) -> list[WorkArea]:
     """Return the work areas of what follows the model: as it is listed, and as an interrupted change was about it."""
-    under_way = interrupted.areas[1:] if interrupted else ()
+    unfinished = interrupted.areas[1:] if interrupted else ()
     listed = (*entry.adapters, *(copy.path for copy in entry.copies if copy.follow))
-    areas = {each.model: each for each in (*map(WorkArea, listed), *under_way)}
+    areas = {each.model: each for each in (*map(WorkArea, listed), *unfinished)}
     # One order for all, so that two processes never wait for each other.
     return [areas[path] for path in sorted(areas) if exists(path) or exists(areas[path].root)]
 
