@@ -11,7 +11,6 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from enum import IntEnum
 from typing import NoReturn
 
 from tokmigrate.errors import ModelError, OperationError, OutOfStepError
@@ -20,6 +19,7 @@ from tokmigrate.model.documents.roles import ROLES, Role, special_token
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.gguf import Head, Kind, Number, Value
 from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.formats.sentencepiece import Kind as Type
 from tokmigrate.model.formats.sentencepiece import SentencePieceModel
 from tokmigrate.model.tokenizer.byte_level import text_of_letters
 from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, merges_of
@@ -46,17 +46,6 @@ _ADDED_SCORE, _SPARE_SCORE = -1000.0, -10000.0
 
 
 _Change = tuple[str, Value | None]
-
-
-class Type(IntEnum):
-    """The types of tokens."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
 
 
 _Token = tuple[str, Number, Number]
@@ -187,9 +176,7 @@ def _make_token(
     if text in after.tokenizer.added:
         token, _ = after.tokenizer.added[text]
         written = text if has_pieces or token.normalized else text_of_letters(text)
-        if token.special or looks_special(written):
-            return written, Type.CONTROL, _ADDED_SCORE
-        return written.replace("\u2581", " "), Type.USER_DEFINED, _ADDED_SCORE
+        return *write_added(written, is_special=token.special), _ADDED_SCORE
     if not has_pieces:
         return text, Type.NORMAL, 0.0
     kind = Type.BYTE if BYTE.fullmatch(text) else Type.NORMAL
@@ -200,6 +187,13 @@ def _flags(state: ModelState, text: str) -> tuple[bool, bool] | None:
     """Return what of an added token decides how it is written, None for a token of the model's vocabulary."""
     entry = state.tokenizer.added.get(text)
     return (entry[0].special, entry[0].normalized) if entry else None
+
+
+def write_added(text: str, *, is_special: bool) -> tuple[str, Type]:
+    """Return the text and type that the converter gives an added token, of which `text` is what it decodes to."""
+    if is_special or looks_special(text):
+        return text, Type.CONTROL
+    return text.replace("\u2581", " "), Type.USER_DEFINED
 
 
 def looks_special(text: str) -> bool:

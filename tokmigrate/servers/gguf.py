@@ -15,7 +15,8 @@ from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.roles import ROLES, special_token, text_of
 from tokmigrate.model.documents.slow_tokenizer_files import READ_ALONE
 from tokmigrate.model.documents.state import CONFIG, GENERATION, TEMPLATE, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.gguf_vocabulary import Type, looks_special
+from tokmigrate.model.formats.sentencepiece import Kind as Type
+from tokmigrate.model.gguf_vocabulary import looks_special
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.servers.adapter_rows import BAKE, find_rows
 from tokmigrate.servers.finding import SET_TEMPLATE, Finding, Reading, Subject, Target

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from tokmigrate.model.documents.slow_tokenizer_files import READ_ALONE, is_read_without_flags
 from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.formats.sentencepiece import Kind as Type
 from tokmigrate.model.formats.sentencepiece import SentencePieceModel, is_sentencepiece
-from tokmigrate.model.gguf_vocabulary import Type, looks_special, spellings
+from tokmigrate.model.gguf_vocabulary import spellings, write_added
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind
 from tokmigrate.servers.finding import Subject
 
@@ -110,7 +111,7 @@ def _read_pieces(state: ModelState) -> list[Written] | None:
         return None
     found = _placeholders(_size(state))
     for number, piece in enumerate(SentencePieceModel.read(data, READ_ALONE).pieces[: len(found)]):
-        kind = Type(piece.kind)
+        kind = piece.kind
         # The converter does not ask whether a user defined a piece.
         found[number] = Written(piece.text, Type.NORMAL if kind is Type.USER_DEFINED else kind)
     for text, number in (state.documents.get(ADDED_TOKENS) or {}).items():
@@ -118,7 +119,7 @@ def _read_pieces(state: ModelState) -> list[Written] | None:
             found[number] = Written(text, Type.USER_DEFINED)
     for number, text, is_special in _list_decoder(state):
         if number < len(found):
-            found[number] = _write_added(text, is_special=is_special)
+            found[number] = Written(*write_added(text, is_special=is_special))
     return found
 
 
@@ -126,12 +127,6 @@ def _list_decoder(state: ModelState) -> Iterator[tuple[int, str, bool]]:
     decoder = (state.documents.get(TOKENIZER_CONFIG) or {}).get("added_tokens_decoder") or {}
     for key, entry in decoder.items():
         yield int(key), entry["content"], bool(entry.get("special"))
-
-
-def _write_added(text: str, *, is_special: bool) -> Written:
-    if is_special or looks_special(text):
-        return Written(text, Type.CONTROL)
-    return Written(text.replace("\u2581", " "), Type.USER_DEFINED)
 
 
 def _read_llama_hf(subject: Subject) -> TokenList | None:
@@ -176,7 +171,7 @@ def _read_base(subject: Subject) -> list[Written]:
                 found[number] = Written(text, Type.NORMAL)
                 continue
             decoded = text if token.normalized else subject.loaded.decoded.get(text, text)
-            found[number] = _write_added(decoded, is_special=token.special)
+            found[number] = Written(*write_added(decoded, is_special=token.special))
     return found
 
 
