@@ -50,19 +50,17 @@ class _Cut:
         """Return the parts of a text."""
         return re.compile(self.edge).split
 
-    def find_row(self, part: str) -> int:
-        """Return which of `rows` a part is of, -1 for none."""
-        return next((place for place, row in enumerate(self._rows) if row.fullmatch(part)), -1)
-
     @cached_property
-    def _rows(self) -> tuple[re.Pattern[str], ...]:
-        return tuple(re.compile(row, re.DOTALL) for row in self.rows)
+    def match_row(self) -> Callable[[str], re.Match[str] | None]:
+        """Return a match of a part, whose `lastgroup` says which of `rows` it is of; None for none."""
+        names = [f"(?P<row{place}>{row})" for place, row in enumerate(self.rows)]
+        return re.compile("|".join(names), re.DOTALL).fullmatch
 
 
 # Before a single space between letters or punctuation. The space goes to the right.
 _SPACES = _Cut(
     edge=rf"(?<={_MARK})(?= {_MARK})",
-    rows=(rf" {_MARK}(.*{_MARK})?",),
+    rows=(rf" {_MARK}(?:.*{_MARK})?",),
     crossing=rf"{_MARK}[ \u2581]{_MARK}|[!-~]\u0120[!-~]",
 )
 # And between a letter and punctuation behind it.
@@ -165,19 +163,21 @@ def _count(tokenizer: Any, texts: Sequence[str]) -> Counter[int]:
     found: Counter[int] = Counter()
     for start in range(0, len(texts), _TOGETHER):
         some = texts[start : start + _TOGETHER]
-        for encoding in tokenizer.encode_batch_fast(some, add_special_tokens=False):
-            found.update(encoding.ids)
+        encodings = tokenizer.encode_batch_fast(some, add_special_tokens=False)
+        found.update(chain.from_iterable(encoding.ids for encoding in encodings))
     return found
 
 
 def _count_parts(tokenizer: Any, parts: Counter[str], cut: _Cut) -> Counter[int]:
     """Return the tokens of parts, each as often as it is there."""
-    groups: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[int, dict[str | None, list[str]]] = defaultdict(lambda: defaultdict(list))
+    match_row = cut.match_row
     for part, times in parts.items():
-        groups[times][cut.find_row(part)].append(part)
+        matched = match_row(part)
+        groups[times][matched.lastgroup if matched else None].append(part)
     found: Counter[int] = Counter()
     for times, rows in groups.items():
-        texts = rows.pop(-1, [])
+        texts = rows.pop(None, [])
         for row in rows.values():
             texts += ("".join(row[start : start + _TOGETHER]) for start in range(0, len(row), _TOGETHER))
         for number, count in _count(tokenizer, texts).items():
