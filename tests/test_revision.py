@@ -366,13 +366,9 @@ def test_a_chain_from_base_to_head(workspace: Workspace, write: Write) -> None:
     assert [each.revision for each in history.chain()] == ids
     assert history.base is not None
     assert (history.base.revision, [each.revision for each in history.heads]) == (ids[0], [ids[-1]])
-    assert [each.revision for each in history.between(None, ids[1])] == ids[:2]
-    assert [each.revision for each in history.between(ids[1], ids[3])] == ids[2:]
-    assert [each.revision for each in history.between(ids[2], None)] == [ids[2], ids[1], ids[0]]
-    assert history.between(ids[2], ids[2]) == ()
     assert history.get(ids[2]).number == "0003"
     with pytest.raises(UnknownNameError, match="no migration file"):
-        history.between("gone", ids[0])
+        history.get("gone")
 
 
 def test_two_heads_can_be_listed_but_not_followed(workspace: Workspace, write: Write) -> None:
@@ -381,15 +377,12 @@ def test_two_heads_can_be_listed_but_not_followed(workspace: Workspace, write: W
     history = History.read(workspace)
     assert [each.revision for each in history.heads] == [ids[1], "rev_other"]
     assert [each.revision for each in history.order()] == [*ids, "rev_other"]
-    assert [each.revision for each in history.between(ids[0], ids[1])] == [ids[1]]
     for follow in (history.chain, lambda: history.resolve("head"), lambda: history.resolve("+1", ids[0])):
         with pytest.raises(HistoryError) as caught:
             follow()
         assert ids[1] in caught.value.message
         assert "rev_other" in caught.value.message
         assert "down_revision" in str(caught.value.hint)
-    with pytest.raises(HistoryError, match="does not follow"):
-        history.between(ids[1], "rev_other")
 
 
 @pytest.mark.parametrize(
@@ -427,9 +420,6 @@ def test_the_order_of_the_files_does_not_matter(count: int, chance: random.Rando
     chance.shuffle(migrations)
     history = History.of(migrations, Path())
     assert [each.revision for each in history.chain()] == ids
-    here, there = chance.choice([None, *ids]), chance.choice([None, *ids])
-    way = [each.revision for each in history.between(here, there)]
-    assert [each.revision for each in history.between(there, here)] == way[::-1]
 
 
 # Names.

@@ -160,23 +160,6 @@ class History:
                 hint=suggest(revision, self.by_revision) or "is its file missing? fetch it, or switch the branch",
             ) from None
 
-    def between(self, current: str | None, target: str | None) -> tuple[Migration, ...]:
-        """Return what leads from one revision to another, None for base, in the order in which it has to be done.
-
-        To a later one: the migrations to apply, oldest first; to an earlier one: those to undo, newest first. Raises
-        UnknownNameError where no file has one of them, HistoryError where they are on different branches.
-        """
-        here, there = self.lineage(current), self.lineage(target)
-        if there[: len(here)] == here:
-            return there[len(here) :]
-        if here[: len(there)] == there:
-            return here[len(there) :][::-1]
-        raise HistoryError(
-            f"'{target}' does not follow '{current}', nor the other way round",
-            where=str(self.directory),
-            hint="go down to their last common revision first",
-        )
-
     def resolve(
         self, name: str, current: str | None = None, tags: Mapping[str, str | None] | None = None
     ) -> str | None:
