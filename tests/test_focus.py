@@ -21,7 +21,7 @@ from workspaces import Workspace
 from tokmigrate.commands.transplant_sums import MIN_COUNT
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.init.coefficients import Coefficients, StoredWeights, read_coefficients
-from tokmigrate.init.similarity import compute_sparsemax, weigh_similar
+from tokmigrate.init.vector_sums import compute_sparsemax, weigh_similar
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.weights.undertrained import find_undertrained
 from tokmigrate.model.worker.worker import stop_server

@@ -29,7 +29,7 @@ from tokmigrate.commands.stamp import stamp_model
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import FileProblems, OperationError
 from tokmigrate.init.coefficients import StoredWeights, Sum, read_coefficients, write_coefficients
-from tokmigrate.init.matching_pursuit import approximate
+from tokmigrate.init.vector_sums import approximate
 from tokmigrate.model.documents.declared import read_declared_roles
 from tokmigrate.model.documents.reading import read_tokenizer_files
 from tokmigrate.model.documents.state import Made

@@ -18,8 +18,7 @@ from tokmigrate.commands.plan import plan
 from tokmigrate.errors import UsageError, in_one_line
 from tokmigrate.events import OnProgress, report_activity
 from tokmigrate.init.coefficients import Sum, Terms
-from tokmigrate.init.matching_pursuit import approximate
-from tokmigrate.init.similarity import weigh_similar
+from tokmigrate.init.vector_sums import approximate, weigh_similar
 from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.token_meaning import Spelling

@@ -1,4 +1,4 @@
-"""Orthogonal matching pursuit: vectors as sums of a few others."""
+"""Vectors as sums of a few others: by orthogonal matching pursuit, or by likeness (FOCUS, arXiv 2305.14481)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 Places: TypeAlias = "npt.NDArray[np.int64]"
 
 _BLOCK_BYTES = 64 << 20
-"""About the memory for the products of some targets with all atoms."""
+"""About the memory for the products of some targets with all others."""
 
 _NONE_LEFT = 1e-12
 """The share of a target's length below which nothing of it is left."""
+
+
+def _cut_blocks(targets: Matrix, others: Matrix) -> Iterator[Matrix]:
+    size = max(1, _BLOCK_BYTES // (8 * max(1, len(others))))
+    return (targets[start : start + size] for start in range(0, len(targets), size))
 
 
 def approximate(targets: Matrix, atoms: Matrix, most: int) -> Iterator[tuple[Places, Matrix]]:
@@ -29,9 +34,8 @@ def approximate(targets: Matrix, atoms: Matrix, most: int) -> Iterator[tuple[Pla
     normalised nor centred. Everything is float64. Where two products differ in their last bits alone, the linear
     algebra of the machine decides.
     """
-    size = max(1, _BLOCK_BYTES // (8 * max(1, len(atoms))))
-    for start in range(0, len(targets), size):
-        yield from _approximate_block(targets[start : start + size], atoms, min(most, len(atoms)))
+    for block in _cut_blocks(targets, atoms):
+        yield from _approximate_block(block, atoms, min(most, len(atoms)))
 
 
 def _approximate_block(targets: Matrix, atoms: Matrix, most: int) -> Iterator[tuple[Places, Matrix]]:
@@ -71,3 +75,33 @@ def _approximate_block(targets: Matrix, atoms: Matrix, most: int) -> Iterator[tu
         # A row of zeros is nothing of the first.
         used[0] |= not used.any()
         yield places[used], row[used]
+
+
+def weigh_similar(targets: Matrix, others: Matrix, most: int) -> Iterator[tuple[Places, Matrix]]:
+    """Yield for each of `targets`, `(targets, width)`, the places of at most `most` of `others` and their weights.
+
+    The weights are the sparsemax of the cosines with the `most` vectors that are most like the target: they are above
+    zero, and their sum is 1.
+    """
+    others = _normalise(others)
+    for block in _cut_blocks(targets, others):
+        cosines = _normalise(block) @ others.T
+        places = np.argpartition(-cosines, min(most, len(others)) - 1, axis=1)[:, :most]
+        held = np.take_along_axis(cosines, places, axis=1)
+        for row, weights in zip(places, compute_sparsemax(held), strict=True):
+            yield row[weights > 0.0], weights[weights > 0.0]
+
+
+def compute_sparsemax(scores: Matrix) -> Matrix:
+    """Return for each row of `scores`, `(rows, scores)`, the nearest numbers of at least 0 whose sum is 1."""
+    ordered = -np.sort(-scores, axis=1)
+    counts = np.arange(1, scores.shape[1] + 1)
+    excess = np.cumsum(ordered, axis=1) - 1.0
+    used = np.count_nonzero(ordered * counts > excess, axis=1)[:, np.newaxis]
+    weights: Matrix = np.maximum(scores - np.take_along_axis(excess, used - 1, axis=1) / used, 0.0)
+    return weights
+
+
+def _normalise(vectors: Matrix) -> Matrix:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0.0, lengths, 1.0)
