@@ -10,8 +10,6 @@ from operator import or_
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     GetCoreSchemaHandler,
@@ -42,7 +40,7 @@ from tokmigrate.init.strategies import (
 )
 from tokmigrate.plugins import STRATEGIES, load_plugins
 from tokmigrate.strict_yaml.tree import is_null
-from tokmigrate.strict_yaml.validation import FieldError, describe_value
+from tokmigrate.strict_yaml.validation import Closed, FieldError, describe_value
 from tokmigrate.vocabulary.row_edit import SIDES, Side
 
 BuiltIn = Mean | MeanCov | Zeros | Normal | Copy | Average | Weighted | Subtokens | Interpolate | Description | File
@@ -102,7 +100,7 @@ def _name_alone(text: str) -> FieldError:
     return FieldError(f"expected a mapping, found {describe_value(text)}", hint)
 
 
-class InitSpec(BaseModel):
+class InitSpec(Closed):
     """How new rows are initialised: one strategy, or one for the input and one for the output embeddings.
 
     `{strategy: mean}` is for both sides, `{input: {strategy: …}, output: {strategy: …}}` for each; a missing
@@ -110,8 +108,6 @@ class InitSpec(BaseModel):
     output embeddings that they belong to. `table: {strategy: copy, token: …}` beside them is for models that look
     tokens up in a table of integers, such as DeepSeek-V4's of experts; without it the input side must be a copy.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: AnyStrategy | None = Field(default=None, description="For input embeddings, and for tied ones.")
     output: AnyStrategy | None = Field(default=None, description="For output embeddings and their biases.")

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from tokmigrate.formatting import format_quoted
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.state import ModelState
+from tokmigrate.strict_yaml.validation import Closed
 from tokmigrate.vocabulary.ids import AddedToken
 
 DEFAULT_INIT = "the default init of new rows"
@@ -57,13 +58,7 @@ class Context:
     attachments: Mapping[str, bytes] = field(default_factory=dict)
 
 
-class Fields(BaseModel):
-    """A mapping in a migration file: frozen, and closed to unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Item(Fields):
+class Item(Closed):
     """An item of a list in a migration file: `- name: fields`."""
 
     name: ClassVar[str]
@@ -71,7 +66,7 @@ class Item(Fields):
     """The field that a single value stands for."""
 
 
-class NewToken(Fields):
+class NewToken(Closed):
     """A token to add, with the flags that the tokenizers library gives an added token."""
 
     content: str = Field(min_length=1, description="The text of the token.")

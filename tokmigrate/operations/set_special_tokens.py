@@ -23,12 +23,13 @@ from tokmigrate.model.documents.roles import (
 from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.references.id_settings import ListChange, Setting, tokens_in, with_setting
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.operation import Context, Fields, Footprint, Operation, Risk, TokenChanges
+from tokmigrate.operations.operation import Context, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.padding_and_truncation import with_pad_token
 from tokmigrate.operations.token_checks import id_of, risk_of_added
+from tokmigrate.strict_yaml.validation import Closed
 
 
-class Change(Fields):
+class Change(Closed):
     """Tokens that come to a list, and tokens that go from it."""
 
     add: tuple[str, ...] = Field(default=(), description="Tokens that come to the list.")

@@ -22,8 +22,9 @@ from tokmigrate.files import entries, exists, has_directory, has_file
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.names import resolve
 from tokmigrate.revision.python_file import python_migration
-from tokmigrate.revision.yaml_file import migration_bytes, yaml_migration
+from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace
+from tokmigrate.strict_yaml.reading import read_bytes
 
 Files = Mapping[Path, bytes | None]
 """The bytes of files of one directory after a change, None for a removed one."""
@@ -178,7 +179,7 @@ def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:
             problems.append(_no_file(path, shown))
             continue
         try:
-            data = files[path] if path in files else migration_bytes(path, shown)
+            data = files[path] if path in files else read_bytes(path, shown)
             if data is not None:
                 migrations.append(_KINDS[path.suffix](data, path, shown, workspace.root))
         except FileProblems as error:
@@ -191,7 +192,7 @@ def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:
 def read_migration(workspace: Workspace, path: Path) -> Migration:
     """Return the migration of one file, whatever the others hold; raises FileProblems where it is wrong."""
     shown = os.path.relpath(path, workspace.root)
-    return _KINDS[path.suffix](migration_bytes(path, shown), path, shown, workspace.root)
+    return _KINDS[path.suffix](read_bytes(path, shown), path, shown, workspace.root)
 
 
 def _no_file(path: Path, shown: str) -> Problem:

@@ -18,10 +18,10 @@ from tokmigrate.errors import FileProblems, OperationError, Problem, TokmigrateE
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.worker.corpus_files import Corpus, CorpusFile, read_blocks
-from tokmigrate.operations.operation import Fields, Item, Operation
+from tokmigrate.operations.operation import Item, Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.settings import ModelEntry
-from tokmigrate.strict_yaml.validation import messages
+from tokmigrate.strict_yaml.validation import Closed, messages
 
 
 class _Condition(Item):
@@ -161,7 +161,7 @@ PRECONDITIONS: Mapping[str, type[Precondition]] = {kind.name: kind for kind in (
 CHECKS: Mapping[str, type[Check]] = {kind.name: kind for kind in (SingleToken, Encodes, TokensPerByteAtMost, KlAtMost)}
 
 
-class Replaced(Fields):
+class Replaced(Closed):
     """A migration that became part of another one.
 
     Its operations keep its name and its `init:`, so that random rows come from the same seed.

@@ -20,7 +20,7 @@ from tokmigrate.formats import MIGRATION
 from tokmigrate.init import InitSpec
 from tokmigrate.memo import forget_with_all
 from tokmigrate.model.documents.reading import is_tokenizer_file, read_tokenizer_files
-from tokmigrate.operations.operation import Fields, Item
+from tokmigrate.operations.operation import Item
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.migration import (
     CHECKS,
@@ -35,7 +35,7 @@ from tokmigrate.revision.migration import (
 )
 from tokmigrate.strict_yaml.reading import decode, parse
 from tokmigrate.strict_yaml.tree import Tree, Value, is_null
-from tokmigrate.strict_yaml.validation import OptionalText, check, with_format_hint
+from tokmigrate.strict_yaml.validation import Closed, OptionalText, check, with_format_hint
 
 CHECKSUM_VERSION = "1"
 
@@ -60,7 +60,7 @@ OptionalRevisionId = Annotated[
 ]
 
 
-class _Header(Fields):
+class _Header(Closed):
     """The fields that both kinds of files share; the lists are read item by item."""
 
     format: Literal["1"] = "1"
@@ -106,14 +106,6 @@ class Body:
     init: InitSpec | None = None
     preconditions: tuple[Precondition, ...] = ()
     checks: tuple[Check, ...] = ()
-
-
-def migration_bytes(path: Path, shown: str) -> bytes:
-    """Return what a migration file holds; raises FileProblems where it cannot be read."""
-    try:
-        return read_file(path)
-    except StorageError as error:
-        raise FileProblems([Problem(shown, 1, 1, error.message, error.hint)]) from error
 
 
 def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration:

@@ -18,7 +18,6 @@ from tokmigrate.files import exists
 from tokmigrate.formats import SETTINGS
 from tokmigrate.settings.workspace import (
     FILE_NAME,
-    Closed,
     FieldShape,
     LintSetting,
     ModelCopy,
@@ -32,7 +31,7 @@ from tokmigrate.settings.workspace import (
 )
 from tokmigrate.strict_yaml.reading import read
 from tokmigrate.strict_yaml.tree import Tree
-from tokmigrate.strict_yaml.validation import FieldError, check, with_format_hint
+from tokmigrate.strict_yaml.validation import Closed, FieldError, check, with_format_hint
 
 DEFAULT_STATE = "sqlite:///.tokmigrate/state.db"
 STATE_VARIABLE = "TOKMIGRATE_STATE"

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tokmigrate.errors import MissingModelError, UnknownNameError, UsageError, suggest
 from tokmigrate.events import Thoroughness
 from tokmigrate.files import exists, has_directory, read_if_present, storage_errors
+from tokmigrate.strict_yaml.validation import Closed
 
 FILE_NAME = "tokmigrate.yaml"
 
@@ -30,12 +31,6 @@ each with a number, as an object or as pairs.
 
 
 Name = Annotated[str, Field(min_length=1)]
-
-
-class Closed(BaseModel):
-    """A mapping of the file: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class VocabTensorSetting(Closed):

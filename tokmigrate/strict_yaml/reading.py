@@ -22,11 +22,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def read(path: Path, shown: str | None = None) -> Tree:
     """Return the tree of a YAML file, which problems call `shown`; raises FileProblems as `parse` does."""
     name = shown or str(path)
+    return parse(decode(read_bytes(path, name), name), name)
+
+
+def read_bytes(path: Path, shown: str) -> bytes:
+    """Return what a file holds, which problems call `shown`; raises FileProblems where it cannot be read."""
     try:
-        data = read_file(path)
+        return read_file(path)
     except StorageError as error:
-        raise FileProblems([Problem(name, 1, 1, error.message, error.hint)]) from error
-    return parse(decode(data, name), name)
+        raise FileProblems([Problem(shown, 1, 1, error.message, error.hint)]) from error
 
 
 def decode(data: bytes, path: str) -> str:

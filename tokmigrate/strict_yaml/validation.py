@@ -7,13 +7,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from tokmigrate.errors import Problem, TokmigrateError, suggest
 from tokmigrate.formats import FileFormat
 from tokmigrate.formatting import format_count
 from tokmigrate.strict_yaml.tree import Location, Node, Tree, Value, is_null
+
+
+class Closed(BaseModel):
+    """A mapping of a file: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FieldError(ValueError):
