@@ -6,9 +6,11 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from workspaces import Workspace, make_workspace
 
 # pytest-xdist sets it for its own output; a command that runs in a test writes into a pipe, which has no width.
 os.environ.pop("COLUMNS", None)
@@ -29,3 +31,9 @@ def _forget_plugin() -> Iterator[None]:
     """Forget the module of the plug-in that some tests install, each with other contents."""
     yield
     sys.modules.pop("shout", None)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    """A copy of the demo and its migrations."""
+    return make_workspace(tmp_path / "place")

@@ -28,7 +28,6 @@ from workspaces import (
     command_line,
     contents,
     environment,
-    make_workspace,
     on_terminal,
 )
 
@@ -77,12 +76,6 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return Said(code, out, err)
 
     return run
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    """A copy of the demo and its migrations."""
-    return make_workspace(tmp_path / "place")
 
 
 def fork(place: Workspace) -> None:

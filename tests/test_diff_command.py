@@ -6,17 +6,12 @@ from pathlib import Path
 
 import pytest
 from real_tokenizers import real
-from workspaces import HEAD, Workspace, make_workspace
+from workspaces import HEAD, Workspace
 
 from tokmigrate.commands.diff import compare, sides_of
 from tokmigrate.errors import UndoError
 from tokmigrate.model.documents.semantic_diff import Difference
 from tokmigrate.settings import read_workspace
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "w")
 
 
 def at(place: Workspace, revision: str) -> tuple[Difference, ...]:

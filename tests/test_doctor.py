@@ -15,18 +15,13 @@ from typing import Any
 import postgresql
 import pytest
 from test_filesystem import in_namespace
-from workspaces import DEMO, REPOSITORY, Workspace, environment, image, make_workspace
+from workspaces import DEMO, REPOSITORY, Workspace, environment, image
 
 from tokmigrate.apply.abilities import Abilities
 from tokmigrate.commands.doctor import GIVES, DirectoryHealth, ModelHealth, WorkspaceHealth
 from tokmigrate.render.doctor import workspace_text
 from tokmigrate.render.terminal import format_plain
 from tokmigrate.state.database import open_state
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "place")
 
 
 def examine(place: Workspace, *words: str, code: int = 0) -> dict[str, Any]:

@@ -15,14 +15,9 @@ import pytest
 import torch
 from command_tables import commands
 from safetensors.torch import load_file
-from workspaces import BASE, DEMO, HEAD, Workspace, contents, make_workspace, run_here
+from workspaces import BASE, DEMO, HEAD, Workspace, contents, run_here
 
 from tokmigrate.cli.app import ELSEWHERE
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "place")
 
 
 def refused(place: Workspace, *words: str, code: int = 2) -> str:

@@ -6,22 +6,15 @@ import json
 import os
 import shutil
 import socket
-from pathlib import Path
 
 import pytest
-from workspaces import BASE, HEAD, Workspace, make_workspace
+from workspaces import BASE, HEAD, Workspace
 
 from tokmigrate.apply.lock import hold_lock
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.events import Event, Step, StepReached
 from tokmigrate.settings import read_workspace
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "w")
-
 
 # --- a model that is not there
 

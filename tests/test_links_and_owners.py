@@ -18,11 +18,6 @@ Tree = dict[str, tuple[str, int, int, bytes | str]]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "workspace")
-
-
 def tree(directory: Path) -> Tree:
     """Return all of a directory: kind, mode, time and contents of each entry, links not followed."""
     found: Tree = {}

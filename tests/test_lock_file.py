@@ -13,7 +13,7 @@ import making
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workspaces import Workspace, contents, make_workspace
+from workspaces import Workspace, contents
 
 from tokmigrate.commands.file_transaction import write_files
 from tokmigrate.commands.lock import update_lock
@@ -180,11 +180,6 @@ def test_what_changes_nothing_is_no_fault(tmp_path: Path) -> None:
     lock = lock_path(made.workspace)
     lock.write_bytes(lock.read_bytes().replace(b"\n", b"\r\n"))
     assert len(validate(made.workspace).chain) == 3
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "work")
 
 
 def test_a_workspace_without_lock_is_shown_how_to_make_one(place: Workspace) -> None:

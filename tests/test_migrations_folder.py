@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from workspaces import Workspace, make_workspace, run_here
+from workspaces import Workspace, run_here
 
 READING = (
     ("validate",),
@@ -25,11 +25,6 @@ READING = (
     ("tag", "chat", "2"),
     ("revision", "-m", "One more"),
 )
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "place")
 
 
 @pytest.mark.parametrize("words", READING, ids=lambda words: words[0])

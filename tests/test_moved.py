@@ -6,14 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from workspaces import BASE, HEAD, Workspace, contents, make_workspace
+from workspaces import BASE, HEAD, Workspace, contents
 
 from tokmigrate.state.database import open_state
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "x")
 
 
 def listed(place: Workspace, **models: str) -> None:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 from command_tables import commands
 from workspaces import HEAD, Workspace, make_workspace, on_terminal, run_here, type_on_terminal
 
 from tokmigrate.cli import app
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "place")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from workspaces import HEAD, Workspace, make_fleet, make_workspace
+from workspaces import HEAD, Workspace, make_fleet
 
 from tokmigrate.errors import ModelError
 from tokmigrate.render.escape import escape_markdown, escape_markdown_code, escape_quoted
@@ -35,11 +35,6 @@ PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethroug
 def add(place: Workspace, operations: str, message: str = "More", name: str = "0004aaaaaaaa", down: str = HEAD) -> None:
     head = f"format: 1\nrevision: {name}\ndown_revision: {down}\nmessage: {json.dumps(message)}\n"
     (place.root / "migrations" / f"{name[:4]}_x.yaml").write_text(f"{head}operations:\n{operations}", "utf-8")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "place")
 
 
 def inline(document: str) -> list[Token]:

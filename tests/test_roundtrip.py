@@ -11,7 +11,7 @@ import making
 import pytest
 import torch
 from safetensors.torch import save_file
-from workspaces import Workspace, contents, make_workspace
+from workspaces import Workspace, contents
 
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.roundtrip import RoundTrip, run_roundtrip
@@ -130,11 +130,6 @@ def upgrade(op):
 
     op.add_tokens(tokens=[{"content": "<" + os.urandom(8).hex() + ">", "special": True}])
 """
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "w")
 
 
 def test_the_command_says_what_it_proved(place: Workspace) -> None:

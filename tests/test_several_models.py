@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspaces import BASE, HEAD, Workspace, contents, make_workspace, run_here
+from workspaces import BASE, HEAD, Workspace, contents, run_here
 
 from tokmigrate.commands.upgrade import Upgraded
 from tokmigrate.commands.upgrade import upgrade as upgrade_model
 from tokmigrate.errors import StorageError
 
 Fleet = dict[str, Path]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "place")
 
 
 def listed(place: Workspace, *names: str) -> None:

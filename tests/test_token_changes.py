@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from making import IMAGE, mllama, workspace
-from workspaces import HEAD, Workspace, make_workspace
+from workspaces import HEAD, Workspace
 
 from tokmigrate.model.tokenizer.vocabulary import Vocabulary
 from tokmigrate.vocabulary.ids import Layered, is_tombstone, sort_as, token_delta, tombstone
@@ -58,12 +57,6 @@ def test_a_delta_of_vocabularies_that_share_most_is_that_of_the_whole(
 def test_tokens_that_contain_a_text_are_found(tokens: list[str], texts: set[str]) -> None:
     found = Vocabulary({token: number for number, token in enumerate(tokens)}).find_containing(texts)
     assert found == [token for token in tokens if any(text in token for text in texts)]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    """The demo."""
-    return make_workspace(tmp_path / "place")
 
 
 def add(place: Workspace, *migrations: str) -> None:
