@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,7 +133,7 @@ def _choose_place(directories: Sequence[Path], torch: Any) -> tuple[Any, Any]:
     """Return the device and the dtype: a GPU and float32 where there is memory for them, or the dtype of the file."""
     tensors = [entry for directory in directories for _, entry in read_weights(directory).tensors()]
     stored = sum(entry.end - entry.begin for entry in tensors)
-    whole = sum(_FLOAT32 * _count(entry.shape) for entry in tensors)
+    whole = sum(_FLOAT32 * prod(entry.shape) for entry in tensors)
     threads = _count_threads()
     # The parts of a small model take less time than threads need to wait for one another.
     torch.set_num_threads(1 if whole < _SMALL else threads)
@@ -164,13 +165,6 @@ def _count_threads() -> int:
     import torch  # noqa: PLC0415
 
     return int(torch.get_num_threads())
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    product = 1
-    for length in shape:
-        product *= length
-    return product
 
 
 @contextmanager

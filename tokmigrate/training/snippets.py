@@ -37,7 +37,6 @@ class SnippetSample:
         self._each = each
         self._seed = seed
         self._found: dict[int, dict[bytes, str]] = {number: {} for number in ids}
-        self.occurrences = dict.fromkeys(ids, 0)
 
     def add(self, texts: Sequence[str]) -> None:
         """Draw from further texts."""
@@ -46,7 +45,6 @@ class SnippetSample:
         for text, encoding in zip(texts, encodings, strict=True):
             for place, number in enumerate(encoding.ids):
                 if number in self._found:
-                    self.occurrences[number] += 1
                     self._draw(number, _cut(text, encoding.offsets, place))
 
     def _draw(self, number: int, snippet: str) -> None:
