@@ -31,7 +31,7 @@ COMMANDS = {
     "tag": Entry("Run", "run", "Give a revision a name, or list all tags."),
     "evaluate": Entry("Train", "evaluate", "Measure a model on text, before and after its migrations."),
     "train": Entry("Train", "train", "Train the rows of new tokens; write a migration with them."),
-    "distil": Entry("Train", "distil", "Distil the rows of new tokens from the model before them."),
+    "distil": Entry("Train", "train", "Distil the rows of new tokens from the model before them."),
     "bake": Entry("Train", "train", "Write an adapter's token rows into a migration of its model."),
     "peft-config": Entry("Train", "run", "Print peft's trainable_token_indices for untrained tokens."),
     "init": Entry("Author", "author", "Create a workspace with tokmigrate.yaml and migrations/."),

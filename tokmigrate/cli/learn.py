@@ -11,7 +11,7 @@ from typer import Option
 
 from tokmigrate.cli.each import Result, print_result
 from tokmigrate.cli.lazy_group import Command
-from tokmigrate.cli.options import AsJson, Corpus, Field, complete_model, open_workspace_for_writing
+from tokmigrate.cli.options import AsJson, Corpus, Field, Message, complete_model, open_workspace_for_writing
 from tokmigrate.commands import diff as compare
 from tokmigrate.commands import learn_extend as extending
 from tokmigrate.commands import learn_prune as pruning
@@ -30,7 +30,7 @@ from tokmigrate.revision import lock_file, new_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tokmigrate.settings import Workspace
+    from tokmigrate.settings import ModelEntry, Workspace
 
 learn = typer.Typer(rich_markup_mode="rich")
 
@@ -52,7 +52,7 @@ Model = Annotated[
 def extend(
     corpus: Corpus,
     tokens: Annotated[int, Option("--tokens", help="Learn so many new tokens.", metavar="N", min=1)],
-    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+    message: Message,
     model: Model = None,
     field: Field = None,
     min_count: Annotated[
@@ -74,7 +74,7 @@ def extend(
     tokens or has fewer. Every tenth text of a file is held out, and the tokens that the merges save there are shown.
     """
     with (
-        _open_for_learning(model, message) as (workspace, side),
+        _open_for_learning(model, message) as (workspace, _, side),
         corpus_files.open_corpus(corpus, field) as texts,
         terminal.progress() as on_progress,
     ):
@@ -88,25 +88,23 @@ def extend(
 
 
 @contextmanager
-def _open_for_learning(model: str | None, message: str) -> Iterator[tuple[Workspace, compare.Side]]:
-    """Give the workspace and the tokenizer of a model at the head; lock the migration that is written for it."""
+def _open_for_learning(model: str | None, message: str) -> Iterator[tuple[Workspace, ModelEntry, compare.Side]]:
+    """Give the workspace, a model and its tokenizer at the head; lock the migration that is written for it."""
     new_file.check_message(message)
     workspace = open_workspace_for_writing()
     known = lock_file.read_lock(workspace)
-    yield workspace, compare.side_at_head(workspace, model or _only_model(workspace))
+    if not model and len(workspace.models) != 1:
+        raise UsageError("the workspace has several models", hint="name the one to learn for: --model NAME")
+    word = model or next(iter(workspace.models))
+    (entry,) = workspace.select([word])
+    yield workspace, entry, compare.side_at_head(workspace, word)
     locking.lock_head(workspace, known)
-
-
-def _only_model(workspace: Workspace) -> str:
-    if len(workspace.models) == 1:
-        return next(iter(workspace.models))
-    raise UsageError("the workspace has several models", hint="name the one to learn for: --model NAME")
 
 
 @learn.command(cls=Command, help="Choose the tokens that a corpus needs; write a migration.")
 def prune(
     corpus: Corpus,
-    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+    message: Message,
     model: Model = None,
     field: Field = None,
     tokens: Annotated[int | None, Option("--tokens", help="Keep so many tokens.", metavar="N", min=1)] = None,
@@ -169,7 +167,7 @@ def prune(
     selection = token_selection.Selection(keep or (), drop or (), keep_text or ())
     wanted = token_choice.Wanted(tokens, 1 if unused else min_count, coverage)
     with (
-        _open_for_learning(model, message) as (workspace, side),
+        _open_for_learning(model, message) as (workspace, _, side),
         corpus_files.open_corpus(corpus, field, _read_weights(weight or [])) as texts,
         terminal.progress() as on_progress,
     ):
@@ -214,7 +212,7 @@ def _read_weights(words: list[str]) -> dict[str, float]:
 @learn.command(cls=Command, help="Write a migration that takes another model's tokenizer.")
 def transplant(
     donor: Annotated[Path, Option("--donor", help="Use the tokenizer of this model.", metavar="DIR")],
-    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+    message: Message,
     model: Model = None,
     method: Annotated[
         Literal["omp", "focus", "subtokens"], Option("--method", help="Choose how new rows are made of old ones.")
@@ -242,11 +240,10 @@ def transplant(
     coefficients are written beside the migration, and no weights of the other model.
     """
     with (
-        _open_for_learning(model, message) as (workspace, side),
+        _open_for_learning(model, message) as (workspace, entry, side),
         corpus_files.open_corpus(corpus, field) if corpus else nullcontext() as texts,
         terminal.progress() as on_progress,
     ):
-        (entry,) = workspace.select([model or _only_model(workspace)])
         learned = transplanting.learn_transplant(
             workspace,
             side,
@@ -268,7 +265,7 @@ def transplant(
 
 @learn.command(cls=Command, help="List tokens that were never trained; write a migration.")
 def reinit(
-    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+    message: Message,
     model: Model = None,
     shorter_than: Annotated[
         float,
@@ -290,7 +287,6 @@ def reinit(
     look at the list before you apply it, above all where --shorter-than is more than a few hundredths, and where
     embeddings are tied, since the softmax moves such rows too.
     """
-    with _open_for_learning(model, message) as (workspace, _):
-        (entry,) = workspace.select([model or _only_model(workspace)])
+    with _open_for_learning(model, message) as (workspace, entry, _):
         found = reinitialising.learn_reinit(workspace, entry, shorter_than, message)
     print_result("learn reinit", Result(learn_report.reinit_content(found), learn_report.reinit_text(found)), as_json)

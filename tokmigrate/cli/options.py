@@ -67,6 +67,8 @@ Model = Annotated[
     ),
 ]
 Here = Annotated[bool, Option("--here", help="Skip models whose directory is missing.")]
+MESSAGE = Option("--message", "-m", help="Set the message of the migration.")
+Message = Annotated[str, MESSAGE]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON document to stdout, errors included.")]
 AcceptDrift = Annotated[
     bool, Option("--accept-drift", help="Continue from a model that differs from what its migrations left.")

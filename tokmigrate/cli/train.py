@@ -1,8 +1,8 @@
-"""Commands that train the rows of new tokens, or bake those that an adapter holds."""
+"""Commands that train or distil the rows of new tokens, or bake those that an adapter holds."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,21 +10,21 @@ from typer import Argument, Option
 
 from tokmigrate import files
 from tokmigrate.cli.each import Result, print_result
-from tokmigrate.cli.options import AsJson, Field, Model, open_workspace_for_writing, select_model
+from tokmigrate.cli.options import MESSAGE, AsJson, Field, Message, Model, open_workspace_for_writing, select_model
 from tokmigrate.commands import bake as baking
 from tokmigrate.commands import lock as locking
 from tokmigrate.commands import models
 from tokmigrate.errors import UsageError
 from tokmigrate.model.worker import corpus_files
 from tokmigrate.operations import token_lists
-from tokmigrate.render import bake as bake_report
 from tokmigrate.render import terminal
-from tokmigrate.render import train as train_report
+from tokmigrate.render import train as report
 from tokmigrate.revision import history, lock_file, new_file
 from tokmigrate.settings import workspace as paths
 from tokmigrate.training import adapter as adapters
+from tokmigrate.training import distil as distilling
 from tokmigrate.training import train as training
-from tokmigrate.training.run_settings import NEW, UNTRAINED, TrainSettings
+from tokmigrate.training.run_settings import NEW, UNTRAINED, DistilSettings, TrainSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry, Workspace
 
 
+Steps = Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)]
+
+
 def train(
     data: Annotated[list[str], Option("--data", help="Train on these texts or chats; repeatable.", metavar="FILE|DIR")],
-    message: Annotated[
-        str, Option("--message", "-m", help="Set the message of the migration.")
-    ] = "Train the rows of new tokens",
+    message: Message = "Train the rows of new tokens",
     model: Model = None,
     field: Field = None,
     tokens: Annotated[
@@ -44,7 +45,7 @@ def train(
         Option("--tokens", help="Train these: untrained, new, or a file with one in each line.", metavar="WHICH"),
     ] = UNTRAINED,
     token: Annotated[list[str] | None, Option("--token", help="Train this token; repeatable.", metavar="TOKEN")] = None,
-    steps: Annotated[int, Option("--steps", help="Train so many steps.", metavar="N", min=1)] = TrainSettings.steps,
+    steps: Steps = TrainSettings.steps,
     rate: Annotated[
         float,
         Option("--lr", help="Set the learning rate, relative to the size of the rows.", metavar="RATE"),
@@ -98,8 +99,62 @@ def train(
             output = entry.path.with_name(f"{entry.path.name}-lora")
         done = training.train_rows(workspace, entry, texts, message, chosen, output, on_progress)
     path = models.format_path(workspace, Path.cwd() / done.path)
-    text = train_report.train_text(entry, done, path, is_adapter=lora is not None)
-    print_result("train", Result(train_report.train_content(entry, done, path), text), as_json)
+    text = report.train_text(entry, done, path, is_adapter=lora is not None)
+    print_result("train", Result(report.rows_content(entry, done, path), text), as_json)
+
+
+def distil(
+    corpus: Annotated[
+        list[str] | None,
+        Option("--corpus", help="Choose snippets from these texts; repeatable.", metavar="FILE|DIR"),
+    ] = None,
+    message: Message = "Distil the rows of new tokens",
+    model: Model = None,
+    field: Field = None,
+    tokens: Annotated[
+        str,
+        Option("--tokens", help="Distil these: untrained, new, or a file with one in each line.", metavar="WHICH"),
+    ] = UNTRAINED,
+    token: Annotated[
+        list[str] | None, Option("--token", help="Distil this token; repeatable.", metavar="TOKEN")
+    ] = None,
+    steps: Steps = DistilSettings.steps,
+    rate: Annotated[
+        float | None,
+        Option("--lr", help="Set the learning rate, not 0.03 (of an encoder 0.1).", metavar="RATE"),
+    ] = None,
+    batch_size: Annotated[
+        int, Option("--batch-size", help="Use so many snippets in a step.", metavar="N", min=1)
+    ] = DistilSettings.batch_size,
+    snippets: Annotated[
+        int, Option("--snippets", help="Choose at most so many snippets for a token.", metavar="N", min=1)
+    ] = DistilSettings.snippets,
+    seed: Annotated[int, Option("--seed", help="Set which snippets, and their order.", metavar="N", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Distil the rows of new tokens from the model before them.
+
+    The model reads a text with the tokenizer from before the tokens, and with its own; the rows of the new tokens learn
+    until it makes the same of both, and all other weights stay. The output rows of a decoder learn to predict the
+    tokens. The texts are snippets of the corpus; of tokens that it does not have, or without one, a decoder writes them
+    itself, with the tokens from before. Special tokens stand for no text and are left out unless they are named. The
+    migration gives the tokens the rows that were learned (reinit_tokens with files beside it), and `tokmigrate upgrade`
+    applies it.
+
+    A tenth of the snippets is held out, and the distance is measured there before and after: of a decoder, how much of
+    the last hidden states differs from the first new token on; of an encoder, one minus the cosine of the embeddings.
+    The learning rate is a share of the size of the embeddings' numbers, as in `train`.
+    """
+    chosen = DistilSettings(choose_tokens(tokens, token or []), steps, rate, batch_size, snippets, seed)
+    with (
+        open_for_training(model, message) as (workspace, entry),
+        corpus_files.open_corpus(corpus, field) if corpus else nullcontext() as texts,
+        terminal.progress() as on_progress,
+    ):
+        done = distilling.distil_rows(workspace, entry, texts, message, chosen, on_progress)
+    path = models.format_path(workspace, done.path)
+    text = report.distil_text(entry, done, path)
+    print_result("distil", Result(report.rows_content(entry, done, path), text), as_json)
 
 
 def choose_tokens(tokens: str, named: list[str]) -> str | list[str]:
@@ -116,7 +171,7 @@ def choose_tokens(tokens: str, named: list[str]) -> str | list[str]:
 
 def bake(
     adapter: Annotated[Path, Argument(help="Use this adapter of peft.", metavar="ADAPTER")],
-    message: Annotated[str | None, Option("--message", "-m", help="Set the message of the migration.")] = None,
+    message: Annotated[str | None, MESSAGE] = None,
     model: Model = None,
     output: Annotated[
         Path | None,
@@ -139,9 +194,7 @@ def bake(
     target = paths.absolute(Path.cwd(), str(output or f"{directory}-plain"))
     with open_for_training(model, message) as (workspace, entry):
         baked = baking.bake_adapter(workspace, entry, directory, message, target, rows)
-    print_result(
-        "bake", Result(bake_report.bake_content(baked), bake_report.bake_lines(baked, workspace, entry.name)), as_json
-    )
+    print_result("bake", Result(report.bake_content(baked), report.bake_text(baked, workspace, entry)), as_json)
 
 
 @contextmanager

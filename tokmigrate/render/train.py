@@ -1,4 +1,4 @@
-"""What `train` did, as text and as JSON, and the loss as a curve of plain characters."""
+"""What `train`, `distil` and `bake` did, as text and as JSON, and the loss as a curve of plain characters."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from tokmigrate.commands.models import format_path
 from tokmigrate.formatting import format_count, format_list
 from tokmigrate.render.escape import escape, escape_quoted
+from tokmigrate.render.terminal import format_revision
 
 if TYPE_CHECKING:
-    from tokmigrate.settings import ModelEntry
+    from tokmigrate.commands.bake import BakedAdapter
+    from tokmigrate.settings import ModelEntry, Workspace
+    from tokmigrate.training.distil import DistilledRows
     from tokmigrate.training.train import TrainedRows
 
 _COLUMNS, _LEAST_COLUMNS, _LINES = 64, 16, 6
@@ -71,6 +75,67 @@ def format_tokens(tokens: tuple[str, ...]) -> str:
     return format_list(list(map(escape_quoted, tokens)), _SHOWN)
 
 
-def train_content(entry: ModelEntry, done: TrainedRows, path: str) -> dict[str, Any]:
-    """Return what `train` did as JSON."""
+def rows_content(entry: ModelEntry, done: TrainedRows | DistilledRows, path: str) -> dict[str, Any]:
+    """Return what `train` or `distil` did as JSON."""
     return {"model": entry.name, **vars(done), "path": path}
+
+
+def distil_text(entry: ModelEntry, done: DistilledRows, path: str) -> Iterator[str]:
+    """Yield what `distil` says; `path` is that of the migration as a user names it."""
+    tokens, steps = format_count(len(done.tokens), "token"), format_count(len(done.losses), "step")
+    snippets = format_count(done.snippets, "snippet")
+    yield f"{entry.name}: distilled the rows of {tokens} in {steps}, on {snippets}: {format_tokens(done.tokens)}"
+    if done.written:
+        yield f"the model wrote {done.written:,} of the snippets"
+    if done.absent:
+        yield f"in no snippet to learn from, so not trained: {format_tokens(done.absent)}"
+    if done.left_out:
+        yield f"special, or in every earlier tokenizer, and left to `tokmigrate train`: {format_tokens(done.left_out)}"
+    where = f"on {format_count(done.held_out, 'snippet')} that were held out" if done.held_out else "on all of them"
+    before = f"the model with the tokenizer of {format_revision(done.revision)}"
+    yield f"distance to {before}, {where}: {done.before:.4f} before, {done.after:.4f} after"
+    if any(done.predictions):
+        unlike, like = done.predictions
+        yield f"divergence of their chances from those of their pieces: {unlike:.4f} nats before, {like:.4f} after"
+        if like > unlike:
+            yield "the output rows became worse: take more --steps, or a lower --lr"
+    yield from loss_curve(done.losses)
+    yield f"wrote {escape(path)}: `tokmigrate upgrade` applies it"
+
+
+def bake_content(baked: BakedAdapter) -> dict[str, Any]:
+    """Return a baked adapter as JSON."""
+    return {
+        "file": baked.path,
+        "output": baked.output,
+        "tokens": baked.tokens,
+        "added": baked.added,
+        "left_out": baked.left_out,
+        "is_listed": baked.is_listed,
+    }
+
+
+def bake_text(baked: BakedAdapter, workspace: Workspace, entry: ModelEntry) -> Iterator[str]:
+    """Yield lines on a baked adapter, and what to do next."""
+    output = format_path(workspace, baked.output) if baked.output else ""
+    if baked.path is None:
+        yield "no row of a token differs from the model's: no migration is written"
+    else:
+        shown = format_list([escape_quoted(token) for token in baked.tokens], 6)
+        rows = f"the rows of {format_count(len(baked.tokens), 'token')}"
+        yield f"wrote {format_path(workspace, baked.path)}: {rows}, {shown}"
+    if baked.added:
+        yield f"it adds {format_count(len(baked.added), 'token')} that the model lacks"
+    if baked.left_out:
+        yield f"not baked: {format_count(baked.left_out, 'token')} of the baseline whose rows the adapter changed"
+    yield f"wrote {output}: LoRA factors only" if output else "no LoRA factor is left: the model is all"
+    if baked.is_listed:
+        yield f"in tokmigrate.yaml, under `adapters:` of {entry.name}:"
+        width = max(len(baked.adapter), len(output))
+        yield f"  - {baked.adapter:<{width}}    # take this out"
+        if output:
+            yield f"  - {output:<{width}}    # put this in"
+    if baked.path is not None:
+        if baked.others:
+            yield f"the rows change for its other adapters too: {format_list(baked.others)}"
+        yield f"next: tokmigrate upgrade --model {entry.name}"
