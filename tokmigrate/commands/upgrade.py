@@ -10,12 +10,12 @@ from tokmigrate.apply.build_upgrade import UpgradeBuilder
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.training import list_trained_events, training_on_record
-from tokmigrate.commands.later_model import open_later_model
 from tokmigrate.commands.library_check import Accepted, Verifications, accept_outcome, outcome_of_plan
 from tokmigrate.commands.plan import BoundPlan, bind_plan, checks_of, plan_or_reuse, preview_upgrade, runs_model
 from tokmigrate.commands.records import build_upgrade_outcome
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
+from tokmigrate.commands.staged_model import open_later_model
 from tokmigrate.events import OnProgress, Warned, no_progress
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.plan import Plan

@@ -13,10 +13,9 @@ from pathlib import Path
 from threading import Lock
 
 from tokmigrate.audit.run_status import guard_reading
-from tokmigrate.commands.earlier_model import open_earlier_model
 from tokmigrate.commands.evaluations import digest_contents
-from tokmigrate.commands.later_model import open_later_model
 from tokmigrate.commands.plan import plan
+from tokmigrate.commands.staged_model import open_earlier_model, open_later_model
 from tokmigrate.errors import AlreadyThereError, BusyError, ModelError, UsageError, VerificationError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.files import has_directory

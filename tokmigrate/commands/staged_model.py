@@ -1,26 +1,26 @@
-"""A model as it was at an earlier revision, in a directory of its own, for comparison with what it is now."""
+"""A model as it was, or as pending migrations would leave it, in a directory of its own, to compare with what it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
 from tokmigrate.apply.build_downgrade import build_downgrade
-from tokmigrate.apply.candidate import Candidate, Completion
-from tokmigrate.apply.publish import check_room, margin_bytes
-from tokmigrate.apply.shard_pass import Contents
+from tokmigrate.apply.build_upgrade import UpgradeBuilder
+from tokmigrate.apply.publish import Change, check_room, margin_bytes
 from tokmigrate.apply.stage import stage
 from tokmigrate.apply.temporary_folder import open_temporary_folder
 from tokmigrate.audit.run_status import guard_reading
+from tokmigrate.commands.models import change_down
 from tokmigrate.commands.records import find_undo_records
 from tokmigrate.commands.targets import way_down
-from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.vocabulary.ids import Run
 
 
 @dataclass(frozen=True)
@@ -57,32 +57,43 @@ def open_earlier_model(workspace: Workspace, entry: ModelEntry, revision: str) -
         records = find_undo_records(workspace, entry, snapshot, revisions)
         back = build_downgrade(snapshot, records, ObjectStore(workspace.objects))
         with open_temporary_folder(entry.path) as folder:
-            directory = folder / entry.path.name
-            stage_into(directory, snapshot, back.candidate, lambda _: back.completion)
+            directory = _stage(folder, change_down(snapshot, back))
             yield StagedModel(directory, target, back.candidate.edit.positions(), back.semantic_undo)
 
 
-def stage_into(
-    directory: Path,
-    snapshot: Snapshot,
-    candidate: Candidate,
-    complete: Callable[[Contents], Completion],
-    populations: Mapping[str, Sequence[Run]] | None = None,
-    *,
-    reads_all: bool = False,
-) -> None:
-    """Write a candidate without its stamp, and verify it; `complete` completes it by what was found in the shards."""
-    check_room(directory.parent, candidate.bytes + margin_bytes(candidate.bytes))
+@contextmanager
+def open_later_model(workspace: Workspace, entry: ModelEntry, plan: Plan) -> Iterator[StagedModel]:
+    """Give a directory with a model as its plan would leave it, without its stamp; it is gone after.
+
+    Args:
+        plan: A plan with steps.
+
+    Raises:
+        StorageError: There is no space for it.
+    """
+    with guard_reading(entry), open_temporary_folder(entry.path) as folder:
+        # The undo data is of no use, since nothing is changed.
+        builder = UpgradeBuilder(replace(plan, adapters=(), copies=()), workspace.seed, ObjectStore(folder / "objects"))
+        (change,) = builder.changes()
+        yield StagedModel(_stage(folder, change), plan.after, plan.edit.positions())
+
+
+def _stage(folder: Path, change: Change) -> Path:
+    """Write what a change makes of a directory into a folder, without its stamp, and verify it."""
+    snapshot, candidate = change.snapshot, change.candidate
+    check_room(folder, candidate.bytes + margin_bytes(candidate.bytes))
+    directory = folder / snapshot.directory.name
     staged = stage(
         snapshot,
         directory,
         candidate,
-        populations or {},
+        change.populations,
         lambda _: None,
-        reads_all=reads_all,
+        reads_all=change.reads_all,
         known_tensors={},
         stopped=Event(),
     )
-    completion = complete(staged.contents)
+    completion = change.complete(staged.contents, lambda: None)
     staged.complete(snapshot, candidate, completion)
     staged.verify(snapshot, candidate, completion, reads_again=False)
+    return directory
