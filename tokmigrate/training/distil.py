@@ -239,9 +239,7 @@ def _learn(
             loaded=loaded,
             name=name,
             longest=max(len(pair.student) + len(pair.teacher) for pair in pairs),
-            steps=settings.steps,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
+            settings=settings,
             optimizer=build_optimizer(trained, rate),
             on_progress=on_progress,
         )

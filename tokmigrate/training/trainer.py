@@ -16,6 +16,7 @@ from tokmigrate.errors import LimitError, ModelError, StorageError, in_one_line
 from tokmigrate.events import OnProgress, report_activity
 from tokmigrate.files import read_file, storage_errors
 from tokmigrate.training.loaded_model import LoadedModel, find_free_memory, silence_libraries
+from tokmigrate.training.run_settings import DistilSettings, TrainSettings
 
 _CHECKPOINTS = 10
 """How many times a run is saved at least."""
@@ -51,9 +52,7 @@ def run_trainer(
     loaded: LoadedModel,
     name: str,
     longest: int,
-    steps: int,
-    batch_size: int,
-    seed: int,
+    settings: TrainSettings | DistilSettings,
     optimizer: Any,
     on_progress: OnProgress,
     checkpoints: Path | None = None,
@@ -85,6 +84,7 @@ def run_trainer(
             if checkpoints and time.monotonic() - self.saved > _SAVE_AFTER_S:
                 control.should_save, self.saved = True, time.monotonic()
 
+    steps, batch_size = settings.steps, settings.batch_size
     parts = divide_batch(loaded, longest, batch_size)
     with ExitStack() as stack:
         count_steps = stack.enter_context(report_activity(on_progress, name, "training", steps, "steps"))
@@ -101,7 +101,7 @@ def run_trainer(
             save_steps=max(1, steps // _CHECKPOINTS),
             save_total_limit=2,
             report_to=[],
-            seed=seed,
+            seed=settings.seed,
             disable_tqdm=True,
             use_cpu=loaded.device.type == "cpu",
             remove_unused_columns=False,
