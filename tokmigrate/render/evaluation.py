@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tokmigrate.training.embeddings import Cosines
     from tokmigrate.training.evaluate import Evaluation
-    from tokmigrate.training.next_tokens import Losses, NextTokens, TokenLoss
+    from tokmigrate.training.next_tokens import Losses, Mean, NextTokens
 
 Content = Mapping[str, Any]
 """A measurement as JSON."""
@@ -31,15 +31,16 @@ _LOSSES = {"on_new_tokens": "nats per new token", "after_new_tokens": "nats per 
 
 def evaluation_content(found: Evaluation) -> dict[str, Any]:
     """Return a measurement as JSON; null is what there was no text for."""
+    counts = found.counts
     content: dict[str, Any] = {
         **{name: getattr(found, name) for name in ("model", "before", "after", "corpus", "kind", "device", "dtype")},
-        "texts": {"all": found.texts, "without_new_tokens": found.same, "bytes": found.text_bytes},
+        "texts": {"all": counts.texts, "without_new_tokens": counts.same, "bytes": counts.text_bytes},
         "tokens_per_byte": {
-            "before": found.tokens_before / found.text_bytes,
-            "after": found.tokens_after / found.text_bytes,
+            "before": counts.tokens_before / counts.text_bytes,
+            "after": counts.tokens_after / counts.text_bytes,
         },
-        "new_tokens": found.new_tokens,
-        "same_body": found.same_body,
+        "new_tokens": len(found.match.new),
+        "same_body": found.match.same_body,
         "retrained": found.retrained,
     }
     if found.next_tokens is not None:
@@ -62,17 +63,17 @@ def _next_tokens_content(found: Evaluation, held: NextTokens) -> dict[str, Any]:
             "with_new_tokens": _losses_content(held.other),
         },
         "divergence": {
-            "positions": far.positions,
+            "positions": far.added.count,
             "nats": far.nats,
-            "of_added_rows": far.mean(far.added),
-            "of_added_rows_at_most": far.worst_added if far.positions else None,
-            "of_removed_rows": far.mean(far.removed),
-            "removed_mass": far.mean(far.mass),
-            "removed_mass_at_most": far.worst_mass if far.positions else None,
+            "of_added_rows": far.added.mean,
+            "of_added_rows_at_most": far.added.most,
+            "of_removed_rows": far.removed.mean,
+            "removed_mass": far.mass.mean,
+            "removed_mass_at_most": far.mass.most,
             "bound": found.bound,
-            "added_rows": found.added_rows,
-            "removed_rows": found.removed_rows,
-            "removed_tokens": found.removed_tokens,
+            "added_rows": len(found.match.added),
+            "removed_rows": len(found.match.removed),
+            "removed_tokens": found.match.removed_tokens,
             "population": found.population,
         },
         "loss": {"on_new_tokens": _loss_content(held.on_new), "after_new_tokens": _loss_content(held.after_new)},
@@ -83,9 +84,9 @@ def _losses_content(held: Losses) -> dict[str, Any]:
     return {"bytes": held.text_bytes, "before": held.per_byte(held.before), "after": held.per_byte(held.after)}
 
 
-def _loss_content(held: tuple[TokenLoss, TokenLoss]) -> dict[str, Any]:
+def _loss_content(held: tuple[Mean, Mean]) -> dict[str, Any]:
     before, after = held
-    return {"tokens": after.tokens, "before": before.mean, "after": after.mean}
+    return {"tokens": after.count, "before": before.mean, "after": after.mean}
 
 
 def _cosine_content(held: Cosines) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import shlex
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from math import isfinite, log1p
 from pathlib import Path
@@ -41,6 +41,22 @@ _ALONE = Lock()
 """With `-j N` one check runs at a time: it takes most of the memory, and sets what holds for all threads."""
 
 
+@dataclass
+class Counts:
+    """What was read of a corpus.
+
+    Args:
+        texts: How many texts; `same` is how many have no new token and the same tokens.
+        tokens_before: The tokens of the texts before, without those put around them; `tokens_after` likewise.
+    """
+
+    texts: int = 0
+    same: int = 0
+    text_bytes: int = 0
+    tokens_before: int = 0
+    tokens_after: int = 0
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What a model makes of a corpus before and after.
@@ -48,13 +64,7 @@ class Evaluation:
     Args:
         before: What is compared, as a user calls it; `after` likewise.
         kind: Whether it predicts tokens or embeds texts.
-        texts: How many texts were read, with `text_bytes`; `same` is how many have no new token and the same tokens.
-        tokens_before: The tokens of the texts before, without those put around them; `tokens_after` likewise.
-        new_tokens: The tokens after that were none before, or whose rows are other ones.
-        added_rows: The rows of the output side that were not there before; `removed_rows` those that are there no more,
-            of which `removed_tokens` had a token.
         population: The baseline's rows that are still there, over which `mean` takes the mean.
-        same_body: Whether all weights but those of the rows are equal.
         retrained: The files that were trained or rewritten since, of which the model before has what is there now.
         contents: What the model was when it was measured, as `digest_contents` has it.
     """
@@ -66,17 +76,9 @@ class Evaluation:
     kind: Kind
     device: str
     dtype: str
-    texts: int
-    same: int
-    text_bytes: int
-    tokens_before: int
-    tokens_after: int
-    new_tokens: int
-    added_rows: int
-    removed_rows: int
-    removed_tokens: int
+    counts: Counts
+    match: TokenMatch = field(repr=False)
     population: int
-    same_body: bool
     retrained: tuple[str, ...]
     next_tokens: NextTokens | None
     embeddings: Embeddings | None
@@ -85,7 +87,7 @@ class Evaluation:
     @property
     def bound(self) -> float:
         """What KL new rows of `mean` can cost at most on text without new tokens, in nats."""
-        return log1p(self.added_rows / self.population) if self.population else 0.0
+        return log1p(len(self.match.added) / self.population) if self.population else 0.0
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def _measure_pair(
         hint = "name a model of the same kind with --old"
         raise ModelError(f"it is no {after.kind} model", where=str(before.directory), hint=hint)
     match = match_tokens(before, after, pair.rows)
-    counts = _Counts()
+    counts = Counts()
     with silence_libraries(), report_activity(on_progress, model, "measuring the model", corpus.size) as count_bytes:
         kind = DecoderMeasure if after.kind == "causal" else EncoderMeasure
         measure = kind(before, after, match, count_bytes)
@@ -199,27 +201,14 @@ def _measure_pair(
         kind=after.kind,
         device=str(after.device),
         dtype=str(after.dtype).removeprefix("torch."),
-        **vars(counts),
-        new_tokens=len(match.new),
-        added_rows=len(match.added),
-        removed_rows=len(match.removed),
-        removed_tokens=match.removed_tokens,
+        counts=counts,
+        match=match,
         population=len(kept.intersection(expand(snapshot.state.population))),
-        same_body=match.same_body,
         retrained=pair.retrained,
         next_tokens=measure.found if isinstance(measure.found, NextTokens) else None,
         embeddings=measure.found if isinstance(measure.found, Embeddings) else None,
         contents=contents,
     )
-
-
-@dataclass
-class _Counts:
-    texts: int = 0
-    same: int = 0
-    text_bytes: int = 0
-    tokens_before: int = 0
-    tokens_after: int = 0
 
 
 def _measure(
@@ -228,10 +217,9 @@ def _measure(
     sides: tuple[LoadedModel, LoadedModel],
     match: TokenMatch,
     measure: DecoderMeasure | EncoderMeasure,
-    counts: _Counts,
+    counts: Counts,
 ) -> None:
-    longest = min(side.longest or _LONGEST[side.kind] for side in sides)
-    longest = min(longest, _LONGEST[sides[0].kind])
+    longest = min(_LONGEST[sides[0].kind], *(side.longest for side in sides if side.longest))
     for text, old, new in zip(texts, *(tokenize(side.tokenizer, texts) for side in sides), strict=True):
         counts.texts += 1
         counts.text_bytes += len(text.encode())

@@ -42,16 +42,23 @@ class Losses:
 
 
 @dataclass
-class TokenLoss:
-    """The loss on some tokens, in nats."""
+class Mean:
+    """The mean of numbers: how many there are, their sum, and the largest, of negative ones 0."""
 
-    tokens: int = 0
-    nats: float = 0.0
+    count: int = 0
+    total: float = 0.0
+    most: float | None = None
+
+    def add(self, numbers: Any) -> None:
+        """Add the numbers of a tensor."""
+        self.count += len(numbers)
+        self.total += float(numbers.double().sum())
+        self.most = max([self.most or 0.0, *numbers.tolist()])
 
     @property
     def mean(self) -> float | None:
-        """The loss per token, None where there is none."""
-        return self.nats / self.tokens if self.tokens else None
+        """The mean, None where there is none."""
+        return self.total / self.count if self.count else None
 
 
 @dataclass
@@ -59,31 +66,22 @@ class Divergence:
     """How far the predictions of two models are from each other on text without new tokens.
 
     Args:
-        positions: How many predictions were compared.
-        added: The sum of KL(p before, of shared rows alone || p after); `worst_added` its largest term.
-        removed: The sum of -log(1 - q), where q is the probability of removed rows before.
-        mass: The sum of q; `worst_mass` its largest term.
+        added: KL(p before, of shared rows alone || p after).
+        removed: -log(1 - q), where q is the probability of removed rows before; `mass` is q.
     """
 
-    positions: int = 0
-    added: float = 0.0
-    worst_added: float = 0.0
-    removed: float = 0.0
-    mass: float = 0.0
-    worst_mass: float = 0.0
+    added: Mean = field(default_factory=Mean)
+    removed: Mean = field(default_factory=Mean)
+    mass: Mean = field(default_factory=Mean)
 
     @property
     def nats(self) -> float | None:
-        """The mean of both divergences together, None without a position."""
-        return self.mean(self.added + self.removed)
-
-    def mean(self, total: float) -> float | None:
-        """Return a sum per position, None where there is none."""
-        return total / self.positions if self.positions else None
+        """The mean of both divergences together, None without a prediction."""
+        return (self.added.total + self.removed.total) / self.added.count if self.added.count else None
 
 
-def _both_sides() -> tuple[TokenLoss, TokenLoss]:
-    return TokenLoss(), TokenLoss()
+def _both_sides() -> tuple[Mean, Mean]:
+    return Mean(), Mean()
 
 
 @dataclass
@@ -99,13 +97,13 @@ class NextTokens:
     same: Losses = field(default_factory=Losses)
     other: Losses = field(default_factory=Losses)
     divergence: Divergence = field(default_factory=Divergence)
-    on_new: tuple[TokenLoss, TokenLoss] = field(default_factory=_both_sides)
-    after_new: tuple[TokenLoss, TokenLoss] = field(default_factory=_both_sides)
+    on_new: tuple[Mean, Mean] = field(default_factory=_both_sides)
+    after_new: tuple[Mean, Mean] = field(default_factory=_both_sides)
 
     @property
     def sums(self) -> tuple[float, ...]:
         """All that was added up, in which a NaN stays."""
-        return self.whole.before, self.whole.after, self.divergence.added, self.divergence.removed
+        return self.whole.before, self.whole.after, self.divergence.added.total, self.divergence.removed.total
 
     @property
     def whole(self) -> Losses:
@@ -200,8 +198,7 @@ class DecoderMeasure:
                 is_new = self._is_new[side][tokens]
                 follows = self._is_new[side][last] & ~is_new
                 for kind, chosen in ((found.on_new, is_new), (found.after_new, follows)):
-                    kind[side].tokens += int(chosen.sum())
-                    kind[side].nats += float(nats[chosen].sum())
+                    kind[side].add(nats[chosen])
         found.other.text_bytes += sum(window.text_bytes for window in windows)
         found.other.before += sums[BEFORE]
         found.other.after += sums[AFTER]
@@ -230,15 +227,11 @@ class DecoderMeasure:
         if len(shared) > 1:
             logs = [shared[side] - whole[side][:, None] for side in (BEFORE, AFTER)]
             added = added + (logs[BEFORE].exp() * (logs[BEFORE] - logs[AFTER])).sum(1)
-        mass = costs[BEFORE].sigmoid()
         same.before += float(losses[BEFORE].double().sum())
         same.after += float(losses[AFTER].double().sum())
-        far.positions += len(mass)
-        far.added += float(added.double().sum())
-        far.removed += float(removed.double().sum())
-        far.mass += float(mass.double().sum())
-        far.worst_added = max(far.worst_added, float(added.max()))
-        far.worst_mass = max(far.worst_mass, float(mass.max()))
+        far.added.add(added)
+        far.removed.add(removed)
+        far.mass.add(costs[BEFORE].sigmoid())
 
 
 def _check_predicts(torch: Any, side: LoadedModel) -> None:
