@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from generated_files import ROOT, main
+
 RESULTS, FOLDER = "benchmarks/RESULTS.md", "docs/plots"
+PATTERNS = [f"{FOLDER}/*"]
 
 _WIDTH, _LEFT, _RIGHT = 560, 14, 76
 _STYLE = """\
@@ -197,20 +197,5 @@ def _picture(title: str, height: int, lines: Sequence[str]) -> str:
     )
 
 
-def main(arguments: list[str]) -> int:
-    """Write the plots, or with --check return 1 where one is not current."""
-    texts = generated((ROOT / RESULTS).read_text("utf-8"))
-    paths = {*texts, *(path.relative_to(ROOT).as_posix() for path in (ROOT / FOLDER).glob("*"))}
-    held = {name: (ROOT / name).read_text("utf-8") for name in paths if (ROOT / name).is_file()}
-    stale = sorted(name for name in paths if held.get(name) != texts.get(name))
-    if "--check" in arguments:
-        print(*(f"{name} is not current: run python scripts/make_plots.py" for name in stale), sep="\n")
-        return bool(stale)
-    (ROOT / FOLDER).mkdir(exist_ok=True)
-    for name in stale:
-        (ROOT / name).write_text(texts[name], "utf-8") if name in texts else (ROOT / name).unlink()
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(generated((ROOT / RESULTS).read_text("utf-8")), PATTERNS)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from command_tables import commands, common_options, panels, section
 from exit_code_table import exit_codes
 from field_tables import describe_type, schema_tables
+from generated_files import ROOT, main
 from pydantic import BaseModel
 from workspace_page import PAGE, workspace_page
 
@@ -20,8 +19,8 @@ from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.migration import CHECKS, PRECONDITIONS
 from tokmigrate.revision.new_file import SCHEMA_FILE, json_schema
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDER, SCHEMA = "docs/reference", f"migrations/{SCHEMA_FILE}"
+PATTERNS = [f"docs/{folder}/*.md" for folder in ("operations", "strategies", "reference")]
 
 _INDEX = """\
 # Reference
@@ -90,36 +89,6 @@ def generated() -> dict[str, str]:
     schema = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     reference = {f"{FOLDER}/{name}.md": text for name, text in reference_pages().items()}
     return {SCHEMA: schema, PAGE: workspace_page(), **reference, **pages()}
-
-
-def out_of_date(root: Path, texts: Mapping[str, str]) -> list[str]:
-    """Return the paths of files that are not as they should be, pages of what is gone among them.
-
-    Args:
-        root: The folder of the repository.
-        texts: What should be there.
-    """
-    made = [
-        path for folder in ("operations", "strategies", "reference") for path in (root / "docs" / folder).glob("*.md")
-    ]
-    held = {path.relative_to(root).as_posix() for path in made} | {name for name in texts if (root / name).is_file()}
-    there = {name: (root / name).read_text("utf-8") for name in held}
-    return sorted(name for name in {*texts, *there} if texts.get(name) != there.get(name))
-
-
-def write(root: Path, texts: Mapping[str, str]) -> None:
-    """Write what is out of date, and remove pages of what is gone.
-
-    Args:
-        root: The folder of the repository.
-        texts: What should be there.
-    """
-    for name in out_of_date(root, texts):
-        if name in texts:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_text(texts[name], "utf-8")
-        else:
-            (root / name).unlink()
 
 
 def pages() -> dict[str, str]:
@@ -195,8 +164,4 @@ def _first_sentence(kind: object) -> str:
 
 
 if __name__ == "__main__":
-    made = generated()
-    if "--check" in sys.argv[1:]:
-        stale = out_of_date(ROOT, made)
-        sys.exit(f"out of date: {', '.join(stale)}" if stale else 0)
-    write(ROOT, made)
+    main(generated(), PATTERNS)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from generated_files import main
 from rule_examples import example_workspace
 
 from tokmigrate.commands.lint import lint
@@ -15,8 +15,8 @@ from tokmigrate.lint.rule import Rule, Severity
 from tokmigrate.lint.subjects import Failure, MigrationFile, OnModel
 from tokmigrate.render.lint import explanation, format_findings_plain
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-INDEX, PAGES = "rules.md", "rules"
+INDEX, PAGES = "docs/rules.md", "docs/rules"
+PATTERNS = [f"{PAGES}/*"]
 GROUPS: Mapping[str, str] = {
     "TM0": "Whether it can be applied",
     "TM1": "Tokens",
@@ -61,35 +61,8 @@ _LOOKS_AT = {
 
 
 def generated() -> dict[str, str]:
-    """Return the text of the index and of each page, by their paths in the folder of the documentation."""
+    """Return the text of the index and of each page, by their paths in the repository."""
     return {INDEX: index(), **{f"{PAGES}/{code}.md": page(rule) for code, rule in RULES.items()}}
-
-
-def out_of_date(docs: Path, texts: Mapping[str, str]) -> list[str]:
-    """Return the paths of files that are not as they should be, those of rules that are gone among them.
-
-    Args:
-        docs: The folder of the documentation.
-        texts: What should be there.
-    """
-    held = [*docs.glob(INDEX), *(docs / PAGES).glob("*")]
-    there = {path.relative_to(docs).as_posix(): path.read_text("utf-8") for path in held}
-    return sorted(name for name in {*texts, *there} if texts.get(name) != there.get(name))
-
-
-def write(docs: Path, texts: Mapping[str, str]) -> None:
-    """Write what is out of date, and remove pages of rules that are gone.
-
-    Args:
-        docs: The folder of the documentation.
-        texts: What should be there.
-    """
-    (docs / PAGES).mkdir(exist_ok=True)
-    for name in out_of_date(docs, texts):
-        if name in texts:
-            (docs / name).write_text(texts[name], "utf-8")
-        else:
-            (docs / name).unlink()
 
 
 def index() -> str:
@@ -133,12 +106,8 @@ def printed(rule: Rule) -> str:
 
 def _row(rule: Rule) -> str:
     summary = rule.summary.replace("|", "\\|")
-    return f"| [{rule.code}]({PAGES}/{rule.code}.md) | {summary} | {rule.severity.value} |"
+    return f"| [{rule.code}](rules/{rule.code}.md) | {summary} | {rule.severity.value} |"
 
 
 if __name__ == "__main__":
-    made = generated()
-    if "--check" in sys.argv[1:]:
-        stale = out_of_date(DOCS, made)
-        sys.exit(f"out of date: {', '.join(f'docs/{name}' for name in stale)}" if stale else 0)
-    write(DOCS, made)
+    main(generated(), PATTERNS)

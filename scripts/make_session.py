@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+from generated_files import ROOT, main
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
@@ -21,7 +22,6 @@ from rich.text import Text
 
 from tokmigrate.cli.app import main as tokmigrate
 
-ROOT = Path(__file__).resolve().parent.parent
 PICTURE, WIDTH = "docs/session.svg", 100
 COMMANDS = (
     "tokmigrate plan",
@@ -103,16 +103,5 @@ def picture() -> str:
     return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
 
 
-def main(arguments: list[str]) -> int:
-    """Write the picture, or with --check return 1 where it is not current."""
-    path, svg = ROOT / PICTURE, picture()
-    if "--check" not in arguments:
-        path.write_text(svg, "utf-8")
-        return 0
-    is_current = path.is_file() and path.read_text("utf-8") == svg
-    print(f"{PICTURE} is {'current' if is_current else 'not current: run python scripts/make_session.py'}")
-    return not is_current
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main({PICTURE: picture()})

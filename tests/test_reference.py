@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from make_reference import generated, out_of_date, write
-from workspaces import REPOSITORY
+from generated_files import find_stale, write_files
+from make_reference import PATTERNS, generated
 
 from tokmigrate.cli.app import COMMANDS
 from tokmigrate.init.spec import strategy_types
@@ -36,7 +36,7 @@ def section(text: str, title: str) -> str:
 
 
 def test_the_generated_files_are_current(texts: Mapping[str, str]) -> None:
-    assert out_of_date(REPOSITORY, texts) == [], "python scripts/make_reference.py"
+    assert find_stale(texts, PATTERNS) == [], "python scripts/make_reference.py"
 
 
 @pytest.mark.parametrize("folder", ["operations", "strategies"])
@@ -109,8 +109,8 @@ def test_a_page_that_is_changed_missing_or_of_nothing_is_found_and_put_right(tmp
         "docs/strategies/mean.md": "two\n",
         "migrations/tokmigrate.schema.json": "{}\n",
     }
-    write(tmp_path, texts)
-    assert out_of_date(tmp_path, texts) == []
+    write_files(texts, PATTERNS, tmp_path)
+    assert find_stale(texts, PATTERNS, tmp_path) == []
     (tmp_path / "docs" / "reference" / "checks.md").write_text("changed\n", "utf-8")
     (tmp_path / "docs" / "operations" / "add.md").unlink()
     for gone in ("operations/gone", "reference/gone", "strategies/gone"):
@@ -120,9 +120,9 @@ def test_a_page_that_is_changed_missing_or_of_nothing_is_found_and_put_right(tmp
         f"docs/{name}.md"
         for name in ("operations/add", "operations/gone", "reference/checks", "reference/gone", "strategies/gone")
     ]
-    assert out_of_date(tmp_path, texts) == stale
-    write(tmp_path, texts)
-    assert out_of_date(tmp_path, texts) == []
+    assert find_stale(texts, PATTERNS, tmp_path) == stale
+    write_files(texts, PATTERNS, tmp_path)
+    assert find_stale(texts, PATTERNS, tmp_path) == []
     assert (tmp_path / "docs" / "operations" / "add.yaml").is_file()
 
 
