@@ -9,9 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,57 +24,23 @@ from workspaces import (
     HEAD,
     REPOSITORY,
     Workspace,
-    command_line,
     contents,
-    environment,
     on_terminal,
+    run_here,
 )
 
 from tokmigrate import __version__
-from tokmigrate.cli.app import COMMANDS, main
+from tokmigrate.cli.app import COMMANDS
 from tokmigrate.cli.lazy_group import postpone_imports
 from tokmigrate.revision.migration import Migration
 from tokmigrate.state.database import open_state
 from tokmigrate.state.rows import Direction
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The one JSON document on stdout."""
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line in this process: `call(directory, *words)`."""
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("TOKMIGRATE_STATE", raising=False)
-
-    def run(directory: Path, *words: str) -> Said:
-        monkeypatch.chdir(directory)
-        monkeypatch.setattr(sys, "argv", ["tokmigrate", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        out, err = capsys.readouterr()
-        code = leaving.value.code
-        assert isinstance(code, int)
-        return Said(code, out, err)
-
-    return run
+def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Return the one JSON document on stdout."""
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def fork(place: Workspace) -> None:
@@ -131,7 +96,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
 )
 
 
-def test_every_command_prints_one_document(place: Workspace, call: Call) -> None:
+def test_every_command_prints_one_document(place: Workspace) -> None:
     # What `stamp` prints is asked where a model has lost its stamp.
     assert {"stamp", *(sentence[0] for sentence in SENTENCES)} == set(COMMANDS)
     before = contents(place.model)
@@ -154,11 +119,11 @@ def test_every_command_prints_one_document(place: Workspace, call: Call) -> None
     rows = {"base_model.model.model.embed_tokens.trainable_tokens_delta": np.ones((1, 128), np.float32)}
     save_file(rows, place.root / "rows" / "adapter_model.safetensors")
     for sentence in SENTENCES:
-        said = call(place.root, *sentence, "--json")
-        assert said.code == 0, (sentence, said)
-        assert said.document["schema_version"] == 1, sentence
-        assert said.document["command"] == " ".join(sentence[: 2 if sentence[0] == "learn" else 1])
-        assert said.err == "", sentence
+        said = place.run(*sentence, "--json")
+        assert said.returncode == 0, (sentence, said)
+        assert document(said)["schema_version"] == 1, sentence
+        assert document(said)["command"] == " ".join(sentence[: 2 if sentence[0] == "learn" else 1])
+        assert said.stderr == "", sentence
     assert contents(place.model) == before
 
 
@@ -182,42 +147,40 @@ def test_every_command_prints_one_document(place: Workspace, call: Call) -> None
         (("downgrade", BASE, "--json"), 1, "AlreadyThereError"),
     ],
 )
-def test_errors_are_documents_too(
-    place: Workspace, call: Call, sentence: tuple[str, ...], code: int, kind: str
-) -> None:
-    said = call(place.root, *sentence)
-    assert (said.code, said.err) == (code, "")
-    assert said.document["schema_version"] == 1
-    error = said.document["error"]
+def test_errors_are_documents_too(place: Workspace, sentence: tuple[str, ...], code: int, kind: str) -> None:
+    said = place.run(*sentence)
+    assert (said.returncode, said.stderr) == (code, "")
+    assert document(said)["schema_version"] == 1
+    error = document(said)["error"]
     assert (error["kind"], error["exit_code"]) == (kind, code)
     assert error["hint"]
 
 
-def test_two_heads(place: Workspace, call: Call) -> None:
+def test_two_heads(place: Workspace) -> None:
     fork(place)
-    assert [found["revision"] for found in call(place.root, "heads", "--json").document["heads"]] == [
+    assert [found["revision"] for found in place.asked("heads")["heads"]] == [
         HEAD,
         "f0f0f0f0f0f0",
     ]
     for command in ("plan", "upgrade"):
-        said = call(place.root, command, "--json")
-        assert said.code == 2
-        assert said.document["error"]["kind"] == "HistoryError"
-        assert "down_revision" in said.document["error"]["hint"]
-    assert "more than one head" in call(place.root, "heads").err
-    assert call(place.root, "history").out.count("(head)") == 2
+        said = place.run(command, "--json")
+        assert said.returncode == 2
+        assert document(said)["error"]["kind"] == "HistoryError"
+        assert "down_revision" in document(said)["error"]["hint"]
+    assert "more than one head" in place.run("heads").stderr
+    assert place.run("history").stdout.count("(head)") == 2
 
 
-def test_problems_of_files_are_listed(place: Workspace, call: Call) -> None:
+def test_problems_of_files_are_listed(place: Workspace) -> None:
     file = place.migration(2)
     file.write_text(file.read_text("utf-8").replace("add_role_tokens", "add_rol_tokens"), "utf-8")
-    said = call(place.root, "plan", "--json")
-    assert said.code == 2
-    (problem,) = said.document["error"]["problems"]
+    said = place.run("plan", "--json")
+    assert said.returncode == 2
+    (problem,) = document(said)["error"]["problems"]
     assert problem["path"] == "migrations/0002_add_chat_roles.yaml"
     assert (problem["line"], problem["column"]) == (9, 5)
     assert "add_role_tokens" in f"{problem['message']} {problem['hint']}"
-    assert call(place.root, "plan").err.startswith("error: migrations/0002_add_chat_roles.yaml:9:5: ")
+    assert place.run("plan").stderr.startswith("error: migrations/0002_add_chat_roles.yaml:9:5: ")
 
 
 @pytest.mark.parametrize(
@@ -243,45 +206,45 @@ def test_problems_of_files_are_listed(place: Workspace, call: Call) -> None:
         (("plan", "-M", "dem"), ("no model is called 'dem'", "did you mean 'demo'?")),
     ],
 )
-def test_mistakes_are_reported(place: Workspace, call: Call, sentence: tuple[str, ...], words: tuple[str, ...]) -> None:
-    said = call(place.root, *sentence)
-    assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("error: ")
-    assert all(word in said.err for word in words), said.err
-    assert "Traceback" not in said.err
+def test_mistakes_are_reported(place: Workspace, sentence: tuple[str, ...], words: tuple[str, ...]) -> None:
+    said = place.run(*sentence)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr.startswith("error: ")
+    assert all(word in said.stderr for word in words), said.stderr
+    assert "Traceback" not in said.stderr
 
 
-def test_ambiguous_prefixes_are_reported(place: Workspace, call: Call) -> None:
+def test_ambiguous_prefixes_are_reported(place: Workspace) -> None:
     file = place.migration(3)
     file.write_text(file.read_text("utf-8").replace(HEAD, "9f3c99999999"), "utf-8")
-    said = call(place.root, "upgrade", "9f3c")
-    assert said.code == 2
-    assert "'9f3c' can mean any of 9f3c2a7e41b0" in said.err
-    assert "9f3c99999999" in said.err
-    assert call(place.root, "show", "9f3c2").code == 0
+    said = place.run("upgrade", "9f3c")
+    assert said.returncode == 2
+    assert "'9f3c' can mean any of 9f3c2a7e41b0" in said.stderr
+    assert "9f3c99999999" in said.stderr
+    assert place.run("show", "9f3c2").returncode == 0
 
 
-def test_the_first_steps_of_a_user(tmp_path: Path, call: Call) -> None:
-    said = call(tmp_path, "current")
-    assert said.code == 2
-    assert "tokmigrate init" in said.err
-    assert call(tmp_path, "init").code == 0
+def test_the_first_steps_of_a_user(tmp_path: Path) -> None:
+    said = run_here(tmp_path, "current")
+    assert said.returncode == 2
+    assert "tokmigrate init" in said.stderr
+    assert run_here(tmp_path, "init").returncode == 0
     assert (tmp_path / ".gitignore").read_text("utf-8").splitlines() == [".tokmigrate/", ".*.tokmigrate/"]
     assert [path.name for path in (tmp_path / "migrations").iterdir()] == [".gitkeep"]
     for command in ("history", "heads"):
-        assert "no migrations yet" in call(tmp_path, command).out
-    said = call(tmp_path, "upgrade")
-    assert said.code == 2
-    assert "the workspace has no models" in said.err
+        assert "no migrations yet" in run_here(tmp_path, command).stdout
+    said = run_here(tmp_path, "upgrade")
+    assert said.returncode == 2
+    assert "the workspace has no models" in said.stderr
     empty = tmp_path / "empty"
     empty.mkdir()
     for sentence in (("plan",), ("upgrade",), ("verify",), ("status",), ("downgrade", BASE)):
-        said = call(tmp_path, *sentence, "-M", "empty")
-        assert (said.code, said.out) == (1, "")
-        assert "there is no config.json" in said.err
+        said = run_here(tmp_path, *sentence, "-M", "empty")
+        assert (said.returncode, said.stdout) == (1, "")
+        assert "there is no config.json" in said.stderr
     assert list(empty.iterdir()) == []
-    assert "next: fill in its operations" in call(tmp_path, "revision", "-m", "First things").out
-    assert call(tmp_path, "revision", "-m", "Second things", "--python").code == 0
+    assert "next: fill in its operations" in run_here(tmp_path, "revision", "-m", "First things").stdout
+    assert run_here(tmp_path, "revision", "-m", "Second things", "--python").returncode == 0
     assert sorted(path.name for path in (tmp_path / "migrations").iterdir()) == [
         ".gitkeep",
         "0001_first_things.yaml",
@@ -292,22 +255,22 @@ def test_the_first_steps_of_a_user(tmp_path: Path, call: Call) -> None:
 
 
 @pytest.mark.parametrize("mark", ["#", "# "])
-def test_a_line_of_the_new_settings_is_uncommented(tmp_path: Path, call: Call, mark: str) -> None:
-    assert call(tmp_path, "init").code == 0
+def test_a_line_of_the_new_settings_is_uncommented(tmp_path: Path, mark: str) -> None:
+    assert run_here(tmp_path, "init").returncode == 0
     settings = tmp_path / "tokmigrate.yaml"
     lines = settings.read_text("utf-8").splitlines(keepends=True)
     assert "#  demo: {path: models/demo}\n" in lines
     shutil.copytree(DEMO, tmp_path / "models" / "demo")
     settings.write_text("".join(line.removeprefix(mark) if "demo:" in line else line for line in lines), "utf-8")
-    assert call(tmp_path, "current").out == "demo: base\n"
+    assert run_here(tmp_path, "current").stdout == "demo: base\n"
     blocks = "".join(lines).partition("models:\n")[2].partition("\n\n")
     uncommented = "".join(f"{line.removeprefix(mark)}\n" for line in blocks[0].splitlines())
     settings.write_text("".join(lines).replace(f"{blocks[0]}\n", uncommented), "utf-8")
-    assert call(tmp_path, "current").out == "demo: base\n"
-    assert "support-7b: " in call(tmp_path, "current").err
+    assert run_here(tmp_path, "current").stdout == "demo: base\n"
+    assert "support-7b: " in run_here(tmp_path, "current").stderr
 
 
-def test_show_tells_all_that_a_migration_says(place: Workspace, call: Call) -> None:
+def test_show_tells_all_that_a_migration_says(place: Workspace) -> None:
     said = [
         'init: {strategy: copy, token: "the"}',
         'preconditions: [{token_absent: "<new>"}, {model_type: llama}]',
@@ -316,8 +279,8 @@ def test_show_tells_all_that_a_migration_says(place: Workspace, call: Call) -> N
     ]
     head = f"format: 1\nrevision: aaaa0001\ndown_revision: {HEAD}\nauthor: Somebody\nmessage: All of it\n"
     (place.root / "migrations" / "0004_all.yaml").write_text(head + "\n".join(said) + "\n", "utf-8")
-    shown = call(place.root, "show", "aaaa").out
-    told = call(place.root, "show", "aaaa", "--json").document["migration"]
+    shown = place.run("show", "aaaa").stdout
+    told = place.asked("show", "aaaa")["migration"]
     assert told["preconditions"] == [{"token_absent": "<new>"}, {"model_type": "llama"}]
     assert told["verify"][1] == {"encodes": {"text": "a<new>", "tokens": ["a", "<new>"]}}
     assert told["init"] == {"strategy": "copy", "token": "the"}
@@ -336,109 +299,79 @@ def test_show_tells_all_that_a_migration_says(place: Workspace, call: Call) -> N
     assert {renamed.get(field.name, field.name) for field in fields(Migration)} == told.keys()
 
 
-def test_a_migration_without_operations_is_a_warning(place: Workspace, call: Call) -> None:
-    call(place.root, "revision", "-m", "Nothing yet")
+def test_a_migration_without_operations_is_a_warning(place: Workspace) -> None:
+    place.run("revision", "-m", "Nothing yet")
     warning = "migrations/0004_nothing_yet.yaml has no operations: it changes nothing but the revision"
-    said = call(place.root, "plan")
-    assert "Nothing yet" in said.out
-    assert "it has no operations" in said.out
-    assert said.err == f"warning: demo: {warning}\n"
-    assert call(place.root, "plan", "--json").document["models"][0]["warnings"] == [warning]
+    said = place.run("plan")
+    assert "Nothing yet" in said.stdout
+    assert "it has no operations" in said.stdout
+    assert said.stderr == f"warning: demo: {warning}\n"
+    assert place.asked("plan")["models"][0]["warnings"] == [warning]
     # An empty migration is applied, as Alembic does.
-    done = call(place.root, "upgrade", "--json")
-    assert (done.code, done.err) == (0, f"warning: demo: {warning}\n")
-    assert done.document["models"][0]["warnings"] == [warning]
+    done = place.run("upgrade", "--json")
+    assert (done.returncode, done.stderr) == (0, f"warning: demo: {warning}\n")
+    assert document(done)["models"][0]["warnings"] == [warning]
 
 
-def test_models_by_name_and_by_path(place: Workspace, call: Call) -> None:
+def test_models_by_name_and_by_path(place: Workspace) -> None:
     other = place.root / "models" / "other"
     shutil.copytree(place.model, other)
     for word in ("demo", "models/demo", str(place.model)):
-        models = call(place.root, "current", "--model", word, "--json").document["models"]
+        models = place.asked("current", "--model", word)["models"]
         assert [model["model"] for model in models] == ["demo"]
     words = ("-M", "models/demo", "-M", "demo", "-M", "models/other")
-    assert call(place.root, "upgrade", *words, "0001").code == 0
-    models = call(place.root, "current", *words, "--json").document["models"]
+    assert place.run("upgrade", *words, "0001").returncode == 0
+    models = place.asked("current", *words)["models"]
     assert models == [{"model": "demo", "revision": "3b8f0d5a61c2"}, {"model": "other", "revision": "3b8f0d5a61c2"}]
-    assert call(place.root / "migrations", "current").out == "demo: 3b8f0d5a61c2\n"
+    assert run_here(place.root / "migrations", "current").stdout == "demo: 3b8f0d5a61c2\n"
 
 
-def test_what_people_read(place: Workspace, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = call(place.root, "upgrade")
-    assert "rows          1024 → 1088" in said.out
-    assert said.out.endswith("`tokmigrate downgrade base` goes back\n")
-    assert f"nothing is pending, it is at {HEAD}" in call(place.root, "upgrade").out
-    newest, *_, oldest = call(place.root, "history").out.splitlines()[1:]
+def test_what_people_read(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = place.run("upgrade")
+    assert "rows          1024 → 1088" in said.stdout
+    assert said.stdout.endswith("`tokmigrate downgrade base` goes back\n")
+    assert f"nothing is pending, it is at {HEAD}" in place.run("upgrade").stdout
+    newest, *_, oldest = place.run("history").stdout.splitlines()[1:]
     assert newest.rstrip().endswith("demo (head)")
     assert oldest.split()[:3] == ["0001", "3b8f0d5a61c2", "base"]
-    assert 'add_role_tokens: {"preset": "chatml"}' in call(place.root, "show", "2").out
-    run, *_ = call(place.root, "log").out.splitlines()
+    assert 'add_role_tokens: {"preset": "chatml"}' in place.run("show", "2").stdout
+    run, *_ = place.run("log").stdout.splitlines()
     assert f"demo: upgrade base → {HEAD}  APPLIED, " in run
-    assert call(place.root, "verify").out == f"demo: {HEAD}, no file changed\n"
+    assert place.run("verify").stdout == f"demo: {HEAD}, no file changed\n"
     template = place.model / "chat_template.jinja"
     template.write_text(template.read_text("utf-8") + " ", "utf-8")
-    said = call(place.root, "verify")
-    assert said.code == 4
-    assert said.out == f"demo: {HEAD}, changed since it was migrated: chat_template.jinja\n"
-    assert call(place.root, "verify", "--json").document["models"][0]["changed"] == ["chat_template.jinja"]
-    assert call(place.root, "downgrade", BASE).code == 4
+    said = place.run("verify")
+    assert said.returncode == 4
+    assert said.stdout == f"demo: {HEAD}, changed since it was migrated: chat_template.jinja\n"
+    assert document(place.run("verify", "--json"))["models"][0]["changed"] == ["chat_template.jinja"]
+    assert place.run("downgrade", BASE).returncode == 4
 
 
-def test_an_interruption_by_the_user(place: Workspace, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_by_the_user(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tokmigrate.revision.history.migration_files", stop)
-    said = call(place.root, "history")
-    assert said.code == 130
-    assert "tokmigrate recover" in said.err
-    error = call(place.root, "history", "--json").document["error"]
+    said = place.run("history")
+    assert said.returncode == 130
+    assert "tokmigrate recover" in said.stderr
+    error = document(place.run("history", "--json"))["error"]
     assert (error["message"], error["exit_code"]) == ("stopped", 130)
 
 
-def run(place: Workspace, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*command_line(), *words],
-        cwd=place.root,
-        env={**environment(), **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def test_help_and_version(place: Workspace, call: Call) -> None:
-    bare = call(place.root)
-    assert bare.code == 2
-    assert "Usage: tokmigrate" in bare.out
-    assert "error" not in bare.err
-    assert call(place.root, "--version").out == f"tokmigrate {__version__}\n"
+def test_help_and_version(place: Workspace) -> None:
+    bare = place.run()
+    assert bare.returncode == 2
+    assert "Usage: tokmigrate" in bare.stdout
+    assert "error" not in bare.stderr
+    assert place.run("--version").stdout == f"tokmigrate {__version__}\n"
     for name in COMMANDS:
-        said = call(place.root, name, "--help")
-        assert said.code == 0
-        assert f"Usage: tokmigrate {name}" in said.out
-        assert "--json" in said.out or name == "learn"
+        said = place.run(name, "--help")
+        assert said.returncode == 0
+        assert f"Usage: tokmigrate {name}" in said.stdout
+        assert "--json" in said.stdout or name == "learn"
     for name in ("extend", "prune", "transplant", "reinit"):
-        assert "--json" in call(place.root, "learn", name, "--help").out
-
-
-def test_completion(place: Workspace) -> None:
-    answered = subprocess.run(
-        [str(Path(sys.executable).with_name("tokmigrate"))],
-        cwd=place.root,
-        env={
-            **environment(),
-            "_TOKMIGRATE_COMPLETE": "complete_bash",
-            "COMP_WORDS": "tokmigrate down",
-            "COMP_CWORD": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert answered.stdout.split() == ["downgrade"]
+        assert "--json" in place.run("learn", name, "--help").stdout
 
 
 def loaded(*words: str, cwd: Path) -> set[str]:
@@ -545,23 +478,25 @@ def test_a_plan_is_there_before_the_work(place: Workspace) -> None:
     assert "a `verify:` case does not hold" in done.stderr
 
 
-def test_a_plan_in_a_file_is_reported(place: Workspace, call: Call) -> None:
-    said = call(place.root, "plan", "-o", "plan.json")
-    assert said.out.endswith("wrote plan.json: `tokmigrate upgrade --plan plan.json` applies it\n")
+def test_a_plan_in_a_file_is_reported(place: Workspace) -> None:
+    said = place.run("plan", "-o", "plan.json")
+    assert said.stdout.endswith("wrote plan.json: `tokmigrate upgrade --plan plan.json` applies it\n")
     held = (place.root / "plan.json").read_text("utf-8")
-    said = call(place.root, "plan", "-o", "-")
-    assert json.loads(said.out) == json.loads(held)
-    assert "rows          1024 → 1088" in said.err
+    said = place.run("plan", "-o", "-")
+    assert json.loads(said.stdout) == json.loads(held)
+    assert "rows          1024 → 1088" in said.stderr
     assert not (place.root / "-").exists()
-    said = call(place.root, "plan", "--json", "-o", "plan.json")
-    assert said.document["command"] == "plan"
-    said = call(place.root, "plan", "--json", "-o", "-")
-    assert (said.code, said.document["error"]["kind"]) == (2, "UsageError")
+    said = place.run("plan", "--json", "-o", "plan.json")
+    assert document(said)["command"] == "plan"
+    said = place.run("plan", "--json", "-o", "-")
+    assert (said.returncode, document(said)["error"]["kind"]) == (2, "UsageError")
 
 
-def test_a_pipe_gets_whole_lines(place: Workspace) -> None:
-    done = run(place, "plan", COLUMNS="")
+def test_a_pipe_gets_whole_lines(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "")
+    done = run_here(place.root, "plan")
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
     assert "  safe     old text is tokenized as before; the new rows are not trained yet\n" in done.stdout
-    assert "…" not in run(place, "plan", COLUMNS="40").stdout
+    monkeypatch.setenv("COLUMNS", "40")
+    assert "…" not in run_here(place.root, "plan").stdout

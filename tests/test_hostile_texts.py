@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,8 +23,6 @@ HOSTILE = (
     "```",
 )
 MESSAGE = "Add :fire: [bold] \u202eit\nall\x1b[2J"
-
-Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def add(place: Workspace, name: str, down: str, operations: str, message: str = MESSAGE) -> None:

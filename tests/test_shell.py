@@ -41,6 +41,7 @@ def completed(place: Workspace, words: str, monkeypatch: pytest.MonkeyPatch, she
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        ("tokmigrate down", ["downgrade"]),
         ("tokmigrate plan -M ", ["demo"]),
         ("tokmigrate upgrade --model d", ["demo"]),
         ("tokmigrate stamp --from ", ["demo"]),
