@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -90,8 +89,6 @@ def _choices(hint: Any) -> Iterator[str]:
     elif get_origin(hint) in (Union, UnionType):
         for member in get_args(hint):
             yield from _choices(member)
-    elif isinstance(hint, type) and issubclass(hint, Enum):
-        yield from (str(member.value) for member in hint)
 
 
 def _default(parameter: Any) -> str:
@@ -100,4 +97,4 @@ def _default(parameter: Any) -> str:
     default = parameter.default
     if default is None or default is False or str(default) in ("", "()"):
         return ""
-    return f"`{default:g}`" if isinstance(default, float) else f"`{getattr(default, 'value', default)}`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
