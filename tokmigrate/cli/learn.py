@@ -289,4 +289,4 @@ def reinit(
     """
     with _open_for_learning(model, message) as (workspace, entry, _):
         found = reinitialising.learn_reinit(workspace, entry, shorter_than, message)
-    print_result("learn reinit", Result(learn_report.reinit_content(found), learn_report.reinit_text(found)), as_json)
+    print_result("learn reinit", Result(vars(found), learn_report.reinit_text(found)), as_json)

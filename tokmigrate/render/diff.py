@@ -186,9 +186,9 @@ def audit_content(audit: VocabularyAudit) -> dict[str, Any]:
         "kept": audit.kept,
         "moved": audit.moved,
         "out_of_order": audit.out_of_order,
-        "unreachable": list(audit.unreachable),
+        "unreachable": audit.unreachable,
         "by_script": [{"script": name, **vars(each)} for name, each in audit.scripts.items()],
-        "rows": [vars(each) for each in audit.rows],
+        "rows": audit.rows,
         "rows_not_compared": audit.unread,
         "corpus": growth_content(audit.growth),
     }

@@ -49,16 +49,7 @@ def installation_text(found: Installation) -> Iterator[RenderableType]:
 
 def installation_content(found: Installation) -> dict[str, Any]:
     """Return the same as JSON."""
-    return {
-        "system": found.system,
-        "versions": found.versions,
-        "cores": found.cores,
-        "free_memory": found.free_memory,
-        "extras": [
-            {"name": each.name, "gives": each.gives, "missing": each.missing, "install": each.install}
-            for each in found.extras
-        ],
-    }
+    return {**vars(found), "extras": [{**vars(each), "install": each.install} for each in found.extras]}
 
 
 def workspace_text(found: WorkspaceHealth, models: Iterable[ModelHealth]) -> Iterator[RenderableType]:
@@ -81,17 +72,9 @@ def workspace_text(found: WorkspaceHealth, models: Iterable[ModelHealth]) -> Ite
 def workspace_content(found: WorkspaceHealth, models: Iterable[ModelHealth]) -> dict[str, Any]:
     """Return the same as JSON."""
     return {
-        "state": vars(found.state) if found.state else None,
+        "state": found.state,
         "models": [
-            {
-                "model": model.name,
-                "locked_by": model.locked_by,
-                "directories": [
-                    {"path": str(each.path), "abilities": vars(each.abilities) if each.abilities else None}
-                    for each in model.directories
-                ],
-            }
-            for model in models
+            {"model": each.name, "locked_by": each.locked_by, "directories": each.directories} for each in models
         ],
     }
 

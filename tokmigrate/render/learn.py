@@ -147,11 +147,6 @@ def transplant_text(learned: LearnedTransplant) -> Iterator[str]:
         yield f"{side}: the sums leave {error:.1%} of the length of the other model's rows"
 
 
-def reinit_content(found: UntrainedTokens) -> dict[str, Any]:
-    """Return tokens that were never trained as JSON."""
-    return {**vars(found), "rows": [vars(row) for row in found.rows]}
-
-
 def reinit_text(found: UntrainedTokens) -> Iterator[RenderableType]:
     """Yield tokens that were never trained as lines and a table."""
     number = format_count(len(found.rows), "token")

@@ -157,7 +157,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "rows_before": plan.edit.old_rows,
         "rows_after": plan.edit.new_rows,
         "bytes_to_write": plan.bytes_to_write,
-        "summary": summarise_plan(plan).content(),
+        "summary": summarise_plan(plan),
         "lost_rows": plan.lost_rows,
         "bytes_of_lost_rows": plan.bytes_of_lost_rows,
         "tokens": plan.tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokmigrate.formatting import format_bytes, format_count
@@ -160,7 +160,7 @@ class PlanSummary:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return each figure with its name."""
-        at_risk = f"{self.risk.value}" if self.risk else "none"
+        at_risk = self.risk.value if self.risk else "none"
         if self.acknowledged:
             at_risk += f", acknowledged ({self.acknowledged:,} of {format_count(self.operations, 'operation')})"
         return [
@@ -170,10 +170,6 @@ class PlanSummary:
             ("files", f"{_format_counts(self.files)}, {format_bytes(self.bytes_to_write)} to be written"),
             ("highest risk", at_risk),
         ]
-
-    def content(self) -> dict[str, Any]:
-        """Return the figures as JSON."""
-        return {**asdict(self), "risk": self.risk.value if self.risk else None}
 
 
 def _format_counts(counts: Mapping[Any, int]) -> str:

@@ -135,6 +135,5 @@ def status_content(status: ModelStatus) -> dict[str, Any]:
         **vars(status),
         "pending": [migration.revision for migration in status.pending],
         "adapters": [{**vars(adapter), "trained": adapter.trained} for adapter in status.adapters],
-        "copies": [vars(copy) for copy in status.copies],
         "training": training_content(status.training),
     }
