@@ -13,7 +13,8 @@ from tokmigrate.commands.lint import lint
 from tokmigrate.lint.linter import RULES, Selection
 from tokmigrate.lint.rule import Rule, Severity
 from tokmigrate.lint.subjects import Failure, MigrationFile, OnModel
-from tokmigrate.render.lint import explanation, format_findings_plain
+from tokmigrate.render.lint import explanation, findings_text
+from tokmigrate.render.terminal import format_plain
 
 INDEX, PAGES = "docs/rules.md", "docs/rules"
 PATTERNS = [f"{PAGES}/*"]
@@ -101,7 +102,7 @@ def printed(rule: Rule) -> str:
     """Return what the command prints of the example that is wrong, asked for this rule alone."""
     with TemporaryDirectory() as folder:
         workspace = example_workspace(Path(folder), rule, rule.wrong)
-        return format_findings_plain(lint(workspace, workspace.select([]), Selection((rule.code,)), rule.branch))
+        return format_plain(findings_text(lint(workspace, workspace.select([]), Selection((rule.code,)), rule.branch)))
 
 
 def _row(rule: Rule) -> str:

@@ -18,7 +18,8 @@ from workspaces import run_here
 from tokmigrate.commands.lint import Linted, lint
 from tokmigrate.lint.linter import RULES
 from tokmigrate.render.escape import escape
-from tokmigrate.render.lint import code_quality, format_findings_plain, sarif, workflow_commands
+from tokmigrate.render.lint import code_quality, findings_text, sarif, workflow_commands
+from tokmigrate.render.terminal import format_plain
 
 BAD = """\
 message: Add the tools, 100 % of them
@@ -54,7 +55,7 @@ def test_people_see_the_line_and_the_place_in_it(project: Project) -> None:
     said = project.run()
     assert said.stdout == FOUND
     assert said.returncode == 1
-    assert format_findings_plain(project.lint()) == FOUND
+    assert format_plain(findings_text(project.lint())) == FOUND
 
 
 def test_it_fails_for_errors_and_when_strict_for_warnings(project: Project) -> None:

@@ -19,7 +19,8 @@ from tokmigrate.commands.roundtrip import run_roundtrip
 from tokmigrate.errors import TokmigrateError, UndoError, name_explanation
 from tokmigrate.files import has_directory
 from tokmigrate.render.escape import escape, escape_lines
-from tokmigrate.render.lint import format_findings_plain
+from tokmigrate.render.lint import findings_text
+from tokmigrate.render.terminal import format_plain
 from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry, Workspace, find_workspace, read_workspace
 
@@ -75,7 +76,7 @@ def _lint(workspace: Workspace) -> None:
     """Ask the rules that the settings select, on every model that is here; fail where one finds an error."""
     linted = lint(workspace, workspace.select([]), select_rules(workspace))
     sys.stderr.write("".join(f"note: {escape(note)}\n" for note in linted.notes))
-    printed = format_findings_plain(linted)
+    printed = format_plain(findings_text(linted))
     if linted.errors:
         pytest.fail(printed, pytrace=False)
     sys.stdout.write(printed)

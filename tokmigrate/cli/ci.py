@@ -20,7 +20,6 @@ from tokmigrate.lint import linter
 from tokmigrate.render import check as check_report
 from tokmigrate.render import lint as lint_report
 from tokmigrate.render import lock as lock_report
-from tokmigrate.render import servers as servers_report
 from tokmigrate.revision import lock_file
 
 Codes = Annotated[
@@ -110,7 +109,7 @@ def check(
         with results.keep_error(entry):
             if target:
                 read = checking_target.check_target(entry, target)
-                content, shown = servers_report.target_content(read), servers_report.target_lines(read)
+                content, shown = check_report.target_content(read), check_report.target_lines(read)
                 results.add(Result(content, shown, exit_code=int(read.errors > 0)))
                 continue
             found = checking.check(workspace, entry)

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument
 
-from tokmigrate import plugins
+from tokmigrate import init, plugins
 from tokmigrate.cli.app import COMMANDS
 from tokmigrate.cli.each import Result, print_result
 from tokmigrate.cli.options import AsJson
 from tokmigrate.commands import topics as pages
 from tokmigrate.errors import PluginError, UnknownNameError
+from tokmigrate.operations import registry
 from tokmigrate.render import explain as explain_report
-from tokmigrate.render import markdown, plugin_pages
+from tokmigrate.render import markdown
 
 if TYPE_CHECKING:
     from tokmigrate.commands.topics import Topic
@@ -30,8 +31,11 @@ def _complete_topic(incomplete: str) -> list[tuple[str, str]]:
 
 
 def _plugin_pages() -> Iterator[Topic]:
-    if any(map(plugins.plugin_names, plugins.GROUPS)):
-        yield from plugin_pages.plugin_pages()
+    """Yield the operations and strategies of plug-ins; raises PluginError for one that cannot be used."""
+    for name in plugins.plugin_names(plugins.OPERATIONS):
+        yield explain_report.describe_class(name, "operation", registry.operation_types()[name])
+    for name in plugins.plugin_names(plugins.STRATEGIES):
+        yield explain_report.describe_class(name, "init strategy", init.strategy_types()[name])
 
 
 def explain(

@@ -1,4 +1,4 @@
-"""The results of `check` and of `test`, as text and as JSON."""
+"""The results of `check`, `verify` and `test`, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from tokmigrate.audit.drift import each_line, remedy
 from tokmigrate.audit.ledger_check import UndoData
 from tokmigrate.commands.check import Checked
 from tokmigrate.errors import DriftError, UndoError, name_explanation
-from tokmigrate.formatting import format_bytes, format_count, format_list
+from tokmigrate.formatting import format_bytes, format_count, format_findings, format_list
+from tokmigrate.render.escape import escape
 from tokmigrate.render.training import training_content, training_lines
 from tokmigrate.revision.migration import KlAtMost
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from tokmigrate.commands.check_target import CheckedTarget
     from tokmigrate.commands.inspect import Verified
     from tokmigrate.commands.roundtrip import RoundTrip
 
@@ -71,7 +73,7 @@ def check_content(found: Checked) -> dict[str, Any]:
         "broken": found.broken,
         "detected": found.detected,
         "notes": found.notes,
-        "copies": [vars(copy) for copy in found.copies],
+        "copies": found.copies,
         "undo": undo_content(found.undo),
     }
 
@@ -146,3 +148,29 @@ def roundtrip_content(done: RoundTrip) -> dict[str, Any]:
     """Return what was tried as JSON."""
     migrations = [migration.revision for migration in done.migrations]
     return {**vars(done), "migrations": migrations, "passed": not done.mismatches}
+
+
+def target_lines(checked: CheckedTarget) -> Iterator[RenderableType]:
+    """Yield what the program would read, and what its rules find."""
+    target, findings = checked.target, checked.findings
+    yield Text(f"{checked.model}: {target.program} ({target.version}) {escape(checked.reading.summary)}")
+    for finding in findings:
+        severity = (finding.severity, "bad" if finding.severity == "error" else "caution")
+        yield Text.assemble("  ", severity, f": {escape(finding.where)}: {escape(finding.message)}")
+        yield Text.assemble(("    help: ", "bold"), escape(finding.help))
+    yield f"  {format_findings(checked.errors, len(findings) - checked.errors)}"
+
+
+def target_content(checked: CheckedTarget) -> dict[str, Any]:
+    """Return what the program would read, and what its rules find, as JSON."""
+    return {
+        "model": checked.model,
+        "program": checked.target.program,
+        "version": checked.target.version,
+        "reads": checked.reading.summary,
+        "findings": [
+            {"severity": each.severity, "path": each.where, "message": each.message, "hint": each.help}
+            for each in checked.findings
+        ],
+        "errors": checked.errors,
+    }

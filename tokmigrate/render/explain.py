@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import posixpath
 import re
 from collections.abc import Collection, Iterator
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Column
 
+from tokmigrate.commands.topics import Kind, Topic
 from tokmigrate.render.terminal import plain_table
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.console import RenderableType
-
-    from tokmigrate.commands.topics import Topic
 
 _LINK = re.compile(r"!?\[([^\]]*)\]\((?!https?:)([^)\s]*)\)")
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
@@ -36,6 +37,12 @@ def format_topic(topic: Topic, topics: Collection[Topic]) -> str:
     parts = _FENCE.split(topic.text.rstrip() if _LINK.sub("", last).strip(" ·") else body)
     parts[::2] = [_LINK.sub(replace_link, part) for part in parts[::2]]
     return "".join(parts) + "\n"
+
+
+def describe_class(name: str, kind: Kind, described: type[BaseModel]) -> Topic:
+    """Return the topic of a plug-in's operation or strategy, which has no page."""
+    fields = (f"- `{key}`: {field.description}" for key, field in described.model_fields.items() if field.description)
+    return Topic(name, kind, "\n".join([f"# `{name}`", "", inspect.getdoc(described) or "", "", *fields]))
 
 
 def topics_text(topics: Collection[Topic]) -> Iterator[RenderableType]:

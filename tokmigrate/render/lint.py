@@ -18,7 +18,6 @@ from tokmigrate.errors import FileProblems, TokmigrateError, name_explanation
 from tokmigrate.formatting import format_count, format_findings
 from tokmigrate.git import find_repository
 from tokmigrate.render.escape import escape
-from tokmigrate.render.terminal import SEVERITY_STYLES, format_plain
 
 if TYPE_CHECKING:
     from tokmigrate.commands.lint import Linted
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 _AROUND = 80  # The characters that are shown before and after a place in a long line
 
+_STYLES = {"error": "bad", "warning": "caution"}
 _GITLAB = {"error": "major", "warning": "minor"}
 
 
@@ -37,11 +37,6 @@ def findings_text(linted: Linted) -> RenderableType:
     codes = [each.rule.code for each in sorted(linted.findings, key=lambda each: each.rule.severity != "error")]
     more = [name_explanation(code) for code in codes[:1]]
     return Group(*findings, f"{format_count(len(linted.files), 'migration')}: {found}", *more)
-
-
-def format_findings_plain(linted: Linted) -> str:
-    """Return the same as a pipe gets it, without colours."""
-    return format_plain(findings_text(linted))
 
 
 def findings_content(linted: Linted) -> dict[str, Any]:
@@ -75,7 +70,7 @@ def _finding_text(finding: Finding) -> Iterator[RenderableType]:
     yield Text.assemble(
         (f"{finding.file.migration.shown}:{place.line}:{place.column}", "bold"),
         ": ",
-        (f"{finding.rule.code} {severity}", SEVERITY_STYLES[severity]),
+        (f"{finding.rule.code} {severity}", _STYLES[severity]),
         f": {escape(finding.message)}{on}",
     )
     # Of a long line the part around the place.

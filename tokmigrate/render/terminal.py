@@ -42,8 +42,6 @@ _THEME = Theme(
     }
 )
 
-SEVERITY_STYLES = {"error": "bad", "warning": "caution"}
-
 _console = partial(Console, highlight=False, markup=False, emoji=False, theme=_THEME)
 
 
