@@ -92,13 +92,9 @@ def edit_json(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}, indent=2), "utf-8")
 
 
-def write_migration(place: Workspace, operations: str, revision: str = "4d5e6f708192", follows: str = HEAD) -> Path:
+def write_migration(place: Workspace, operations: str, revision: str = "4d5e6f708192") -> Path:
     """Write one more migration."""
-    number = len(list((place.root / "migrations").glob("*.yaml"))) + 1
-    path = place.root / "migrations" / f"{number:04d}_mine.yaml"
-    head = f"format: 1\nrevision: {revision}\ndown_revision: {follows}\nmessage: Mine\n"
-    path.write_text(f"{head}operations:\n{operations}", "utf-8")
-    return path
+    return place.add_migration(operations, revision, message="Mine", name="mine")
 
 
 def add_copy(place: Workspace, name: str = "copy") -> None:

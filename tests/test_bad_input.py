@@ -14,9 +14,6 @@ from pathlib import Path
 import pytest
 from workspaces import HEAD, Image, Workspace, command_line, image, make_workspace
 
-from tokmigrate.cli.app import main
-
-NEW = "aaaaaaaaaaaa"
 UPGRADE = ("upgrade",)
 BACK = ("downgrade", "base")
 
@@ -25,72 +22,42 @@ BACK = ("downgrade", "base")
 class Told:
     """What a command said, once as text and once as a document."""
 
-    code: int
     text: str
     document: dict[str, object]
 
 
-@dataclass
-class Bench:
+@dataclass(frozen=True)
+class Bench(Workspace):
     """A workspace in which something is wrong."""
-
-    workspace: Workspace
-    capsys: pytest.CaptureFixture[str]
-    monkeypatch: pytest.MonkeyPatch
-
-    @property
-    def model(self) -> Path:
-        return self.workspace.model
-
-    def command(self, *words: str) -> tuple[int, str, str]:
-        """Run the command line in this process."""
-        self.monkeypatch.chdir(self.workspace.root)
-        self.monkeypatch.setattr("sys.argv", ["tokmigrate", *words])
-        self.capsys.readouterr()
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        said = self.capsys.readouterr()
-        return int(leaving.value.code or 0), said.out, said.err
-
-    def works(self, *words: str) -> None:
-        code, _, err = self.command(*words)
-        assert code == 0, err
-
-    def add_migration(self, operations: str, number: int = 4, down_revision: str = HEAD, revision: str = NEW) -> Path:
-        path = self.workspace.root / "migrations" / f"{number:04}_new.yaml"
-        head = f"format: 1\nrevision: {revision}\ndown_revision: {down_revision}\nmessage: New\noperations:\n"
-        path.write_text(head + operations, "utf-8")
-        return path
 
     def refused(self, code: int, *words: str) -> Told:
         """Run a command that must fail and leave the model as it is; return what it said."""
         before, beside = image(self.model), sorted(path.name for path in self.model.parent.iterdir())
-        found, out, err = self.command(*words)
-        assert found == code, out + err
-        assert out == ""
-        assert "Traceback" not in err
-        assert "error in tokmigrate itself" not in err
-        assert err.startswith("error: ")
-        as_json, out, nothing = self.command(*words, "--json")
-        assert (as_json, nothing) == (code, "")
-        document = json.loads(out)
+        text = self.run(*words)
+        assert (text.returncode, text.stdout) == (code, ""), text.stderr
+        assert "Traceback" not in text.stderr
+        assert "error in tokmigrate itself" not in text.stderr
+        assert text.stderr.startswith("error: ")
+        as_json = self.run(*words, "--json")
+        assert (as_json.returncode, as_json.stderr) == (code, "")
+        document = json.loads(as_json.stdout)
         assert document["schema_version"] == 1
         assert document["error"]["exit_code"] == code
         assert document["error"]["message"]
         assert image(self.model) == before
-        assert self.workspace.left_over() == []
+        assert self.left_over() == []
         assert sorted(path.name for path in self.model.parent.iterdir()) == beside
-        return Told(code, err, document["error"])
+        return Told(text.stderr, document["error"])
 
 
 @pytest.fixture
-def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(make_workspace(tmp_path / "workspace"), capsys, monkeypatch)
+def bench(tmp_path: Path) -> Bench:
+    return Bench(make_workspace(tmp_path / "workspace").root)
 
 
 @pytest.fixture
 def upgraded(bench: Bench) -> Bench:
-    bench.works("upgrade")
+    assert bench.run("upgrade").returncode == 0
     return bench
 
 
@@ -153,7 +120,7 @@ def test_an_alias_bomb(bench: Bench) -> None:
 
 def test_two_heads(bench: Bench) -> None:
     bench.add_migration('  - add_tokens: {tokens: [{content: "<x>"}]}\n')
-    bench.add_migration('  - add_tokens: {tokens: [{content: "<y>"}]}\n', number=5, revision="bbbbbbbbbbbb")
+    bench.add_migration('  - add_tokens: {tokens: [{content: "<y>"}]}\n', "bbbbbbbbbbbb")
     told = bench.refused(2, *UPGRADE)
     assert "the history has 2 heads" in told.text
     assert "0004_new.yaml" in told.text
@@ -227,7 +194,7 @@ def test_a_model_that_cannot_be_worked_on(bench: Bench, spoil: Callable[[Path], 
     told = bench.refused(1, word)
     assert re.search(said, told.text), told.text
     assert told.document["hint"]
-    assert not (bench.workspace.root / "opened").exists()
+    assert not (bench.root / "opened").exists()
 
 
 # Drift
@@ -235,7 +202,7 @@ def test_a_model_that_cannot_be_worked_on(bench: Bench, spoil: Callable[[Path], 
 
 @pytest.mark.parametrize("words", [UPGRADE, ("plan",), ("verify",)])
 def test_a_migration_that_was_edited_after_it_was_applied(upgraded: Bench, words: tuple[str, ...]) -> None:
-    path = upgraded.workspace.migration(1)
+    path = upgraded.migration(1)
     path.write_text(path.read_text("utf-8").replace("{strategy: mean}", "{strategy: zeros}"), "utf-8")
     told = upgraded.refused(4, *words)
     assert path.name in told.text
@@ -298,7 +265,7 @@ def test_a_text_that_was_changed_after_the_upgrade(upgraded: Bench) -> None:
 
 
 def test_undo_data_that_is_missing(upgraded: Bench) -> None:
-    shutil.rmtree(upgraded.workspace.root / ".tokmigrate" / "objects")
+    shutil.rmtree(upgraded.root / ".tokmigrate" / "objects")
     told = upgraded.refused(1, *BACK)
     assert told.document["kind"] == "UndoError"
     assert "undo data" in told.text
@@ -306,7 +273,7 @@ def test_undo_data_that_is_missing(upgraded: Bench) -> None:
 
 
 def test_undo_data_that_is_damaged(upgraded: Bench) -> None:
-    for path in (upgraded.workspace.root / ".tokmigrate" / "objects").glob("??/*"):
+    for path in (upgraded.root / ".tokmigrate" / "objects").glob("??/*"):
         data = path.read_bytes()
         path.chmod(0o644)
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -316,7 +283,7 @@ def test_undo_data_that_is_damaged(upgraded: Bench) -> None:
 
 
 def test_a_state_that_is_missing(upgraded: Bench) -> None:
-    shutil.rmtree(upgraded.workspace.root / ".tokmigrate")
+    shutil.rmtree(upgraded.root / ".tokmigrate")
     told = upgraded.refused(1, *BACK)
     assert told.document["kind"] == "UndoError"
     assert "is missing in this workspace" in told.text
@@ -402,16 +369,16 @@ def test_a_directory_that_may_not_be_written_is_refused_for_other_users_too(benc
         bench.model.chmod(0o755)
 
 
-def test_a_database_that_does_not_answer(bench: Bench) -> None:
-    bench.monkeypatch.setenv("TOKMIGRATE_STATE", "postgresql+psycopg://u:secret@127.0.0.1:1/db")
+def test_a_database_that_does_not_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKMIGRATE_STATE", "postgresql+psycopg://u:secret@127.0.0.1:1/db")
     told = bench.refused(1, *UPGRADE)
     assert "Connection refused" in told.text
     assert "secret" not in told.text
     assert told.document["hint"] == "check that the server runs, and `state:` in tokmigrate.yaml or $TOKMIGRATE_STATE"
 
 
-def test_a_database_whose_driver_is_missing(bench: Bench) -> None:
-    bench.monkeypatch.setenv("TOKMIGRATE_STATE", "postgresql+pg8000://u@host/db")
+def test_a_database_whose_driver_is_missing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKMIGRATE_STATE", "postgresql+pg8000://u@host/db")
     assert 'what to do: pip install "tokmigrate[postgres]"' in bench.refused(2, *UPGRADE).text
 
 
@@ -424,9 +391,6 @@ def test_a_model_without_any_tokenizer(bench: Bench) -> None:
 def test_no_model_and_no_workspace(bench: Bench, tmp_path: Path) -> None:
     assert "demo" in bench.refused(2, "upgrade", "--model", "demmo").text
     assert "nope" in bench.refused(2, "upgrade", "nope").text
-    bench.monkeypatch.chdir(tmp_path)
-    bench.monkeypatch.setattr("sys.argv", ["tokmigrate", "upgrade"])
-    with pytest.raises(SystemExit) as leaving:
-        main()
-    assert leaving.value.code == 2
-    assert "tokmigrate init" in bench.capsys.readouterr().err
+    done = Workspace(tmp_path).run("upgrade")
+    assert done.returncode == 2
+    assert "tokmigrate init" in done.stderr

@@ -32,6 +32,7 @@ from workspaces import (
 from tokmigrate import __version__
 from tokmigrate.cli.app import COMMANDS
 from tokmigrate.cli.lazy_group import postpone_imports
+from tokmigrate.errors import error_types
 from tokmigrate.revision.migration import Migration
 from tokmigrate.state.database import open_state
 from tokmigrate.state.rows import Direction
@@ -153,6 +154,7 @@ def test_errors_are_documents_too(place: Workspace, sentence: tuple[str, ...], c
     assert document(said)["schema_version"] == 1
     error = document(said)["error"]
     assert (error["kind"], error["exit_code"]) == (kind, code)
+    assert error["explain"] == {each.__name__: each.topic for each in error_types()}[kind]
     assert error["hint"]
 
 

@@ -29,10 +29,6 @@ from tokmigrate.state.objects import ObjectStore
 INTERNAL = "an error in tokmigrate itself"
 
 
-def here(root: Path) -> Workspace:
-    return make_workspace(root)
-
-
 def told(place: Workspace, *words: str) -> tuple[int, str]:
     """Run a command, and return its code and what it says; a hint has to be in it where it fails."""
     done = place.run(*words)
@@ -64,8 +60,7 @@ JOURNAL = {"format": 2, "run": "x", "generation_before": None, "generation_after
         {key: value for key, value in JOURNAL.items() if key != "generation_after"},
     ],
 )
-def test_a_journal_of_another_shape(tmp_path: Path, journal: Any) -> None:
-    place = here(tmp_path / "w")
+def test_a_journal_of_another_shape(place: Workspace, journal: Any) -> None:
     place.area.mkdir()
     (place.area / "journal").write_text(json.dumps(journal), "utf-8")
     for words in (("recover",), ("upgrade",)):
@@ -120,8 +115,7 @@ COMMANDS = (("status",), ("plan",), ("upgrade",), ("check",))
 @pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize("make", [make_pipe, make_socket, make_device])
 @pytest.mark.parametrize("name", [SHARD, "config.json"])
-def test_only_regular_files_are_read(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
-    place = here(tmp_path / "w")
+def test_only_regular_files_are_read(place: Workspace, name: str, make: Callable[[Path], None]) -> None:
     make(place.model / name)
     for words in COMMANDS:
         code, said = told(place, *words)
@@ -151,14 +145,9 @@ def test_only_regular_files_are_read(tmp_path: Path, name: str, make: Callable[[
         *("lora/adapter_config.json", "lora/adapter_model.safetensors", "lora/tokenizer.json"),
     ],
 )
-def test_a_pipe_never_blocks(tmp_path: Path, name: str) -> None:
-    place = here(tmp_path / "w")
+def test_a_pipe_never_blocks(place: Workspace, name: str) -> None:
     if name == "migrations/tokens.txt":
-        (place.root / "migrations" / "0004_x.yaml").write_text(
-            "format: 1\nrevision: aaaaaaaaaaaa\ndown_revision: c07d18e2b9f4\nmessage: x\noperations:\n"
-            "  - add_tokens: {tokens_file: tokens.txt}\n",
-            "utf-8",
-        )
+        place.add_migration("  - add_tokens: {tokens_file: tokens.txt}\n")
     if name.startswith("lora/"):
         settings = place.settings.read_text("utf-8")
         place.settings.write_text(settings.replace("models/demo}", "models/demo, adapters: [lora]}"), "utf-8")
@@ -171,8 +160,7 @@ def test_a_pipe_never_blocks(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.usefixtures("hurry")
-def test_a_pipe_as_corpus_or_plan(tmp_path: Path) -> None:
-    place = here(tmp_path / "w")
+def test_a_pipe_as_corpus_or_plan(place: Workspace, tmp_path: Path) -> None:
     make_pipe(tmp_path / "pipe")
     for words in (("plan", "--corpus", str(tmp_path / "pipe")), ("upgrade", "--plan", str(tmp_path / "pipe"))):
         code, said = told(place, *words)
@@ -224,7 +212,7 @@ def places_of_work(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Worksp
     """Return a workspace at base, and one at the head of its migrations, with every kind of file."""
     found: dict[str, Workspace] = {}
     for name in ("base", "head"):
-        place = here(tmp_path_factory.mktemp(name) / "w")
+        place = make_workspace(tmp_path_factory.mktemp(name) / "w")
         for file, value in MORE.items():
             (place.model / file).parent.mkdir(exist_ok=True)
             (place.model / file).write_text(json.dumps(value), "utf-8")
@@ -237,9 +225,7 @@ def places_of_work(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Worksp
         place.settings.write_text(settings.replace("models/demo}", "models/demo, adapters: [lora]}"), "utf-8")
         if name == "head":
             assert told(place, "upgrade")[0] == 0
-            plan = place.root / "migrations" / "0004_x.yaml"
-            head = "format: 1\nrevision: aaaaaaaaaaaa\ndown_revision: c07d18e2b9f4\nmessage: x\noperations:\n"
-            plan.write_text(head + '  - add_tokens: {tokens: ["<x>"]}\n', "utf-8")
+            place.add_migration('  - add_tokens: {tokens: ["<x>"]}\n')
             assert told(place, "plan", "-o", "plan.json")[0] == 0
             assert told(place, "log", "--export", "ledger.jsonl")[0] == 0
         found[name] = place

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from test_guides import demo
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from workspaces import DEMO, REPOSITORY, run_here
+from workspaces import DEMO, REPOSITORY, Workspace, run_here
 
 from tokmigrate.commands.diff import side_of
 from tokmigrate.model.documents.semantic_diff import differences
@@ -53,8 +53,7 @@ def test_a_script_and_its_migration_do_the_same(
         names[each].save_pretrained("scripted")
 
     root = demo(tmp_path)
-    head = "format: 1\nrevision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n"
-    (root / "migrations" / "0001_m.yaml").write_text(head + re.sub("^", "  ", operations, flags=re.MULTILINE), "utf-8")
+    Workspace(root).add_migration(operations, after="null")
     done = run_here(root, "upgrade")
     assert done.returncode == 0, done.stderr
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from shared_models import shared_model
 from test_readme import blocks, typed
 from test_whisper import make as make_whisper
-from workspaces import DEMO, REPOSITORY, contents, run_here
+from workspaces import DEMO, REPOSITORY, Workspace, contents, run_here
 
 from tokmigrate.init.spec import strategy_types
 from tokmigrate.operations.registry import operation_types
@@ -34,9 +34,7 @@ SETTINGS = "format: 1\nverify: fast\nmodels:\n  m: {path: m}\n"
 
 def up_and_down(root: Path, operations: str) -> None:
     """Carry operations out on the model `m` of a workspace, and take them back to the exact bytes."""
-    head = "format: 1\nrevision: aaaa0001\ndown_revision: null\nmessage: An example\noperations:\n"
-    indented = "".join(f"  {line}\n" for line in operations.rstrip("\n").split("\n"))
-    (root / "migrations" / "0001_example.yaml").write_text(head + indented, "utf-8")
+    Workspace(root).add_migration(operations, after="null")
     before = contents(root / "m")
     for words in ("plan", "upgrade"):
         done = run_here(root, words)

@@ -25,19 +25,11 @@ HOSTILE = (
 MESSAGE = "Add :fire: [bold] \u202eit\nall\x1b[2J"
 
 
-def add(place: Workspace, name: str, down: str, operations: str, message: str = MESSAGE) -> None:
-    """Write a migration whose message is hostile."""
-    lines = ("format: 1", f"revision: {name}", f"down_revision: {down}", f"message: {json.dumps(message)}")
-    (place.root / "migrations" / f"{name[:4]}_x.yaml").write_text(
-        "\n".join([*lines, "operations:", f"  - {operations}", ""]), "utf-8"
-    )
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Workspace:
     """The demo with a migration that adds hostile tokens."""
     made = make_workspace(tmp_path / "place")
-    add(made, "0004aaaaaaaa", HEAD, f"add_tokens: {{tokens: {json.dumps(list(HOSTILE))}}}")
+    made.add_migration(f"  - add_tokens: {{tokens: {json.dumps(list(HOSTILE))}}}\n", message=MESSAGE)
     return made
 
 
@@ -81,7 +73,7 @@ def test_no_command_prints_a_hostile_text_as_it_is(place: Workspace) -> None:
     text.write_text("a :smile: is \u202eabc z\u200bq\n[red] tr \n", "utf-8")
     told("downgrade", HEAD)
     told("plan", "--corpus", "corpus.txt")
-    told("squash", f"{HEAD}:0004aaaaaaaa", "--message", MESSAGE)
+    told("squash", f"{HEAD}:aaaaaaaaaaaa", "--message", MESSAGE)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +88,7 @@ def test_no_command_prints_a_hostile_text_as_it_is(place: Workspace) -> None:
     ],
 )
 def test_an_error_spells_what_it_is_about(place: Workspace, operations: str) -> None:
-    add(place, "0005aaaaaaaa", "0004aaaaaaaa", operations)
+    place.add_migration(f"  - {operations}\n", "bbbbbbbbbbbb", "aaaaaaaaaaaa", message=MESSAGE)
     for words in (("plan",), ("plan", "--json"), ("plan", "--debug"), ("lint",), ("lint", "--format", "github")):
         done = place.run(*words)
         check(done)

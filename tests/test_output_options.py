@@ -127,11 +127,7 @@ def test_less_is_left_without_a_trace(shared: Workspace, keys: list[bytes]) -> N
 
 def test_a_pager_that_reads_nothing_changes_no_exit_code(place: Workspace) -> None:
     tokens = ", ".join(f"<{number}{'x' * 90}>" for number in range(3_000))
-    (place.root / "migrations" / "0004_x.yaml").write_text(
-        f"format: 1\nrevision: 0004aaaaaaaa\ndown_revision: {HEAD}\nmessage: m\n"
-        f"operations:\n  - add_tokens: {{tokens: [{tokens}]}}\n",
-        "utf-8",
-    )
+    place.add_migration(f"  - add_tokens: {{tokens: [{tokens}]}}\n")
     code, sent = type_on_terminal(place, "plan", "--json", lines=9, PAGER="true")
     assert (code, sent) == (0, "")
 

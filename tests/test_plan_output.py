@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from workspaces import HEAD, Workspace, make_fleet
+from workspaces import Workspace, make_fleet
 
 from tokmigrate.errors import ModelError
 from tokmigrate.render.escape import escape_markdown, escape_markdown_code, escape_quoted
@@ -32,11 +32,6 @@ MESSAGE = "Add | <img src=x> @someone #1 `a` \u202eb\n\n# c http://example.com w
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
-def add(place: Workspace, operations: str, message: str = "More", name: str = "0004aaaaaaaa", down: str = HEAD) -> None:
-    head = f"format: 1\nrevision: {name}\ndown_revision: {down}\nmessage: {json.dumps(message)}\n"
-    (place.root / "migrations" / f"{name[:4]}_x.yaml").write_text(f"{head}operations:\n{operations}", "utf-8")
-
-
 def inline(document: str) -> list[Token]:
     return [part for token in PARSER.parse(document) for part in token.children or ()]
 
@@ -48,10 +43,10 @@ def plan(place: Workspace, *words: str) -> str:
 
 
 def test_the_figures_come_first(place: Workspace) -> None:
-    add(place, '  - remove_tokens: {tokens: ["Ġwell"], ids: tombstone, acknowledge: breaking}\n')
+    place.add_migration('  - remove_tokens: {tokens: ["Ġwell"], ids: tombstone, acknowledge: breaking}\n')
     parts = plan(place).split("\n\n")
     assert [line.split("  ")[0] for line in parts[0].splitlines()] == [
-        "demo: base → 0004aaaaaaaa",
+        "demo: base → aaaaaaaaaaaa",
         *("migrations", "tokens", "rows", "files", "highest risk"),
     ]
     assert "3 added, 1 changed, 1 removed" in parts[0]
@@ -76,7 +71,7 @@ def test_the_figures_come_first(place: Workspace) -> None:
 
 def test_long_lists_are_shortened_on_a_screen_and_the_rest_is_counted(place: Workspace) -> None:
     tokens = json.dumps([f"<t{number}>" for number in range(300)])
-    add(place, f"  - add_tokens: {{tokens: {tokens}}}\n" + "  - set_init: {strategy: mean}\n" * 80)
+    place.add_migration(f"  - add_tokens: {{tokens: {tokens}}}\n" + "  - set_init: {strategy: mean}\n" * 80)
     said = plan(place)
     assert "\n… and 253 more added, which --json lists\n" in said
     assert "\n… and 36 more safe operations, which --json lists\n" in said
@@ -84,8 +79,7 @@ def test_long_lists_are_shortened_on_a_screen_and_the_rest_is_counted(place: Wor
 
 
 def test_tokens_that_only_move_come_last(place: Workspace) -> None:
-    add(
-        place,
+    place.add_migration(
         '  - add_tokens: {tokens: ["<a>"]}\n'
         '  - remove_tokens: {tokens: ["Ġwell"], ids: compact, acknowledge: breaking}\n',
     )
@@ -98,7 +92,7 @@ def test_tokens_that_only_move_come_last(place: Workspace) -> None:
 
 def test_no_text_of_a_token_breaks_the_markdown(place: Workspace) -> None:
     new = [token for token in HOSTILE if token not in PRESENT]
-    add(place, f"  - add_tokens: {{tokens: {json.dumps(new)}}}\n", MESSAGE)
+    place.add_migration(f"  - add_tokens: {{tokens: {json.dumps(new)}}}\n", message=MESSAGE)
     document = plan(place, "--format", "markdown")
     tokens = PARSER.parse(document)
     assert [token.content for token in tokens if token.type == "html_block"] == [
@@ -106,7 +100,7 @@ def test_no_text_of_a_token_breaks_the_markdown(place: Workspace) -> None:
         "</details>\n",
     ]
     headings = [tokens[at + 1].content for at, token in enumerate(tokens) if token.type == "heading_open"]
-    assert headings == ["tokmigrate plan", "`demo`: `base` → `0004aaaaaaaa`"]
+    assert headings == ["tokmigrate plan", "`demo`: `base` → `aaaaaaaaaaaa`"]
     assert sum(token.type == "table_open" for token in tokens) == 4
     for row in document.splitlines():
         if row.startswith("| "):
@@ -143,7 +137,7 @@ def test_no_words_are_more_than_text_and_code(text: str) -> None:
 
 def test_a_comment_is_as_short_as_github_wants_it(place: Workspace) -> None:
     tokens = [f"<{number}{'|' * 90}>" for number in range(3_000)]
-    add(place, f"  - add_tokens: {{tokens: {json.dumps(tokens)}}}\n")
+    place.add_migration(f"  - add_tokens: {{tokens: {json.dumps(tokens)}}}\n")
     document = plan(place, "--format", "markdown")
     assert 10_000 < len(document) < 65_536
     assert "more tokens, which `tokmigrate plan --json` lists\n" in document

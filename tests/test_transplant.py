@@ -567,9 +567,8 @@ def test_a_model_with_timestamps_is_refused(tmp_path: Path) -> None:
     folder = root / "migrations" / "donor"
     folder.mkdir(parents=True)
     (folder / "tokenizer.json").write_text(json.dumps(SMALL), "utf-8")
-    indented = "\n".join(f"  {line}" for line in MEAN.splitlines())
-    head = "format: 1\nrevision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n"
-    (root / "migrations" / "0001_m.yaml").write_text(f"{head}{indented}\n", "utf-8")
-    told = Workspace(root).run("plan")
+    place = Workspace(root)
+    place.add_migration(MEAN, after="null")
+    told = place.run("plan")
     assert told.returncode == 1
     assert "for a timestamp by its order" in told.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from check_pages import check_pages
 from error_scenarios import EXIT_CODE_SCENARIOS, SCENARIOS, Scenario, Trouble
-from workspaces import REPOSITORY, Workspace, contents, make_workspace
+from workspaces import REPOSITORY, Workspace, contents
 
 from tokmigrate.errors import EXIT_CODES, TokmigrateError, error_types
 
@@ -111,8 +111,7 @@ def without_digests(text: str) -> str:
 
 
 @pytest.mark.parametrize("case", SCENARIOS, ids=[f"{each.page}: {each.cause}" for each in SCENARIOS])
-def test_the_remedy_of_an_error_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Scenario) -> None:
-    place = make_workspace(tmp_path / "w")
+def test_the_remedy_of_an_error_works(place: Workspace, monkeypatch: pytest.MonkeyPatch, case: Scenario) -> None:
     trouble = case.provoke(place, monkeypatch)
     before = contents(place.model)
     kind, said = fail(place, trouble)
@@ -160,9 +159,8 @@ def section_of(code: int) -> str:
 
 @pytest.mark.parametrize("code", EXIT_CODE_SCENARIOS)
 def test_what_the_section_of_an_exit_code_says_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    place: Workspace, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    place = make_workspace(tmp_path / "w")
     trouble = EXIT_CODE_SCENARIOS[code](place, monkeypatch)
     words = shlex.split(trouble.command)
     assert place.run(*words).returncode == code
@@ -170,13 +168,11 @@ def test_what_the_section_of_an_exit_code_says_works(
     assert place.run(*words).returncode == 0
 
 
-def test_upgrade_with_nothing_to_do_exits_with_0(tmp_path: Path) -> None:
-    place = make_workspace(tmp_path / "w")
+def test_upgrade_with_nothing_to_do_exits_with_0(place: Workspace) -> None:
     assert [place.run("upgrade").returncode for _ in range(2)] == [0, 0]
 
 
-def test_what_tells_of_a_symptom_can_be_run(tmp_path: Path) -> None:
-    place = make_workspace(tmp_path / "w")
+def test_what_tells_of_a_symptom_can_be_run(place: Workspace) -> None:
     shutil.copytree(place.model, place.root / "old")
     place.run("upgrade")
     (place.root / "texts.txt").write_text("A valley with apples.\n" * 5, "utf-8")

@@ -103,6 +103,22 @@ class Workspace:
         """Return the file of a migration, counted from 1."""
         return sorted((self.root / "migrations").glob("*.yaml"))[number - 1]
 
+    def add_migration(
+        self,
+        operations: str,
+        revision: str = "aaaaaaaaaaaa",
+        after: str = HEAD,
+        *,
+        message: str = "New",
+        name: str = "new",
+    ) -> Path:
+        """Write one more migration, and return its file; `operations` is what stands below that key."""
+        folder = self.root / "migrations"
+        path = folder / f"{len(list(folder.glob('*.yaml'))) + 1:04}_{name}.yaml"
+        head = f"format: 1\nrevision: {revision}\ndown_revision: {after}\nmessage: {json.dumps(message)}\n"
+        path.write_text(f"{head}operations:\n{operations}", "utf-8")
+        return path
+
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line here, in this process."""
         with patch.dict("os.environ", environment()):
