@@ -57,7 +57,7 @@ def explain(
         found = pages.find_topic(topic, chain(topics, _plugin_pages()))
         text = explain_report.format_topic(found, topics)
         content = {"topic": found.name, "kind": found.kind, "text": text}
-        shown = [markdown.TerminalMarkdown(text)] if sys.stdout.isatty() else text.splitlines()
+        shown = [markdown.render_markdown(text)] if sys.stdout.isatty() else text.splitlines()
         print_result("explain", Result(content, shown), as_json)
         return
     notes = []

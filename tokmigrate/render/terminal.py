@@ -39,6 +39,11 @@ _THEME = Theme(
         "bad": "bold red",
         **dict.fromkeys(("bar.complete", "bar.finished", "bar.pulse"), "magenta"),
         "bar.back": "dim",
+        # Rich's own styles of Markdown set code on black.
+        **dict.fromkeys(("markdown.code", "markdown.h2", "markdown.h3", "markdown.item.number"), "bold"),
+        "markdown.list": "none",
+        "markdown.table.border": "dim",
+        "markdown.table.header": "bold",
     }
 )
 
