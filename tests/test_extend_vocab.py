@@ -27,7 +27,8 @@ from tokmigrate.commands.stamp import stamp_model
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError, OutOfStepError
 from tokmigrate.model.documents.declared import state_without_weights
-from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, number_field
+from tokmigrate.model.formats.protobuf import number_field
+from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel
 from tokmigrate.model.from_sentencepiece import tokenizer_document
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, merges_of
 from tokmigrate.operations.extend_vocab import ExtendVocab, reachable_merges

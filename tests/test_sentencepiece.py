@@ -16,18 +16,8 @@ from test_tokenizer_kinds import train
 from tokenizers import Tokenizer
 
 from tokmigrate.errors import OutOfStepError, TokenizerError
-from tokmigrate.model.formats.sentencepiece import (
-    Algorithm,
-    Field,
-    Kind,
-    Message,
-    Piece,
-    SentencePieceModel,
-    bytes_field,
-    float_field,
-    is_sentencepiece,
-    number_field,
-)
+from tokmigrate.model.formats.protobuf import Field, Message, bytes_field, float_field, number_field
+from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, is_sentencepiece
 from tokmigrate.model.from_sentencepiece import known_differences, make_tokenizer_json, tokenizer_document
 
 PLAIN = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}

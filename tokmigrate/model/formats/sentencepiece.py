@@ -1,131 +1,31 @@
 """A SentencePiece model as a document: its pieces, whose place is their id; what is not changed keeps its bytes.
 
-Formats: `sentencepiece_model.proto` of google/sentencepiece, ModelProto; the wire format of
-protobuf.dev/programming-guides/encoding.
+Format: `sentencepiece_model.proto` of google/sentencepiece, ModelProto.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from tokmigrate.errors import TokenizerError
 from tokmigrate.memo import forget_with_all
+from tokmigrate.model.formats.protobuf import (
+    DAMAGED,
+    Field,
+    Message,
+    bytes_field,
+    float_field,
+    number_field,
+    read_fields,
+)
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _TEXT, _SCORE, _KIND = 1, 2, 3
 _VOCAB_SIZE = 4
-_DAMAGED = "the file is damaged or of another kind: copy it again from where the model was published"
-
-
-class Field(NamedTuple):
-    """One field of a message: its number, a whole number or the bytes of anything else, and how it is written."""
-
-    number: int
-    value: int | bytes
-    raw: bytes
-
-    @property
-    def data(self) -> bytes:
-        """The bytes of a text, a message or a fixed number."""
-        return self.value if isinstance(self.value, bytes) else b""
-
-
-def number_field(number: int, value: int) -> Field:
-    """Return a field that holds a whole number; a negative one takes ten bytes, as the format wants it."""
-    return Field(number, value, _encode(number << 3 | _VARINT) + _encode(value % (1 << 64)))
-
-
-def bytes_field(number: int, value: bytes) -> Field:
-    """Return a field that holds a text or a message."""
-    return Field(number, value, _encode(number << 3 | _BYTES) + _encode(len(value)) + value)
-
-
-def float_field(number: int, value: float) -> Field:
-    """Return a field that holds a number of single precision."""
-    data = struct.pack("<f", value)
-    return Field(number, data, _encode(number << 3 | _FIXED32) + data)
-
-
-def read_fields(message: bytes) -> Iterator[Field]:
-    """Yield the fields of a message in the order of its bytes; raises TokenizerError where it is none."""
-    position = 0
-    while position < len(message):
-        start = position
-        tag, position = _read_varint(message, position)
-        value: int | bytes
-        if tag & 7 == _VARINT:
-            value, position = _read_varint(message, position)
-        else:
-            if tag & 7 == _BYTES:
-                size, position = _read_varint(message, position)
-            else:
-                size = {_FIXED64: 8, _FIXED32: 4}.get(tag & 7, len(message))
-            value, position = message[position : position + size], position + size
-        if position > len(message):
-            raise TokenizerError(f"not a message of Protocol Buffers: it breaks off at byte {start}", hint=_DAMAGED)
-        yield Field(tag >> 3, value, message[start:position])
-
-
-def _read_varint(message: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < len(message) and shift < 70:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    text = f"not a message of Protocol Buffers: no number ends at byte {position}"
-    raise TokenizerError(text, hint=_DAMAGED)
-
-
-def _encode(value: int) -> bytes:
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message of Protocol Buffers."""
-
-    data: bytes
-
-    @cached_property
-    def fields(self) -> tuple[Field, ...]:
-        return tuple(read_fields(self.data))
-
-    def last(self, number: int) -> Field | None:
-        """Return the field that counts where a number occurs more than once: the last."""
-        return next((field for field in reversed(self.fields) if field.number == number), None)
-
-    def integer(self, number: int, default: int) -> int:
-        found = self.last(number)
-        return found.value if found and isinstance(found.value, int) else default
-
-    def octets(self, number: int, default: bytes = b"") -> bytes:
-        found = self.last(number)
-        return found.data if found else default
-
-    def with_field(self, *new: Field) -> bytes:
-        """Return the message with `new`, fields of one number, in the place of all of that number, else at the end."""
-        number = new[0].number
-        start = next((place for place, field in enumerate(self.fields) if field.number == number), len(self.fields))
-        after = (field for field in self.fields[start:] if field.number != number)
-        return _join(*self.fields[:start], *new, *after)
-
-
-def _join(*fields: Field) -> bytes:
-    return b"".join(field.raw for field in fields)
 
 
 class Kind(IntEnum):
@@ -181,7 +81,8 @@ class Piece(Message):
     @staticmethod
     def new(text: str, kind: Kind, score: float = 0.0) -> Piece:
         """Return a piece; one that is not made of others has no score."""
-        return Piece(_join(bytes_field(_TEXT, text.encode()), float_field(_SCORE, score), number_field(_KIND, kind)))
+        fields = (bytes_field(_TEXT, text.encode()), float_field(_SCORE, score), number_field(_KIND, kind))
+        return Piece(b"".join(field.raw for field in fields))
 
     @cached_property
     def text(self) -> str:
@@ -212,9 +113,9 @@ class SentencePieceModel(Message):
             model = SentencePieceModel(data)
             has_pieces = bool(model.pieces) and all(piece.text for piece in model.pieces)
         except (TokenizerError, ValueError) as error:
-            raise TokenizerError(f"not a SentencePiece model: {error}", where=where, hint=_DAMAGED) from error
+            raise TokenizerError(f"not a SentencePiece model: {error}", where=where, hint=DAMAGED) from error
         if not has_pieces:
-            raise TokenizerError("not a SentencePiece model: it has no pieces", where=where, hint=_DAMAGED)
+            raise TokenizerError("not a SentencePiece model: it has no pieces", where=where, hint=DAMAGED)
         return model
 
     @cached_property
