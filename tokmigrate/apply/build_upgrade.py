@@ -13,7 +13,7 @@ from tokmigrate.apply.build_downgrade import collect_lost_rows
 from tokmigrate.apply.candidate import Candidate, Completion, ShardImage
 from tokmigrate.apply.digests import Tables, edit_tables, lineage
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
-from tokmigrate.apply.gguf_upgrade import GgufUpgrade
+from tokmigrate.apply.gguf_migrations import GgufUpgrade
 from tokmigrate.apply.kept_objects import NewObjects, ObjectKeeper
 from tokmigrate.apply.new_rows import (
     InitRows,

@@ -15,10 +15,9 @@ from blake3 import blake3
 
 from tokmigrate.apply.new_rows import RowBytes
 from tokmigrate.apply.shard_pass import Contents, read_shard
-from tokmigrate.files import open_for_reading
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.tensor_rows import DIGEST_BYTES, shard_digest
+from tokmigrate.model.weights.tensor_rows import DIGEST_BYTES, digest_samples, shard_digest
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import Shard
 from tokmigrate.vocabulary.ids import Run
@@ -80,14 +79,6 @@ def lineage(snapshot: Snapshot, shards: Mapping[str, str]) -> str:
     return hasher.hexdigest()
 
 
-SAMPLES, SAMPLE_BYTES = 16, 4096
-
-
 def compute_sampled_digest(path: Path, shard: Shard) -> str:
-    """Return a digest of a shard's size, header and sixteen evenly spaced blocks: a full one would read it all."""
-    hasher = blake3(f"sample 1\n{shard.size}\n".encode() + shard.header.raw)
-    with open_for_reading(path) as file:
-        for number in range(SAMPLES):
-            file.seek(max(0, shard.size - SAMPLE_BYTES) * number // (SAMPLES - 1))
-            hasher.update(file.read(SAMPLE_BYTES))
-    return hasher.hexdigest()
+    """Return a digest of a shard's size, header and samples."""
+    return digest_samples(path, shard.size, f"sample 1\n{shard.size}\n".encode() + shard.header.raw)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokmigrate.apply.build_downgrade import DowngradeCandidate, build_downgrade
 from tokmigrate.apply.gguf_change import GgufChange
-from tokmigrate.apply.gguf_downgrade import build_gguf_downgrade, read_gguf_records
+from tokmigrate.apply.gguf_migrations import build_gguf_downgrade, read_gguf_records
 from tokmigrate.apply.kept_objects import Objects
 from tokmigrate.apply.publish import Change
 from tokmigrate.apply.undo_record import read_adapter_records, read_copy_records

@@ -24,8 +24,7 @@ from tokmigrate.formats import PLAN_FILE, check_version
 from tokmigrate.formatting import format_list
 from tokmigrate.model.gguf_rows import check_rows
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.plan.copies import plan_copy
-from tokmigrate.plan.plan import Plan, plan_upgrade
+from tokmigrate.plan.plan import Plan, plan_copy, plan_upgrade
 from tokmigrate.plan.steps import check_pins, track_before
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock

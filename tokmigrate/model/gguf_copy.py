@@ -9,15 +9,14 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
-from blake3 import blake3
-
 from tokmigrate.errors import DriftError, ModelError, OutOfStepError, StorageError, UnexplainedTensorError
-from tokmigrate.files import open_for_reading, refuse_fixed, storage_errors
+from tokmigrate.files import refuse_fixed, storage_errors
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.gguf import GgufHeader, Head, Value
 from tokmigrate.model.formats.gguf_reading import read_head
 from tokmigrate.model.gguf_vocabulary import AGAIN, check_vocabulary, migrate_pairs
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows, digest_samples
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import read_identity
 from tokmigrate.vocabulary.row_edit import WHOLE
@@ -37,8 +36,6 @@ _KINDS: Mapping[int, tuple[str, int, int]] = {
 _NAMES = ("Q4_0", "Q4_1", "", "", "Q5_0", "Q5_1", "", "", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 _REFUSED_KINDS = {number: name for number, name in enumerate(_NAMES, 2) if name}
 """By ggml's number the names of common kinds of which no new row is computed."""
-
-_SAMPLES, _SAMPLE_BYTES = 16, 4096
 
 
 @dataclass(frozen=True)
@@ -105,6 +102,11 @@ class GgufCopy:
     def layout(self, head: Head) -> GgufHeader:
         """Return where its tensors are under another head."""
         return head.layout(self.row_bytes, str(self.path))
+
+    def open_rows(self, tensor: str) -> TensorRows:
+        """Open the rows of one of its tensors, as they are stored."""
+        entry = self.header.entry(tensor)
+        return TensorRows(self.path, self.header.data_start + entry.begin, Geometry.of(entry.shape, "U8", 0), "U8")
 
     def rows_of(self, rows: int) -> dict[str, VocabularyTensor]:
         """Return its tensors as what a shard has, where they have so many rows."""
@@ -199,12 +201,7 @@ def check_is_file(path: Path) -> None:
 
 
 def _compute_digest(path: Path, head: Head) -> str:
-    hasher = blake3(f"gguf 1\n{head.file_size}\n".encode() + head.raw)
-    with open_for_reading(path) as file:
-        for number in range(_SAMPLES):
-            file.seek(max(0, head.file_size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
-            hasher.update(file.read(_SAMPLE_BYTES))
-    return hasher.hexdigest()
+    return digest_samples(path, head.file_size, f"gguf 1\n{head.file_size}\n".encode() + head.raw)
 
 
 def _match_tensors(head: Head, base: Snapshot, where: str) -> Iterator[CopiedTensor]:

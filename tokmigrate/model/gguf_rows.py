@@ -11,7 +11,6 @@ from tokmigrate.model.formats.dtype import Matrix, from_float64, to_float64
 from tokmigrate.model.gguf_copy import GgufCopy
 from tokmigrate.model.gguf_vocabulary import AGAIN
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.tensor_rows import TensorRows
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -58,13 +57,10 @@ def decode_row(raw: bytes, kind: str) -> Matrix:
 def check_rows(copy: GgufCopy, base: Snapshot) -> None:
     """Raise OutOfStepError where rows of a GGUF, of a sample, are not those of its model, rounded."""
     rows = base.state.rows
-    tensors = copy.rows_of(rows)
     for tensor in copy.tensors:
-        entry = copy.header.entry(tensor.name)
-        begin = copy.header.data_start + entry.begin
         with (
             base.weights.open_rows(tensor.of.name, tensor.of.axis) as ours,
-            TensorRows(copy.path, begin, tensors[tensor.name].geometry, "U8") as theirs,
+            copy.open_rows(tensor.name) as theirs,
         ):
             for place in range(min(rows, _COMPARED)):
                 number = place * rows // min(rows, _COMPARED)

@@ -16,6 +16,7 @@ from typing import NoReturn
 from tokmigrate.errors import ModelError, OperationError, OutOfStepError
 from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.roles import ROLES, Role, special_token
+from tokmigrate.model.documents.slow_tokenizer_files import READ_ALONE
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.gguf import Head, Kind, Number, Value
 from tokmigrate.model.formats.json_text import Json
@@ -33,7 +34,6 @@ TEMPLATE = "tokenizer.chat_template"
 AGAIN = "remove `follow: true` in tokmigrate.yaml, and convert the model again after the migration"
 """What to do where a GGUF cannot follow."""
 
-_PIECES = "tokenizer.model"
 _BYTE_LEVEL, _SENTENCEPIECE = "gpt2", "llama"
 _ID = re.compile(r".+_token_ids?")
 _SPELLED = {"unk": "unknown", "sep": "seperator", "pad": "padding"}
@@ -205,12 +205,12 @@ def looks_special(text: str) -> bool:
 
 def _score(state: ModelState, text: str, where: str) -> float:
     """Return the score of a new piece, which only tokenizer.model has."""
-    data = state.documents.get(_PIECES)
-    pieces = SentencePieceModel.read(data, _PIECES).pieces if isinstance(data, bytes) else ()
+    data = state.documents.get(READ_ALONE)
+    pieces = SentencePieceModel.read(data, READ_ALONE).pieces if isinstance(data, bytes) else ()
     for piece in pieces:
         if piece.text == text:
             return piece.score
-    _refuse(f"the new token '{text}' has no score, which only {_PIECES} holds", where)
+    _refuse(f"the new token '{text}' has no score, which only {READ_ALONE} holds", where)
 
 
 def _migrate_merges(head: Head, before: ModelState, after: ModelState, where: str) -> Iterator[_Change]:

@@ -19,13 +19,14 @@ from tokmigrate.model.adapter import with_adapter_ids
 from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.documents.slow_tokenizer_files import slow_tokenizer_notes
 from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.formats.gguf import Head
 from tokmigrate.model.formats.json_text import Parts
+from tokmigrate.model.gguf_copy import GgufCopy
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import INDEX
 from tokmigrate.operations.operation import RiskLevel
-from tokmigrate.plan.copies import CopyPlan
 from tokmigrate.plan.shard_layout import (
     VOCABULARY_SHARD,
     ShardLayout,
@@ -64,6 +65,19 @@ class _Derived:
     tokens: tuple[TokenChange, ...] | None = None
     layouts: Mapping[str, ShardLayout] | None = None
     parts: defaultdict[str, Parts] = field(default_factory=lambda: defaultdict(dict))
+
+
+@dataclass(frozen=True)
+class CopyPlan:
+    """The upgrade of a GGUF; `heads` are its heads after each step of the plan of its model."""
+
+    copy: GgufCopy
+    heads: tuple[Head, ...] = field(repr=False)
+
+    @property
+    def bytes(self) -> int:
+        """The size of the file afterwards."""
+        return self.heads[-1].file_size
 
 
 @dataclass(frozen=True)
@@ -350,3 +364,13 @@ def with_index_sizes(snapshot: Snapshot, state: ModelState) -> ModelState:
 def _growth(tensor: VocabularyTensor, edit: RowEdit) -> int:
     """Return how many rows a tensor has more after `edit`."""
     return tensor.window.rows(edit.new_rows) - tensor.window.rows(edit.old_rows)
+
+
+def plan_copy(copy: GgufCopy, steps: Sequence[Step]) -> CopyPlan:
+    """Return what migrations make of a GGUF; raises OperationError where one changes what a GGUF cannot express."""
+    heads: list[Head] = []
+    head = copy.head
+    for step in steps:
+        head = copy.migrate(head, step.before, step.after, step.migration.revision)
+        heads.append(head)
+    return CopyPlan(copy, tuple(heads))

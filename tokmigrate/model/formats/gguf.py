@@ -95,13 +95,12 @@ class Value:
     @staticmethod
     def of_texts(texts: Iterable[str]) -> Value:
         """Return an array of texts."""
-        encoded = [text.encode("utf-8") for text in texts]
-        data = b"".join(part for text in encoded for part in (struct.pack("<Q", len(text)), text))
-        return Value(Kind.STRING, data, len(encoded))
+        encoded = [_encode_text(text) for text in texts]
+        return Value(Kind.STRING, b"".join(encoded), len(encoded))
 
     @staticmethod
     def of_text(text: str) -> Value:
-        return replace(Value.of_texts([text]), count=None)
+        return Value(Kind.STRING, _encode_text(text))
 
     def with_numbers(self, numbers: Sequence[Number]) -> Value:
         """Return a value of the same kind with other numbers; raises struct.error where one does not fit."""

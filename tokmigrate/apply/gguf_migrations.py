@@ -1,22 +1,28 @@
-"""The upgrade of a GGUF: its new rows are those of its model, rounded, and each migration keeps an undo record."""
+"""The upgrade of a GGUF, whose new rows are those of its model, rounded, and its downgrade from what upgrades left."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from itertools import pairwise
 
 from tokmigrate.apply.digests import edit_tables
 from tokmigrate.apply.file_metadata import read_metadata
 from tokmigrate.apply.gguf_change import GgufChange, GgufCompletion
-from tokmigrate.apply.gguf_undo import GgufUndo, keep_gguf_undo
-from tokmigrate.apply.kept_objects import NewObjects
+from tokmigrate.apply.gguf_undo import GgufUndo, keep_gguf_undo, read_gguf_undo
+from tokmigrate.apply.kept_objects import NewObjects, Objects
 from tokmigrate.apply.new_rows import RowBytes, read_edited
+from tokmigrate.errors import UndoError
 from tokmigrate.model.formats.dtype import to_float64
 from tokmigrate.model.formats.gguf import Head
+from tokmigrate.model.formats.gguf_reading import parse_head
+from tokmigrate.model.gguf_copy import GgufCopy
 from tokmigrate.model.gguf_rows import encode_row
-from tokmigrate.model.weights.tensor_rows import TensorRows, shard_digest
-from tokmigrate.plan.copies import CopyPlan
-from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
+from tokmigrate.model.gguf_vocabulary import AGAIN
+from tokmigrate.model.weights.tensor_rows import shard_digest
+from tokmigrate.plan.plan import CopyPlan
+from tokmigrate.vocabulary.row_edit import Recipe, RestoredRow, RowEdit
+
+_CONVERT = AGAIN.replace("migration", "downgrade")
 
 
 class GgufUpgrade:
@@ -57,9 +63,8 @@ class GgufUpgrade:
         lost: dict[str, bytes] = {}
         if not step.is_identity:
             tensors = self.copy.rows_of(step.old_rows)
-            with ExitStack() as stack:
-                for name in tensors:
-                    rows = stack.enter_context(self._open(name))
+            for name in tensors:
+                with self.copy.open_rows(name) as rows:
                     read = read_edited(rows, self._made[name], before)
                     lost[name] = b"".join(read(*run) for run in step.find_lost_rows())
             self._tables = edit_tables(self._tables, own, tensors, self._made)
@@ -73,7 +78,46 @@ class GgufUpgrade:
     def _digest_of(self, head: Head) -> str:
         return shard_digest(self.copy.layout(head), self._tables, self.change.contents.fixed)
 
-    def _open(self, tensor: str) -> TensorRows:
-        header = self.copy.header
-        geometry = self.copy.rows_of(self.change.edit.old_rows)[tensor].geometry
-        return TensorRows(self.copy.path, header.data_start + header.entry(tensor).begin, geometry, "U8")
+
+def read_gguf_records(
+    copy: GgufCopy, records: Mapping[str, Mapping[str, str]], objects: Objects
+) -> Mapping[str, GgufUndo]:
+    """Return what undoes migrations of a GGUF, by the undo records of its model.
+
+    Args:
+        records: By each undo record of the model, the latest migration's first, those of its GGUFs by their lineage.
+
+    Raises:
+        UndoError: A migration was applied without it, or a record is damaged.
+    """
+    if any(copy.lineage not in held for held in records.values()):
+        message = "the GGUF did not follow a migration that the downgrade undoes, and has no undo data for it"
+        raise UndoError(message, where=str(copy.path), hint=_CONVERT)
+    undone = {record: read_gguf_undo(held[copy.lineage], objects) for record, held in records.items()}
+    for later, earlier in pairwise(undone.values()):
+        if later.before != earlier.after:
+            message = "the GGUF was made again between two migrations that the downgrade undoes"
+            raise UndoError(message, where=str(copy.path), hint=_CONVERT)
+    return undone
+
+
+def build_gguf_downgrade(copy: GgufCopy, edit: RowEdit, undone: Mapping[str, GgufUndo]) -> GgufChange:
+    """Return the change that undoes migrations of a GGUF.
+
+    Args:
+        edit: The rows afterwards in terms of those on disk, whose lost rows the model's undo records name.
+        undone: What `read_gguf_records` returns.
+    """
+    latest_first = list(undone.values())
+    last, first = latest_first[0], latest_first[-1]
+    head = parse_head(first.head, first.size, str(copy.path))
+    sizes = copy.row_bytes
+
+    def row(tensor: str, recipe: Recipe) -> bytes:
+        if not isinstance(recipe, RestoredRow):
+            raise UndoError("the undo data holds no row of it", where=tensor, hint="restore the GGUF from a backup")
+        size = sizes[tensor]
+        return undone[recipe.record].lost[tensor][recipe.slot * size : (recipe.slot + 1) * size]
+
+    completion = GgufCompletion(row, last.after, first.before, first.metadata)
+    return GgufChange(copy, head, edit, lambda: completion)
