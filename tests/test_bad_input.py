@@ -118,16 +118,6 @@ def test_an_alias_bomb(bench: Bench) -> None:
     assert len(told.text) < 20_000
 
 
-def test_two_heads(bench: Bench) -> None:
-    bench.add_migration('  - add_tokens: {tokens: [{content: "<x>"}]}\n')
-    bench.add_migration('  - add_tokens: {tokens: [{content: "<y>"}]}\n', "bbbbbbbbbbbb")
-    told = bench.refused(2, *UPGRADE)
-    assert "the history has 2 heads" in told.text
-    assert "0004_new.yaml" in told.text
-    assert "0005_new.yaml" in told.text
-    assert "down_revision" in str(told.document["hint"])
-
-
 # Operations that do not fit the model
 
 
@@ -386,11 +376,3 @@ def test_a_model_without_any_tokenizer(bench: Bench) -> None:
     (bench.model / "tokenizer.json").unlink()
     said = "there is no tokenizer.json, and no other file that one can be made of"
     assert said in bench.refused(1, *UPGRADE).text
-
-
-def test_no_model_and_no_workspace(bench: Bench, tmp_path: Path) -> None:
-    assert "demo" in bench.refused(2, "upgrade", "--model", "demmo").text
-    assert "nope" in bench.refused(2, "upgrade", "nope").text
-    done = Workspace(tmp_path).run("upgrade")
-    assert done.returncode == 2
-    assert "tokmigrate init" in done.stderr

@@ -169,6 +169,7 @@ def test_two_heads(place: Workspace) -> None:
         assert said.returncode == 2
         assert document(said)["error"]["kind"] == "HistoryError"
         assert "down_revision" in document(said)["error"]["hint"]
+        assert "0004_another_end.yaml" in document(said)["error"]["message"]
     assert "more than one head" in place.run("heads").stderr
     assert place.run("history").stdout.count("(head)") == 2
 
@@ -328,7 +329,7 @@ def test_models_by_name_and_by_path(place: Workspace) -> None:
     assert run_here(place.root / "migrations", "current").stdout == "demo: 3b8f0d5a61c2\n"
 
 
-def test_what_people_read(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_people_read(place: Workspace) -> None:
     said = place.run("upgrade")
     assert "rows          1024 → 1088" in said.stdout
     assert said.stdout.endswith("`tokmigrate downgrade base` goes back\n")

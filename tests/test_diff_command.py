@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from real_tokenizers import real
 from workspaces import HEAD, Workspace
@@ -48,7 +46,7 @@ def test_a_missing_undo_record_is_reported(place: Workspace) -> None:
         at(place, "base")
 
 
-def test_the_command_tells_and_exits_as_asked(place: Workspace, tmp_path: Path) -> None:
+def test_the_command_tells_and_exits_as_asked(place: Workspace) -> None:
     shown = place.run("diff", "demo", "head")
     assert shown.returncode == 0, shown.stderr
     assert "tokens: 3 added" in shown.stdout
@@ -74,7 +72,7 @@ def test_tokenizers_alone_in_a_workspace(place: Workspace) -> None:
     assert "there is no config.json" in missing.stderr
 
 
-def test_two_directories_need_no_workspace(place: Workspace, tmp_path: Path) -> None:
+def test_two_directories_need_no_workspace(place: Workspace) -> None:
     place.settings.unlink()
     pair = [str(real(name)) for name in ("bert-base-uncased", "all-minilm-l6-v2")]
     found = place.asked("diff", *pair)["differences"]

@@ -5,22 +5,15 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from pathlib import Path
 
 import pytest
 from command_tables import commands
 from typer.core import TyperOption
-from workspaces import BASE, REPOSITORY, Workspace, make_workspace, run_here
+from workspaces import BASE, REPOSITORY, Workspace, run_here
 
 from tokmigrate.cli.app import COMMANDS
 from tokmigrate.commands.check import DRIFTED, PENDING, UP_TO_DATE
 from tokmigrate.errors import EXIT_CODES, OperationError, error_types
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setenv("NO_COLOR", "1")
-    return make_workspace(tmp_path / "place")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +133,7 @@ def test_help_begins_with_what_runs_migrations(place: Workspace, monkeypatch: py
         assert f" {entry.help} " in said, entry.help
 
 
-def test_a_letter_is_one_thing_in_all_commands(place: Workspace) -> None:
+def test_a_letter_is_one_thing_in_all_commands() -> None:
     meant: dict[str, set[str | None]] = {}
     for command in commands().values():
         for each in command.params:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from test_semantic_undo import trained
@@ -22,14 +21,6 @@ def place(tmp_path: Path) -> Workspace:
     trained(made.model, made.root / "models" / "t3")
     assert not (made.root / "models" / "t3" / "tokmigrate.json").exists()
     return made
-
-
-def remove_token(model: Path, token: str) -> None:
-    path = model / "tokenizer.json"
-    document: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    document["added_tokens"] = [each for each in document["added_tokens"] if each["content"] != token]
-    document["padding"] = None
-    path.write_text(json.dumps(document), "utf-8")
 
 
 def test_a_model_that_is_past_a_revision_is_not_adopted_there(place: Workspace) -> None:

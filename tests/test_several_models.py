@@ -15,8 +15,6 @@ from tokmigrate.commands.upgrade import Upgraded
 from tokmigrate.commands.upgrade import upgrade as upgrade_model
 from tokmigrate.errors import StorageError
 
-Fleet = dict[str, Path]
-
 
 def listed(place: Workspace, *names: str) -> None:
     """List models in this order."""

@@ -71,9 +71,7 @@ def test_other_shells_show_the_message_too(place: Workspace, shell: str, monkeyp
     assert "Start new rows from the mean" in line
 
 
-def test_a_workspace_that_cannot_be_read_completes_nothing(
-    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_workspace_that_cannot_be_read_completes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert completed(Workspace(tmp_path), "tokmigrate show ", monkeypatch) == [""]
     (tmp_path / "tokmigrate.yaml").write_text("format: 1\nmodels: [", "utf-8")
     assert completed(Workspace(tmp_path), "tokmigrate plan -M ", monkeypatch) == [""]
@@ -115,6 +113,6 @@ def test_a_pipe_is_as_wide_as_columns_says(place: Workspace, command: str, monke
         assert not [line for line in [*wide, *narrow] if line.endswith(" ")]
 
 
-def test_the_package_runs_as_a_module(place: Workspace) -> None:
+def test_the_package_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "tokmigrate", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"tokmigrate {__version__}\n"

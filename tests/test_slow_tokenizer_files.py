@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -247,9 +246,6 @@ def write_more(made: Made, step: dict[str, Any]) -> None:
     head = {"format": 1, "revision": f"{number:012x}", "down_revision": last, "message": "More"}
     content = {**head, "operations": [step]}
     (made.root / "migrations" / f"{number:04}_more.yaml").write_text(json.dumps(content), "utf-8")
-
-
-LISTS: Sequence[str] = ("vocab.json", "vocab.txt", "added_tokens.json")
 
 
 def test_a_renamed_token_has_its_new_text_in_every_list(trained: dict[str, Path], tmp_path: Path) -> None:
