@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import making
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ from test_properties import folder, staged_down, staged_up, thorough
 from tokenizers import Tokenizer
 from workspaces import contents, image
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.vocabulary.ids import tombstone
 
@@ -185,3 +188,16 @@ def test_each_token_keeps_its_row_and_every_byte_comes_back(
         assert contents(fused.path) == contents(at.path)
         assert image(staged_down(place, fused, fused_undo, root / "back").path) == base
         assert image(staged_down(place, at, undo, root / "back stepwise").path) == base
+
+
+@pytest.mark.parametrize("rows", [[283], [287, 282], [281, 290, 283]])
+def test_rows_that_the_output_side_alone_loses_come_back(tmp_path: Path, rows: list[int]) -> None:
+    making.mllama(tmp_path / "model", spare=3)
+    migrations = [{"operations": [{"resize_vocab": {"rows": each}}]} for each in rows]
+    made = making.workspace(tmp_path, {"model": tmp_path / "model"}, migrations)
+    entry, base = made.entry("model"), image(tmp_path / "model")
+    upgrade(made.workspace, entry)
+    tensors = making.tensors_of(tmp_path / "model")
+    assert [len(tensors[name]) for name in ("lm_head.weight", "model.embed_tokens.weight")] == [rows[-1], rows[-1] + 8]
+    downgrade(made.workspace, entry, "base")
+    assert image(tmp_path / "model") == base

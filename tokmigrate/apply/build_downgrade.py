@@ -34,8 +34,8 @@ from tokmigrate.model.weights.tensor_rows import shard_digest
 from tokmigrate.model.weights.weights import INDEX
 from tokmigrate.plan.plan import render_document, with_index_sizes
 from tokmigrate.plan.shard_layout import find_baseline_start, lay_out_on_disk
-from tokmigrate.vocabulary.ids import expand
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RestoredRow, RowEdit, Window, join_pieces
+from tokmigrate.vocabulary.ids import count, expand
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, OutputRowAdded, RestoredRow, RowEdit, Window, join_pieces
 
 Files = dict[str, bytes | None]
 
@@ -257,8 +257,12 @@ class DowngradeCandidate:
     semantic_undo: tuple[str, ...]
 
 
-def inverse(edit: RowEdit, record: str) -> RowEdit:
-    """Return the edit back: kept rows go where they were, lost ones come from the undo record of that digest."""
+def inverse(edit: RowEdit, record: str, window: Window) -> RowEdit:
+    """Return the edit back: kept rows go where they were, lost ones come from the undo record of that digest.
+
+    Args:
+        window: That of the tensors that have no row for the last ids; where each tensor has one, WHOLE.
+    """
     pieces: list[tuple[int, CopiedRows | NewRow]] = []
     seen = 0
     for row, piece in sorted(edit.copied_rows(), key=lambda run: run[1].start):
@@ -268,7 +272,10 @@ def inverse(edit: RowEdit, record: str) -> RowEdit:
             seen = piece.stop
     pieces += [(row, NewRow(RestoredRow(record, slot))) for slot, row in enumerate(expand(edit.find_lost_rows()))]
     pieces.sort(key=lambda placed: placed[0])
-    return RowEdit(edit.new_rows, join_pieces(piece for _, piece in pieces))
+    back = RowEdit(edit.new_rows, join_pieces(piece for _, piece in pieces))
+    first = count(window.clip(edit.find_lost_rows(), edit.old_rows))
+    dropped = enumerate(expand(window.dropped_rows(edit)), first)
+    return back.with_recipes({row: OutputRowAdded(back.row(row), RestoredRow(record, slot)) for slot, row in dropped})
 
 
 def build_downgrade(
@@ -326,12 +333,13 @@ def _read_undone(snapshot: Snapshot, records: Sequence[str], objects: Objects) -
     """Return undo records, and the rows before their migrations in terms of the rows as they are."""
     undone = [read_undo_record(digest, objects) for digest in records]
     edit = RowEdit.identity(snapshot.state.rows)
+    window = Window(short=max((tensor.window.short for tensor in snapshot.tensors), default=0))
     for digest, undo in zip(records, undone, strict=True):
         if undo.edit.new_rows != edit.new_rows:
             raise UndoError(
                 "the undo record does not fit the model", where=digest, hint="restore the model from a backup"
             )
-        edit = edit.then(inverse(undo.edit, digest))
+        edit = edit.then(inverse(undo.edit, digest, window))
     return undone, edit
 
 
@@ -343,7 +351,7 @@ def _tokenizer(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> Tokeniz
 
 def collect_lost_rows(edit: RowEdit, window: Window, read: Callable[[int, int], bytes]) -> bytes:
     """Return the rows of a tensor that `edit` loses, joined; `read` returns those from a row up to another."""
-    return b"".join(read(*run) for run in window.clip(edit.find_lost_rows(), edit.old_rows))
+    return b"".join(read(*run) for run in window.lost_rows(edit))
 
 
 def _find_changed_shards(snapshot: Snapshot, undone: Sequence[Undo], known: Mapping[str, str]) -> frozenset[str]:

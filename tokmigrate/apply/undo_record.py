@@ -63,7 +63,7 @@ class Undo:
         left: The bytes of each of them afterwards, the stamp's among them.
         metadata: Mode, owner and times of those files and of the shards before.
         edit: The rows after the migration in terms of those before it.
-        saved: For each tensor the rows that the edit loses, joined, in rising order.
+        saved: For each tensor the rows that the edit loses, joined, in the order of `Window.lost_rows`.
         shards: Header and digest of each shard before.
         left_shards: The digest of each shard afterwards.
         left_tensors: The digest of each tensor in them afterwards, by its name.
@@ -290,11 +290,13 @@ class StoredRows:
         """
         tensor = self._tensors[name]
         undo = self.undone.get(recipe.record) if isinstance(recipe, RestoredRow) else None
-        if not isinstance(recipe, RestoredRow) or undo is None or name not in undo.saved:
+        held, dtype = b"", tensor.dtype
+        if isinstance(recipe, RestoredRow) and undo is not None and name in undo.saved:
+            dtype = undo.dtypes[name]
+            size = tensor.row_bytes * ITEM_BITS[dtype] // ITEM_BITS[tensor.dtype]
+            held = undo.saved[name][recipe.slot * size : (recipe.slot + 1) * size]
+        if not held:
             raise UndoError("the undo data holds no row of it", where=name, hint="restore the model from a backup")
-        dtype = undo.dtypes[name]
-        size = tensor.row_bytes * ITEM_BITS[dtype] // ITEM_BITS[tensor.dtype]
-        held = undo.saved[name][recipe.slot * size : (recipe.slot + 1) * size]
         if dtype == tensor.dtype:
             return held
         if not {dtype, tensor.dtype} <= FLOATING:

@@ -124,14 +124,7 @@ def with_new_rows(
         # Behind them the ids that are not predicted, as many as before.
         behind = range(max(before, size), size + state.traits.short)
         rows |= {row: init_recipe(state, context, f"row {row}", spare or MEAN) for row in behind}
-    copied = RowEdit.identity(before)
-    pieces: list[CopiedRows | NewRow] = []
-    position = 0
-    for row in sorted(rows):
-        pieces += [*copied.slice(position, min(row, before)), NewRow(rows[row])]
-        position = row + 1
-    pieces += copied.slice(position, before)
-    return with_sizes(state.with_rows(RowEdit(before, join_pieces(pieces))), state)
+    return with_sizes(state.with_rows(RowEdit.identity(before).with_recipes(rows)), state)
 
 
 def with_inserted_rows(state: ModelState, recipes: Sequence[InitRecipe], start: int, stop: int) -> ModelState:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Literal
 
-from tokmigrate.vocabulary.ids import Run, find_gaps
+from tokmigrate.vocabulary.ids import Run, expand, find_gaps, runs
 
 Side = Literal["input", "output"]
 """Whether a row is one of the input or of the output embeddings."""
@@ -131,6 +131,16 @@ class RowEdit:
                 pieces.append(NewRow(piece.recipe.rebase(self)))
         return RowEdit(self.old_rows, join_pieces(pieces))
 
+    def with_recipes(self, recipes: Mapping[int, Recipe]) -> RowEdit:
+        """Return the edit that makes these new rows by recipes, in place of what they are or behind the last one."""
+        pieces: list[CopiedRows | NewRow] = []
+        position = 0
+        for row in sorted(recipes):
+            pieces += [*self.slice(position, min(row, self.new_rows)), NewRow(recipes[row])]
+            position = row + 1
+        pieces += self.slice(position, self.new_rows)
+        return RowEdit(self.old_rows, join_pieces(pieces))
+
     def copied_rows(self) -> Iterator[tuple[int, CopiedRows]]:
         """Yield each run of copied rows with the new row that it starts at."""
         for start, piece in zip(self._starts, self.pieces, strict=False):
@@ -224,12 +234,27 @@ class Window:
         pieces += [CopiedRows(old, old + self.tail)] if self.tail else []
         return RowEdit(old + self.tail, join_pieces(pieces))
 
-    def clip(self, runs: Iterable[Run], ids: int) -> Iterator[Run]:
-        """Yield the parts of `runs` that it has rows for where there are `ids` ids."""
+    def clip(self, held: Iterable[Run], ids: int) -> Iterator[Run]:
+        """Yield the parts of `held` that it has rows for where there are `ids` ids."""
         end = self.ids(ids)
-        for start, stop in runs:
+        for start, stop in held:
             if start < end:
                 yield start, min(stop, end)
+
+    def lost_rows(self, edit: RowEdit) -> tuple[Run, ...]:
+        """Return the old rows of this tensor that `edit` loses: those of lost ids, then those of ids that are kept.
+
+        A row of a kept id is lost where the id gets among the last ones, for which the tensor has no row.
+        """
+        lost = tuple(self.clip(edit.find_lost_rows(), edit.old_rows))
+        return (*lost, *self.dropped_rows(edit))
+
+    def dropped_rows(self, edit: RowEdit) -> tuple[Run, ...]:
+        """Return the old rows of this tensor whose ids `edit` keeps, at places that it has no row for."""
+        if not self.short:
+            return ()
+        lost = {*expand(edit.find_lost_rows())}
+        return runs(row for row in expand(self.of(edit).find_lost_rows()) if row not in lost)
 
     def source(self, row: int | Recipe) -> int | Recipe:
         """Return what `row`, the number of an old row or a recipe, is in this tensor."""
