@@ -33,6 +33,17 @@ def _forget_plugin() -> Iterator[None]:
     sys.modules.pop("shout", None)
 
 
+@pytest.fixture(scope="session")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a SentencePiece model, a BPE."""
+    from test_slow_tokenizer_files import TRAINED
+    from test_tokenizer_kinds import train
+
+    root = tmp_path_factory.mktemp("pieces")
+    train(root / "bpe", **TRAINED["bpe"])
+    return root / "bpe.model"
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Workspace:
     """A copy of the demo and its migrations."""

@@ -10,8 +10,9 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
+from gguf import TokenType as Type
 from making import tensors_of
-from test_llama_cpp import Type, converted, document, looks_special
+from test_llama_cpp import converted, document, looks_special
 
 from tokmigrate.model.tokenizer.byte_level import text_of_letters
 

@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from test_crash import exit_code, forbid_swap, seccomp_works
 from test_filesystem import in_namespace, mount_image
-from test_slow_tokenizer_files import TRAINED, model_with_pieces
-from test_tokenizer_kinds import train as train_pieces
+from test_slow_tokenizer_files import model_with_pieces
 from workspaces import FileImage, Workspace, image, make_workspace
 
 from tokmigrate.apply.publish import RecoveryOutcome
@@ -101,6 +100,15 @@ class Pair:
 
     def downgrade(self, to: str = "base") -> None:
         downgrade(read_workspace(self.root / "tokmigrate.yaml"), self.entry, to)
+
+
+def check_up_and_down(made: Pair, kind: str = "F16") -> None:
+    """Check that a GGUF follows its model up, and comes back to the bytes."""
+    before = stored(made.gguf)
+    made.upgrade()
+    check_converted_again(made.model, made.gguf, kind)
+    made.downgrade()
+    assert stored(made.gguf) == before
 
 
 def pair(root: Path, *operations: dict[str, Any], kind: str = "F16", **how: Any) -> Pair:
@@ -198,13 +206,6 @@ PIECES: Mapping[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pieces")
-    train_pieces(root / "bpe", **TRAINED["bpe"])
-    return root / "bpe.model"
-
-
 @pytest.mark.parametrize("chain", PIECES)
 def test_a_vocabulary_of_pieces_follows_with_its_scores(tmp_path: Path, pieces: Path, chain: str) -> None:
     made = Pair(tmp_path)
@@ -212,11 +213,7 @@ def test_a_vocabulary_of_pieces_follows_with_its_scores(tmp_path: Path, pieces: 
     making.workspace(tmp_path, {"m": made.model}, [{"operations": [each]} for each in PIECES[chain]])
     list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf")
     convert(made.model, made.gguf, "F32")
-    before = stored(made.gguf)
-    made.upgrade()
-    check_converted_again(made.model, made.gguf, "F32")
-    made.downgrade()
-    assert stored(made.gguf) == before
+    check_up_and_down(made, "F32")
 
 
 def chains() -> st.SearchStrategy[list[dict[str, Any]]]:
@@ -291,31 +288,18 @@ def test_paranoid_reads_it_again(tmp_path: Path) -> None:
     made = pair(tmp_path, ADD)
     settings_file = tmp_path / "tokmigrate.yaml"
     settings_file.write_text(settings_file.read_text("utf-8").replace("verify: fast", "verify: paranoid"), "utf-8")
-    before = stored(made.gguf)
-    made.upgrade()
-    check_converted_again(made.model, made.gguf, "F16")
-    made.downgrade()
-    assert stored(made.gguf) == before
+    check_up_and_down(made)
 
 
 def test_a_head_that_is_stored_twice_and_a_bias_follow(tmp_path: Path) -> None:
-    made = pair(tmp_path / "twice", ADD, head="stored twice")
-    before = stored(made.gguf)
-    made.upgrade()
-    check_converted_again(made.model, made.gguf, "F16")
-    made.downgrade()
-    assert stored(made.gguf) == before
+    check_up_and_down(pair(tmp_path / "twice", ADD, head="stored twice"))
 
     biased = Pair(tmp_path / "biased")
     making.phi(biased.model, spare=2)
     making.workspace(biased.root, {"m": biased.model}, [{"operations": [ADD]}])
     list_copy(biased.root / "tokmigrate.yaml", "m", "m", "m.gguf")
     convert(biased.model, biased.gguf)
-    before = stored(biased.gguf)
-    biased.upgrade()
-    check_converted_again(biased.model, biased.gguf, "F16")
-    biased.downgrade()
-    assert stored(biased.gguf) == before
+    check_up_and_down(biased)
 
 
 def test_two_ggufs_follow_one_model(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import gguf
 import pytest
 import sentencepiece
 import transformers
+from gguf import TokenType as Type
 from making import Made, llama, workspace, write_json
 from test_real_tokenizers import library
-from test_slow_tokenizer_files import ADDED, SPARE, TRAINED, model_with_pieces
-from test_tokenizer_kinds import train
+from test_slow_tokenizer_files import ADDED, SPARE, model_with_pieces
 from transformers import AutoTokenizer
 from workspaces import contents
 
@@ -29,17 +28,6 @@ from tokmigrate.servers.finding import Loaded, Subject
 from tokmigrate.servers.gguf import list_roles
 from tokmigrate.servers.gguf_tokens import read_tokens
 from tokmigrate.settings import ModelEntry
-
-
-class Type(IntEnum):
-    """The types that GGUF gives tokens."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
 
 
 def converted(model: Path) -> list[tuple[str, Type]]:
@@ -124,13 +112,6 @@ def special_id(model: Path, role: str) -> int:
 
 def document(model: Path, name: str) -> Any:
     return json.loads((model / name).read_text("utf-8")) if (model / name).exists() else {}
-
-
-@pytest.fixture(scope="module")
-def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pieces")
-    train(root / "bpe", **TRAINED["bpe"])
-    return root / "bpe.model"
 
 
 @pytest.fixture
@@ -242,10 +223,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path, pieces: Path) -> Path:
         ]
         write_json(directory / "tokenizer.json", tokenizer)
         return directory
-    model_with_pieces(directory, pieces)
-    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    write_json(directory / "tokenizer_config.json", config)
-    write_json(directory / "config.json", {**document(directory, "config.json"), "architectures": ["LlamaForCausalLM"]})
+    make_model_with_pieces(directory, pieces)
     if request.param != "tokenizer.model":
         (directory / "tokenizer.model").unlink()
     return directory

@@ -17,8 +17,7 @@ from shared_models import shared_model
 from test_adapters import KINDS, pair
 from test_copies import write_onnx
 from test_llama_cpp import make_model_with_pieces
-from test_slow_tokenizer_files import SPARE, TRAINED
-from test_tokenizer_kinds import train
+from test_slow_tokenizer_files import SPARE
 from workspaces import Workspace
 
 from tokmigrate.model.adapter import take_adapter
@@ -59,13 +58,6 @@ def change(model: Path, name: str, **values: Any) -> None:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return llama(tmp_path / "model", spare=3)
-
-
-@pytest.fixture(scope="module")
-def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pieces")
-    train(root / "bpe", **TRAINED["bpe"])
-    return root / "bpe.model"
 
 
 def test_what_is_said_of_a_model_and_its_exit_code(tmp_path: Path) -> None:

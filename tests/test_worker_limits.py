@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from test_worker import write_model, write_tokenizer
-from workspaces import contents, make_workspace
+from workspaces import Workspace, contents, make_workspace
 
 from tokmigrate.commands.lint import lint
 from tokmigrate.errors import FileProblems, LimitError, OperationError
@@ -99,14 +99,23 @@ run_streaming_worker(answer)
     assert json.loads(done.stdout.splitlines()[-1]) == {"answer": {}}
 
 
-def test_limits_are_those_of_the_settings_and_nothing_is_changed(tmp_path: Path) -> None:
-    place = make_workspace(tmp_path / "w")
-    settings = place.settings.read_text("utf-8").replace("verify: fast", "verify: full")
+def make_place(root: Path, template: str, limits: str) -> Workspace:
+    """Make a workspace with limits, whose only migration sets a chat template."""
+    place = make_workspace(root)
+    settings = place.settings.read_text("utf-8")
+    place.settings.write_text(f"{settings}worker: {{{limits}}}\n", "utf-8")
     for path in (place.root / "migrations").glob("*"):
         path.unlink()
-    place.settings.write_text(f"{settings}worker: {{memory_mib: 400, cpu_seconds: 20}}\n", "utf-8")
-    migration = f'revision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n  - set_chat_template: "{MEMORY}"\n'
+    text = json.dumps(template)
+    migration = f"revision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n  - set_chat_template: {text}\n"
     (place.root / "migrations" / "0001_m.yaml").write_text(f"format: 1\n{migration}", "utf-8")
+    return place
+
+
+def test_limits_are_those_of_the_settings_and_nothing_is_changed(tmp_path: Path) -> None:
+    place = make_place(tmp_path / "w", MEMORY, "memory_mib: 400, cpu_seconds: 20")
+    settings = place.settings.read_text("utf-8")
+    place.settings.write_text(settings.replace("verify: fast", "verify: full"), "utf-8")
     before = contents(place.model)
     done = place.run("upgrade")
     assert (done.returncode, contents(place.model)) == (1, before)
@@ -147,14 +156,7 @@ def test_lint_warns_of_slow_templates(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def warnings(root: Path, template: str) -> list[str]:
     """Return what the rule on rendering says of a migration that sets the template."""
-    place = make_workspace(root / "w")
-    settings = place.settings.read_text("utf-8")
-    place.settings.write_text(f"{settings}worker: {{memory_mib: 400}}\n", "utf-8")
-    for path in (place.root / "migrations").glob("*"):
-        path.unlink()
-    text = json.dumps(template)
-    migration = f"revision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n  - set_chat_template: {text}\n"
-    (place.root / "migrations" / "0001_m.yaml").write_text(f"format: 1\n{migration}", "utf-8")
+    place = make_place(root / "w", template, "memory_mib: 400")
     workspace = read_workspace(place.settings, {})
     found = lint(workspace, workspace.select([]), Selection(("TM309",))).findings
     return [each.message for each in found]

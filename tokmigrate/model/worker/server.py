@@ -3,10 +3,11 @@
 transformers takes seconds to import. The server pays for that once; each worker starts as a copy of it, answers one
 question as `python -m tokmigrate.model.worker.QUESTION` would, and ends. A crash or a panic ends the worker only.
 
-`worker.py` starts the server with a socket as standard input. A message on it is JSON: the `question`, the worker's
-`directory`, and the variables that it has to `set` and `unset`. With it come four descriptors: standard input, output
-and error of the worker, and a status socket. On that one the exit code comes back; closing it kills the worker. Without
-descriptors the libraries are imported, and no worker is forked. Closing the first socket ends the server.
+`worker.py` starts the server with a socket as standard input. A message on it is JSON: the `question`, the `libraries`
+that are imported before a worker is forked for it, the worker's `directory`, and the variables that it has to `set` and
+`unset`. With it come four descriptors: standard input, output and error of the worker, and a status socket. On that one
+the exit code comes back; closing it kills the worker. Without descriptors the libraries are imported, and no worker is
+forked. Closing the first socket ends the server.
 """
 
 from __future__ import annotations
@@ -25,28 +26,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-_META_MODEL = (
-    "torch",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    # Every config imports it, and it imports half of torch.
-    "transformers.utils.type_validators",
-)
-LIBRARIES: Mapping[str, tuple[str, ...]] = {
-    "tokenizer": ("tokenizers",),
-    "reachability": ("tokenizers",),
-    "impact": ("tokenizers",),
-    "transformers": ("tokenizers", *_META_MODEL),
-    "count_tokens": ("tokenizers",),
-    "compare_tokens": ("tokenizers",),
-    "learn_merges": ("tokenizers",),
-    "embed_tokens": ("tokenizers",),
-    "chat_template": ("transformers.utils.chat_template_utils",),
-    "converter": ("tokenizers", "transformers.models.auto.tokenization_auto"),
-    "vocabulary_axes": _META_MODEL,
-}
-"""What the server imports before it forks a worker for a question: nothing that starts a thread."""
-
 
 def serve() -> None:
     """Fork a worker for each message on standard input, until it is closed."""
@@ -62,7 +41,7 @@ def serve() -> None:
         if not message:
             break
         asked = json.loads(message)
-        for library in LIBRARIES[asked["question"]]:
+        for library in asked["libraries"]:
             # The worker meets the same error, and tells it.
             with suppress(Exception):
                 importlib.import_module(library)

@@ -41,6 +41,21 @@ Question = Literal[
 ]
 """The module of `tokmigrate.model.worker` that answers."""
 
+_META_MODEL = (
+    "torch",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    # Every config imports it, and it imports half of torch.
+    "transformers.utils.type_validators",
+)
+_LIBRARIES: Mapping[Question, tuple[str, ...]] = {
+    "transformers": ("tokenizers", *_META_MODEL),
+    "chat_template": ("transformers.utils.chat_template_utils",),
+    "converter": ("tokenizers", "transformers.models.auto.tokenization_auto"),
+    "vocabulary_axes": _META_MODEL,
+}
+"""What is imported for a question to transformers: nothing that starts a thread. Others are for tokenizers alone."""
+
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -121,6 +136,7 @@ class _Server:
                 control = self._start()
             message = {
                 "question": question,
+                "libraries": _LIBRARIES.get(question, ("tokenizers",)),
                 "directory": str(Path.cwd()),
                 "set": dict(wanted.items() - self._environment.items()),
                 "unset": sorted(self._environment.keys() - wanted.keys()),
@@ -322,7 +338,10 @@ _OUT_OF_MEMORY = ("MemoryError", "memory allocation of", "bad_alloc", "allocate 
 """What Python, Rust, C++ and torch say where they get no memory."""
 
 
-def _limit_in(code: int, stderr: str) -> Literal["memory_mib", "cpu_seconds", "output_mib"] | None:
+_Limit = Literal["memory_mib", "cpu_seconds", "output_mib"]
+
+
+def _limit_in(code: int, stderr: str) -> _Limit | None:
     """Return the limit that ended a worker, None where something else did."""
     if code == -signal.SIGXCPU:
         return "cpu_seconds"
@@ -331,12 +350,7 @@ def _limit_in(code: int, stderr: str) -> Literal["memory_mib", "cpu_seconds", "o
     return "memory_mib" if any(words in stderr for words in _OUT_OF_MEMORY) else None
 
 
-def _limit_error(
-    question: Question,
-    request: Mapping[str, Any],
-    limit: Literal["memory_mib", "cpu_seconds", "output_mib"],
-    limits: WorkerLimits,
-) -> LimitError:
+def _limit_error(question: Question, request: Mapping[str, Any], limit: _Limit, limits: WorkerLimits) -> LimitError:
     most = getattr(limits, limit)
     needed = {
         "memory_mib": f"{most} MiB of memory",
@@ -359,7 +373,7 @@ def _where(request: Mapping[str, Any]) -> str | None:
 
 def _failure(question: Question, request: Mapping[str, Any], cause: str) -> TokmigrateError:
     where = _where(request)
-    if question not in {"transformers", "chat_template", "converter", "vocabulary_axes"}:
+    if question not in _LIBRARIES:
         return TokenizerError(
             f"the tokenizers library cannot work with it: {cause}",
             where=where,
