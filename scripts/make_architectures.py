@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import transformers
+from generated_files import ROOT, main
 
-ROOT = Path(__file__).resolve().parents[1]
-TARGET = ROOT / "docs" / "architectures.md"
+TARGET = "docs/architectures.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from tiny_models import (  # noqa: E402
@@ -156,4 +156,4 @@ def generated() -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(generated(), "utf-8")
+    main({TARGET: generated()})

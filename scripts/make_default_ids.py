@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from generated_files import main
 from transformers import CONFIG_MAPPING
 
 from tokmigrate.model.documents.config_fields import NESTED, shape_of
 from tokmigrate.model.weights.architectures import ARCHITECTURES
 
-TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "documents" / "default_ids.json"
+TARGET = "tokmigrate/model/documents/default_ids.json"
 
 
 def configs() -> Iterator[Any]:
@@ -53,4 +53,4 @@ def generated() -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(generated(), "utf-8")
+    main({TARGET: generated()})

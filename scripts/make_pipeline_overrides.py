@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from generated_files import main
 from transformers import TokenizersBackend
 from transformers.models.auto import tokenization_auto
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "documents" / "pipeline_overrides.json"
+TARGET = "tokmigrate/model/documents/pipeline_overrides.json"
 GENERIC = ("TokenizersBackend", "PythonBackend", "PreTrainedTokenizerBase")
 
 _ODD = {"pattern": {"String": "\u2603"}}
@@ -167,4 +168,4 @@ def _lines(table: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(generated(), "utf-8")
+    main({TARGET: generated()})
