@@ -401,11 +401,7 @@ def operation(draw: st.DrawFn, documents: Mapping[str, Any]) -> tuple[str, dict[
     """Draw an operation that may be possible on a tokenizer."""
     tokenizer = Tokenizer(documents[FILE])
     added = st.sampled_from([*tokenizer.added])
-    name = draw(
-        st.sampled_from(
-            ["add", "rename", "remove", "move", "roles", "padding", "truncation", "flags", "part", "template", "rows"]
-        )
-    )
+    name = draw(st.sampled_from(KINDS))
     if name == "add":
         fresh = [text for text in NEW if text not in tokenizer.ids]
         texts = draw(st.lists(st.sampled_from(fresh or ["<more>"]), min_size=1, max_size=3, unique=True))
