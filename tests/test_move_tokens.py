@@ -164,24 +164,6 @@ def test_stepwise_is_fused(tmp_path: Path) -> None:
     assert files(model) == files(other)
 
 
-@pytest.mark.parametrize(
-    ("wanted", "said"),
-    [
-        ({"the": 5}, "belongs to"),
-        ({"the": 100_000}, "resize_vocab"),
-        ({"the": TOKENS, "in": TOKENS}, "cannot both"),
-        ({"nowhere": 1}, "not a token"),
-    ],
-)
-def test_what_cannot_be(tmp_path: Path, wanted: dict[str, int], said: str) -> None:
-    made = move(tmp_path / "w", llama(tmp_path / "m", spare=2), wanted)
-    before = files(tmp_path / "m")
-    with pytest.raises(OperationError) as caught:
-        upgrade(made.workspace, made.entry("m"))
-    assert said in f"{caught.value} {caught.value.hint}"
-    assert files(tmp_path / "m") == before
-
-
 def test_roberta_keeps_its_padding(tmp_path: Path) -> None:
     model = llama(tmp_path / "m", spare=2)
     rows = tensors_of(model)["lm_head.weight"]

@@ -18,8 +18,6 @@ from tokmigrate.revision.new_file import yaml_text
 from tokmigrate.state.rows import TokenEventType
 from tokmigrate.strict_yaml.reading import parse
 
-KINDS = ("mistral-chat", "gpt2-roberta", "oromo-t5", "gpt2-chatml", "bert-base-uncased")
-
 
 @pytest.fixture(scope="module")
 def roberta(tmp_path_factory: pytest.TempPathFactory) -> SharedModel:
@@ -109,12 +107,6 @@ def test_the_other_parts_up_and_down(tmp_path: Path) -> None:
         ('set_post_processor: {type: RobertaProcessing, sep: ["</s>", 2], cls: ["<s>", 1]}', OperationError, "'<s>'"),
         ('set_post_processor: {type: BertProcessing, sep: ["</s>", 2], cls: ["<z>", 1]}', OperationError, "is not a"),
         (
-            "set_post_processor: {type: TemplateProcessing, single: [{SpecialToken: {id: x, type_id: 0}}],"
-            " pair: [], special_tokens: {}}",
-            OperationError,
-            "does not define",
-        ),
-        (
             # The library takes a list for a mapping, as serde does.
             'set_post_processor: {type: TemplateProcessing, single: [{SpecialToken: ["</s>", 0]}], pair: [],'
             ' special_tokens: {"</s>": ["</s>", [0], ["</s>"]]}}',
@@ -122,13 +114,7 @@ def test_the_other_parts_up_and_down(tmp_path: Path) -> None:
             "gives '</s>' the id 0, but its id is 2",
         ),
         ("set_post_processor: {type: RobertaProcesing}", OperationError, "refuses the post_processor"),
-        ("set_truncation: {max_length: 4, stride: 2}", OperationError, "no room"),
-        ("set_truncation: {max_length: off, stride: 2}", OperationError, "off"),
-        ("set_truncation: {}", OperationError, "sets nothing"),
         ("set_padding: {max_length: off, pad_to_multiple_of: 8}", OperationError, "off"),
-        ("set_token_flags: {tokens: Ġthe, lstrip: true}", OperationError, "has no flags"),
-        ("set_token_flags: {tokens: <mask>}", OperationError, "no flag"),
-        ("reinit_tokens: <nothing>", OperationError, "not a token"),
     ],
 )
 def test_what_is_refused(operation: str, error: Any, words: str, roberta: SharedModel) -> None:
@@ -214,9 +200,8 @@ def test_flags_in_the_decoder_table(tmp_path: Path) -> None:
     assert model.bytes() == before
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_a_normalizer_and_rows_initialised_again(name: str, tmp_path: Path) -> None:
-    model = shared_model(tmp_path, name)
+def test_a_normalizer_and_rows_initialised_again(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "oromo-t5")
     before, old, library = model.bytes(), model.rows(), model.library()
     token = library.id_to_token(5)
     kept = [number for number in sorted(library.get_vocab().values()) if number != 5]

@@ -15,10 +15,8 @@ from making import llama, tokenizer_json, workspace
 from real_tokenizers import real
 from shared_models import SharedModel, shared_model
 
-from tokmigrate.commands.lint import lint
 from tokmigrate.commands.plan import plan
 from tokmigrate.errors import OperationError
-from tokmigrate.lint.linter import Selection
 from tokmigrate.model.documents.state import ModelState, Traits
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.operations.operation import Context, RiskLevel
@@ -184,11 +182,3 @@ def test_other_operations_count_what_they_lose(tmp_path: Path, operation: dict[s
         assert [*found.unreachable[: len(lost)]] == lost
     assert ("any more" in found.risk.reason) is (lost != [])
     assert (found.risk.level is RiskLevel.SAFE) <= (lost == [])
-
-
-def test_lint_counts_them_too(tmp_path: Path) -> None:
-    made = workspace(tmp_path / "w", {"m": llama(tmp_path / "m")}, [{"operations": [LOWERCASE]}])
-    found = {
-        each.rule.code: each.message for each in lint(made.workspace, [made.entry("m")], Selection(("TM207",))).findings
-    }
-    assert "no text produces 26 tokens any more: 'A', 'B', 'C' and 23 more" in found["TM207"]

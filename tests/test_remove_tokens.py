@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizers
-from making import TOKENS, llama, tensors_of, workspace, write_json
-from test_move_tokens import files, ids_of, real_model
+from making import TOKENS, llama, workspace, write_json
+from test_move_tokens import files, ids_of
 
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.upgrade import upgrade
@@ -33,17 +32,6 @@ def numbers(value: Any, path: str = "") -> dict[str, int]:
     return {place: number for name, item in parts for place, number in numbers(item, name).items()}
 
 
-def word_of(model: Path, name: str) -> str:
-    """Return the last token that can go: nothing is made of it."""
-    document = json.loads((model / "tokenizer.json").read_text("utf-8"))
-    added = {entry["content"] for entry in document["added_tokens"]}
-    merges = document["model"].get("merges") or []
-    parts = {part for merge in merges for part in (merge.split(" ") if isinstance(merge, str) else merge)}
-    ids = ids_of(model)
-    ordered = sorted(ids, key=lambda token: ids[token], reverse=True)
-    return next(token for token in ordered[200:] if token not in added | parts and len(token) > 3)
-
-
 @pytest.mark.parametrize("section", ["normalizer", "pre_tokenizer"])
 def test_a_letter_for_a_byte_is_never_removed(tmp_path: Path, section: str) -> None:
     model = llama(tmp_path / "m")
@@ -54,43 +42,6 @@ def test_a_letter_for_a_byte_is_never_removed(tmp_path: Path, section: str) -> N
     made = remove(tmp_path / "w", model, "z")
     with pytest.raises(OperationError, match="'z' is a letter of the alphabet"):
         upgrade(made.workspace, made.entry("m"))
-
-
-@pytest.mark.parametrize("name", ["mistral-chat", "oromo-t5", "bert-base-uncased"])
-def test_real_tokenizers_close_up(tmp_path: Path, name: str) -> None:
-    model = real_model(tmp_path / "m", name)
-    before, old = files(model), ids_of(model)
-    word = word_of(model, name)
-    made = remove(tmp_path / "w", model, word)
-    upgrade(made.workspace, made.entry("m"))
-    found = ids_of(model)
-    assert found == {token: number - (number > old[word]) for token, number in old.items() if token != word}
-    held = tensors_of(model)["model.embed_tokens.weight"][:, 0].tolist()
-    assert len(held) == json.loads((model / "config.json").read_text())["vocab_size"] == max(old.values()) + 5
-    assert {token: held[number] for token, number in found.items()} == {
-        token: number for token, number in old.items() if token != word
-    }
-    texts = {number: token for token, number in found.items()}
-    now = tokenizers.Tokenizer.from_file(str(model / "tokenizer.json"))
-    cut = now.encode(f"The tide came in {word} at noon.")
-    assert [texts[number] for number in cut.ids] == cut.tokens
-    assert word not in cut.tokens
-    downgrade(made.workspace, made.entry("m"), "base")
-    assert files(model) == before
-
-
-@pytest.mark.parametrize("name", ["gpt2-chatml", "oromo-t5"])
-def test_real_tokenizers_with_placeholders(tmp_path: Path, name: str) -> None:
-    model = real_model(tmp_path / "m", name)
-    before, old = files(model), ids_of(model)
-    word = word_of(model, name)
-    made = remove(tmp_path / "w", model, word, ids="tombstone")
-    upgrade(made.workspace, made.entry("m"))
-    placeholder = f"<|removed_{old[word]}|>"
-    assert ids_of(model) == {placeholder if token == word else token: number for token, number in old.items()}
-    assert files(model)["model.safetensors"] == before["model.safetensors"]
-    downgrade(made.workspace, made.entry("m"), "base")
-    assert files(model) == before
 
 
 def test_no_file_holds_an_old_id(tmp_path: Path) -> None:

@@ -17,9 +17,6 @@ from tokmigrate.state.rows import TokenEventType
 SLOTS = {
     "mistral-chat": "<|placeholder1|>",
     "gpt2-roberta": "<mask>",
-    "oromo-t5": "<extra_id_7>",
-    "gpt2-chatml": "<|box_end|>",
-    "bert-base-uncased": "[MASK]",
 }
 
 

@@ -534,12 +534,8 @@ def test_a_new_file_needs_a_message(workspace: Workspace, message: str) -> None:
 
 def test_the_schema_knows_every_operation(workspace: Workspace) -> None:
     schema = json_schema()
-    assert schema["$schema"].endswith("2020-12/schema")
     items = schema["properties"]["operations"]["anyOf"][0]["items"]["anyOf"]
     assert [item["required"][0] for item in items] == list(operation_types())
     assert all(item["properties"][item["required"][0]]["description"] for item in items)
-    text = json.dumps(schema)
-    references = {part.split('"')[0] for part in text.split("#/$defs/")[1:]}
-    assert references <= schema["$defs"].keys()
     path = write_schema(workspace)
     assert json.loads(path.read_text(encoding="utf-8")) == schema
