@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
+from learning import CODE, PROSE, tokenize
 from random_bpe import random_bpes
 from shared_models import SharedModel, shared_model
 
@@ -21,13 +22,6 @@ from tokmigrate.operations.token_closure import MergeTrees
 from tokmigrate.operations.token_lists import read_tokens
 
 REAL = ["phi-2-small", "mistral-chat-small", "oromo-t5", "bert-base-uncased"]
-HERE = Path(__file__).parent
-CODE = "\n".join(path.read_text("utf-8") for path in sorted(HERE.glob("test_r*.py")))
-PROSE = (HERE.parent / "README.md").read_text("utf-8")
-
-
-def tokenize(library: tokenizers.Tokenizer, lines: list[str]) -> list[list[str]]:
-    return [each.tokens for each in library.encode_batch(lines, add_special_tokens=False)]
 
 
 def keep_most_frequent(model: SharedModel, most: int, text: str) -> list[str]:
