@@ -77,11 +77,6 @@ def test_a_misspelt_operation(bench: Bench) -> None:
 MORE = "more: tokmigrate explain file-problems"
 
 
-def test_a_duplicate_key(bench: Bench) -> None:
-    bench.add_migration('  - add_tokens:\n      tokens: [{content: "<x>"}]\n      tokens: [{content: "<y>"}]\n')
-    assert "0004_new.yaml:8:7: key 'tokens' appears twice" in bench.refused(2, *UPGRADE).text
-
-
 @pytest.mark.parametrize(
     ("operations", "place"),
     [
@@ -116,30 +111,6 @@ def test_an_alias_bomb(bench: Bench) -> None:
     assert "0004_new.yaml:6:5: anchor '&a0' is not allowed" in told.text
     # What it would expand to is never built, nor printed.
     assert len(told.text) < 20_000
-
-
-# Operations that do not fit the model
-
-
-@pytest.mark.parametrize(
-    ("operation", "said"),
-    [
-        ('add_tokens: {tokens: [{content: "<|im_start|>"}]}', "the token '<|im_start|>' exists already, with id 1024"),
-        (
-            'add_tokens: {tokens: [{content: "<x>", init: {strategy: copy, token: "<|im_stort|>"}}]}',
-            "'<|im_stort|>' is not a token",
-        ),
-        ('set_padding: {token: "<|nope|>"}', "'<|nope|>' is not a token"),
-    ],
-    ids=["a token that exists", "an unknown token in copy", "a pad token that is none"],
-)
-def test_an_operation_that_does_not_fit(bench: Bench, operation: str, said: str) -> None:
-    bench.add_migration(f"  - {operation}\n")
-    told = bench.refused(1, *UPGRADE)
-    assert said in told.text
-    assert "0004_new.yaml:6:5" in told.text
-    assert told.document["hint"]
-    assert told.document["kind"] == "OperationError"
 
 
 # Models that cannot be worked on
@@ -254,14 +225,6 @@ def test_a_text_that_was_changed_after_the_upgrade(upgraded: Bench) -> None:
     assert told.document["kind"] == "DriftError"
 
 
-def test_undo_data_that_is_missing(upgraded: Bench) -> None:
-    shutil.rmtree(upgraded.root / ".tokmigrate" / "objects")
-    told = upgraded.refused(1, *BACK)
-    assert told.document["kind"] == "UndoError"
-    assert "undo data" in told.text
-    assert "backup" in str(told.document["hint"])
-
-
 def test_undo_data_that_is_damaged(upgraded: Bench) -> None:
     for path in (upgraded.root / ".tokmigrate" / "objects").glob("??/*"):
         data = path.read_bytes()
@@ -370,9 +333,3 @@ def test_a_database_that_does_not_answer(bench: Bench, monkeypatch: pytest.Monke
 def test_a_database_whose_driver_is_missing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKMIGRATE_STATE", "postgresql+pg8000://u@host/db")
     assert 'what to do: pip install "tokmigrate[postgres]"' in bench.refused(2, *UPGRADE).text
-
-
-def test_a_model_without_any_tokenizer(bench: Bench) -> None:
-    (bench.model / "tokenizer.json").unlink()
-    said = "there is no tokenizer.json, and no other file that one can be made of"
-    assert said in bench.refused(1, *UPGRADE).text

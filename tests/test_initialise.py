@@ -467,14 +467,6 @@ def test_a_row_does_not_depend_on_what_it_is_made_with(order: list[int], kept: i
     assert part.tobytes() == whole[order[:kept]].tobytes()
 
 
-def test_many_rows_are_the_same_as_one_at_a_time() -> None:
-    values = matrix(ROWS, 3)
-    recipes = [init_recipe(spec(strategy="mean_cov", scale=1), f"<{number}>") for number in range(150)]
-    together = made(recipes, values)
-    for number in (0, 31, 32, 63, 64, 149):
-        assert together[number].tobytes() == made([recipes[number]], values)[0].tobytes()
-
-
 def test_pinned_bits_of_every_strategy() -> None:
     rows = made(mixed(), matrix(ROWS, 70), "output", "lm_head.weight", "workspace")
     assert blake3(rows.astype("<f8").tobytes()).hexdigest() == (
