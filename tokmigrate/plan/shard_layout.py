@@ -177,7 +177,7 @@ def _join_headers(snapshot: Snapshot, file: str, names: Collection[str]) -> Head
 
 def _with_rows(snapshot: Snapshot, header: Header, baseline_start: int, rows: int) -> Header:
     """Return a header with `rows` rows in its vocabulary tensors."""
-    tensors = _select(snapshot, header)
+    tensors = snapshot.tensors_by_name
     before = snapshot.state.lineage.old_rows
     run, shift, best, best_shift = 0, 0, -1, 0
     for entry in header.by_offset:
@@ -194,9 +194,3 @@ def _with_rows(snapshot: Snapshot, header: Header, baseline_start: int, rows: in
         best_shift = shift
     shapes = {name: tensor.with_ids(rows).shape for name, tensor in tensors.items()}
     return header.reshape(shapes, (baseline_start - best_shift) % BLOCK_BYTES)
-
-
-def _select(snapshot: Snapshot, header: Header) -> Mapping[str, VocabularyTensor]:
-    """Return the vocabulary tensors of a header."""
-    names = {entry.name for entry in header.entries}
-    return {tensor.name: tensor for tensor in snapshot.tensors if tensor.name in names}
