@@ -36,7 +36,7 @@ from tokmigrate.operations.operation import Context
 
 REAL = ["phi-2-small", "mistral-chat-small", "deepseek"]
 HERE = Path(__file__).parent
-DOMAIN = "\n".join(path.read_text("utf-8") for path in sorted(HERE.glob("test_re*.py")))
+DOMAIN = "\n".join(path.read_text("utf-8") for path in sorted(HERE.glob("test_rea*.py")))
 OLD = (HERE.parent / "README.md").read_text("utf-8") + "Überraschung im Straßenverkehr, 漢字かな交じり文, 🦄🦄 naïve\n"
 
 
