@@ -72,7 +72,6 @@ def meant(code: str) -> Callable[[str], str]:
     return lambda body: f"{body.rstrip()}  # noqa: {code}\n"
 
 
-TOOL = '{content: "<tool>", special: true, init: {strategy: mean}}'
 PAD = 'add_tokens: {tokens: [{content: "<|pad|>", special: true}]}'
 RESERVED = operations('add_tokens: {tokens: [{content: "<|reserved_0|>", special: true}, "<|reserved_1|>"]}')
 
