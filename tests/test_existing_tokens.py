@@ -1,4 +1,4 @@
-"""Tokens that a migration adds and that a model has of its own."""
+"""Tokens that a model has already, and that a migration adds or gives a role."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import making
 import pytest
 from making import BOS, EOS, TOKENS
+from tokenizers import Tokenizer
 from workspaces import Workspace
 
 from tokmigrate.commands.downgrade import downgrade
@@ -93,3 +94,34 @@ def test_a_model_with_the_tokens_can_be_stamped_there(tmp_path: Path) -> None:
     upgrade(made.workspace, made.entry("m"))
     (model / "tokmigrate.json").unlink()
     assert here.run("stamp", "head").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"set_padding": {"token": "in"}},
+        {"set_special_tokens": {"mask": "in"}},
+        {"set_special_tokens": {"additional": ["in"]}},
+        {"add_role_tokens": {"roles": {"user": BOS}, "end": "in", "existing": "reuse"}},
+    ],
+)
+def test_a_word_with_a_role_changes_tokenization_and_is_reported(operation: dict[str, Any], tmp_path: Path) -> None:
+    making.llama(tmp_path / "model")
+    made = making.workspace(tmp_path, {"model": tmp_path / "model"}, [{"operations": [operation]}])
+    before = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json")).encode("ing").tokens
+    (effect,) = plan(made.workspace, made.entry("model")).steps[0].effects
+    upgrade(made.workspace, made.entry("model"))
+    library = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
+    library.no_padding()
+    assert library.encode("ing").tokens == ["in", "g"] != before
+    assert effect.risk.level is RiskLevel.CAUTION
+    assert "'in'" in effect.risk.reason
+    assert "tokenized differently" in effect.risk.reason
+
+
+def test_a_special_token_with_a_role_is_safe(tmp_path: Path) -> None:
+    making.llama(tmp_path / "model")
+    padding = {"set_padding": {"token": BOS}}
+    made = making.workspace(tmp_path, {"model": tmp_path / "model"}, [{"operations": [padding]}])
+    (effect,) = plan(made.workspace, made.entry("model")).steps[0].effects
+    assert effect.risk.level is RiskLevel.SAFE
