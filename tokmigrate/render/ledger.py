@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tokmigrate.render.escape import escape, escape_quoted
-from tokmigrate.render.terminal import Hanging, format_revision, format_time, indent_line
+from tokmigrate.render.terminal import Hanging, format_time, indent_line
 from tokmigrate.render.training import format_figures, format_init, format_training
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def log_text(runs: Sequence[Run]) -> RenderableType:
 def _run_lines(run: Run) -> Iterator[RenderableType]:
     row, who = run.row, run.row.provenance
     is_adopted = row.direction.value == "adopt"
-    way = "" if is_adopted else f" {format_revision(row.from_revision)} → {format_revision(row.to_revision)}"
+    way = "" if is_adopted else f" {row.from_revision or 'base'} → {row.to_revision or 'base'}"
     took = "" if row.duration_s is None else f", {row.duration_s:.1f} s"
     if row.duration_s is not None and row.duration_s >= _MINUTE:
         minutes, seconds = divmod(round(row.duration_s), _MINUTE)

@@ -26,7 +26,7 @@ from tokmigrate.render.plan_summary import (
     token_kind,
     token_text,
 )
-from tokmigrate.render.terminal import format_revision, plain_table
+from tokmigrate.render.terminal import plain_table
 
 if TYPE_CHECKING:
     from tokmigrate.commands.downgrade import Downgraded
@@ -46,7 +46,7 @@ _RISK_STYLE = {RiskLevel.SAFE: "", RiskLevel.CAUTION: "caution", RiskLevel.BREAK
 def plan_text(plan: Plan) -> RenderableType:
     """Return a plan: its figures, then tokens, rows, files and risks."""
     if not plan.steps:
-        return Text(f"{escape(plan.model)}: nothing is pending, it is at {format_revision(plan.before)}")
+        return Text(f"{escape(plan.model)}: nothing is pending, it is at {plan.before or 'base'}")
     figures = plain_table("", "")
     figures.show_header = False
     summary = summarise_plan(plan)
@@ -55,7 +55,7 @@ def plan_text(plan: Plan) -> RenderableType:
         figures.add_row(*line)
     figures.add_row(name, Text(risk, style=_RISK_STYLE[summary.risk] if summary.risk else ""))
     return Group(
-        Text(f"{escape(plan.model)}: {format_revision(plan.before)} → {format_revision(plan.after)}", style="bold"),
+        Text(f"{escape(plan.model)}: {plan.before or 'base'} → {plan.after or 'base'}", style="bold"),
         figures,
         *_token_parts(list_tokens(plan)),
         *_row_parts(plan),
@@ -130,16 +130,14 @@ def _left_out(counts: Mapping[str, int]) -> Iterator[RenderableType]:
 def upgrade_line(plan: Plan) -> str:
     """Return what an upgrade did, and how to go back."""
     return (
-        f"{plan.model}: upgraded to {format_revision(plan.after)}, {format_bytes(plan.bytes_to_write)} written; "
-        f"`tokmigrate downgrade {format_revision(plan.before)}` goes back"
+        f"{plan.model}: upgraded to {plan.after or 'base'}, {format_bytes(plan.bytes_to_write)} written; "
+        f"`tokmigrate downgrade {plan.before or 'base'}` goes back"
     )
 
 
 def downgrade_line(done: Downgraded) -> str:
     """Return what a downgrade did."""
-    said = (
-        f"{done.model}: {format_revision(done.before)} → {format_revision(done.after)}, {len(done.reverted)} reverted"
-    )
+    said = f"{done.model}: {done.before or 'base'} → {done.after or 'base'}, {len(done.reverted)} reverted"
     if not done.semantic_undo:
         return f"{said}, every byte verified"
     return (

@@ -20,7 +20,7 @@ from tokmigrate.render.plan_summary import (
     summarise_plan,
     token_text,
 )
-from tokmigrate.render.terminal import format_plain, format_revision
+from tokmigrate.render.terminal import format_plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -86,7 +86,7 @@ def _section(model: PlannedModel, most: int) -> Iterator[str]:
         yield from (f"### {_name(model)}: cannot be planned", "", _prose(str(plan)), "")
         yield from (f"what to do: {_prose(plan.hint)}", "") if plan.hint else ()
         return
-    before, after = (f"`{format_revision(revision)}`" for revision in (plan.before, plan.after))
+    before, after = (f"`{revision or 'base'}`" for revision in (plan.before, plan.after))
     if not plan.steps:
         yield from (f"### {_name(model)}: nothing is pending, it is at {before}", "")
         return

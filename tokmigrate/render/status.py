@@ -11,7 +11,7 @@ from rich.table import Column
 from rich.text import Text
 
 from tokmigrate.render.escape import escape
-from tokmigrate.render.terminal import format_revision, plain_table
+from tokmigrate.render.terminal import plain_table
 from tokmigrate.render.training import adapter_rows_line, training_content, training_lines
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def history_table(history: History, at: Mapping[str, list[str]], tags: Mapping[s
         table.add_row(
             migration.number,
             migration.revision,
-            format_revision(migration.down_revision),
+            migration.down_revision or "base",
             escape(migration.message),
             escape(" ".join(filter(None, here))),
             *([escape(", ".join(tags.get(migration.revision, ())))] if tags else []),
@@ -52,7 +52,7 @@ def migration_text(migration: Migration) -> RenderableType:
     content = migration_content(migration)
     rows = [
         ("revision", migration.revision),
-        ("after", format_revision(migration.down_revision)),
+        ("after", migration.down_revision or "base"),
         *((name, content[name]) for name in ("message", "author", "file")),
         ("models", ", ".join(migration.models)),
         ("checksum", migration.checksum),
@@ -79,7 +79,7 @@ def status_text(status: ModelStatus) -> RenderableType:
     table = plain_table(Column(style="bold"), "")
     table.show_header = False
     table.add_row("model", escape(f"{status.model} ({status.path})"))
-    table.add_row("revision", format_revision(status.revision))
+    table.add_row("revision", status.revision or "base")
     pending = ", ".join(migration.revision for migration in status.pending)
     table.add_row("pending", pending or "nothing")
     table.add_row("tokens", f"{status.tokens} in {status.rows} rows, {'tied' if status.tied else 'untied'}")
@@ -87,7 +87,7 @@ def status_text(status: ModelStatus) -> RenderableType:
         table.add_row("tensor", escape(f"{tensor.name} {list(tensor.shape)} {tensor.dtype} in {tensor.file}"))
     for adapter in status.adapters:
         tensors = f"{len(adapter.tensors)} tensors with rows of the vocabulary"
-        label = f"{adapter.path}: {format_revision(adapter.revision)}, {tensors}"
+        label = f"{adapter.path}: {adapter.revision or 'base'}, {tensors}"
         table.add_row("adapter", escape(label))
         for held in adapter.rows:
             table.add_row("", escape(adapter_rows_line(held)))

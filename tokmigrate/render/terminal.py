@@ -104,11 +104,6 @@ class SanitizedRenderable:
 _NARROWEST = 20
 
 
-def format_revision(revision: str | None) -> str:
-    """Return a revision as messages name it."""
-    return revision or "base"
-
-
 def format_time(when: datetime) -> str:
     """Return a time to the second in UTC, and say so: a reader may be in another time zone."""
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

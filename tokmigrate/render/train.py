@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from tokmigrate.commands.models import format_path
 from tokmigrate.formatting import format_count, format_list
 from tokmigrate.render.escape import escape, escape_quoted
-from tokmigrate.render.terminal import format_revision
 
 if TYPE_CHECKING:
     from tokmigrate.commands.bake import BakedAdapter
@@ -92,7 +91,7 @@ def distil_text(entry: ModelEntry, done: DistilledRows, path: str) -> Iterator[s
     if done.left_out:
         yield f"special, or in every earlier tokenizer, and left to `tokmigrate train`: {format_tokens(done.left_out)}"
     where = f"on {format_count(done.held_out, 'snippet')} that were held out" if done.held_out else "on all of them"
-    before = f"the model with the tokenizer of {format_revision(done.revision)}"
+    before = f"the model with the tokenizer of {done.revision or 'base'}"
     yield f"distance to {before}, {where}: {done.before:.4f} before, {done.after:.4f} after"
     if any(done.predictions):
         unlike, like = done.predictions
