@@ -22,7 +22,7 @@ from workspaces import contents, image
 
 from tokmigrate.apply.build_downgrade import build_downgrade
 from tokmigrate.apply.build_upgrade import UpgradeBuilder
-from tokmigrate.apply.publish import Change
+from tokmigrate.apply.candidate import Change
 from tokmigrate.apply.stage import stage
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import verify
@@ -345,10 +345,6 @@ def test_any_chain_leads_there_and_back(story: tuple[Kind, Chain, int]) -> None:
             assert image(root / name) == base
 
 
-def uncounted(count: int) -> None:
-    """Take no note of bytes written."""
-
-
 def staged_up(place: Workspace, entry: ModelEntry, to: str, target: Path) -> tuple[ModelEntry, list[str]]:
     """Stage an upgrade without publishing it, and return the staged model with its undo records, the latest first."""
     planned = plan_or_reuse(place, entry, take_snapshot(entry), to)
@@ -368,20 +364,10 @@ def staged_down(place: Workspace, entry: ModelEntry, records: list[str], target:
 
 def stage_change(change: Change, target: Path) -> None:
     """Write the directory of a change, with its stamp."""
-    snapshot, candidate = change.snapshot, change.candidate
-    staged = stage(
-        snapshot,
-        target,
-        candidate,
-        change.populations,
-        uncounted,
-        reads_all=change.reads_all,
-        known_tensors=change.known_tensors,
-        stopped=Event(),
-    )
+    staged = stage(change, target, lambda _: None, Event())
     completion = change.complete(staged.contents, lambda: None)
-    staged.complete(snapshot, candidate, completion)
-    staged.verify(snapshot, candidate, completion, reads_again=False)
+    staged.complete(completion)
+    staged.verify(completion, reads_again=False)
     if completion.stamp is not None:
         (target / STAMP).write_bytes(completion.stamp)
 

@@ -43,7 +43,7 @@ def end(made: making.Made, model: str) -> tuple[dict[str, bytes | None], dict[st
     planned = plan_or_reuse(place, entry, take_snapshot(entry), "head")
     change = UpgradeBuilder(planned, "seed", ObjectStore(place.objects)).changes()[0]
     completion = change.complete(read_contents(change.snapshot, change.populations), lambda: None)
-    return dict(change.candidate.files), dict(completion.digests)
+    return dict(change.candidate.documents.files), dict(completion.digests)
 
 
 @st.composite

@@ -316,7 +316,7 @@ def build_downgrade(
     headers = {name: image.header for name, image in images.items()}
     digests = {name: image.digest for name, image in images.items()}
     return DowngradeCandidate(
-        Candidate(files, metadata, headers, edit, _tokenizer(snapshot, files), links, frozenset(removed)),
+        Candidate(Documents(files, edit, _tokenizer(snapshot, files)), metadata, headers, links, frozenset(removed)),
         Completion(stamp, digests, stored.row),
         tuple(sorted({*rewritten, *trained})),
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from blake3 import blake3
 
 from tokmigrate.apply.build_downgrade import collect_lost_rows
-from tokmigrate.apply.candidate import Candidate, Completion, ShardImage
+from tokmigrate.apply.candidate import Candidate, Change, Completion, Documents, ShardImage
 from tokmigrate.apply.digests import Tables, edit_tables, lineage
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
 from tokmigrate.apply.gguf_migrations import GgufUpgrade
@@ -25,7 +25,6 @@ from tokmigrate.apply.new_rows import (
     open_tensors,
     read_edited,
 )
-from tokmigrate.apply.publish import Change
 from tokmigrate.apply.shard_pass import Contents
 from tokmigrate.apply.undo_record import Undo, keep
 from tokmigrate.files import exists
@@ -92,16 +91,8 @@ class UpgradeBuilder:
     def changes(self) -> tuple[Change, ...]:
         """Return the change of the model, and after it those of its adapters."""
         plan, snapshot = self._plan, self._snapshot
-        files = {name: plan.render_document(plan.final, name) for name in sorted(plan.touched)}
-        layouts = plan.shard_layouts
-        candidate = Candidate(
-            files=files,
-            metadata={},
-            headers={name: layout.header for name, layout in layouts.items()},
-            edit=plan.edit,
-            tokenizer=plan.final.tokenizer,
-            removed=plan.removed_shards,
-        )
+        headers = {name: layout.header for name, layout in plan.shard_layouts.items()}
+        candidate = Candidate(Documents.of_plan(plan), headers=headers, removed=plan.removed_shards)
         own = Change(snapshot, candidate, self._complete, self._populations, reads_all=snapshot.stamp is None)
         beside = (replace(each.changes()[0], read=read_adapter_weights) for each in self.adapters)
         return own, *beside

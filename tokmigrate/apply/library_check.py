@@ -28,7 +28,6 @@ from tokmigrate.model.worker.samples import SAMPLES
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.parallel import BackgroundCall
 from tokmigrate.revision.migration import Check, TextCheck, TokensPerByteAtMost
-from tokmigrate.vocabulary.row_edit import RowEdit
 
 FAST = "`verify: fast` in tokmigrate.yaml loads with tokenizers only"
 
@@ -53,7 +52,7 @@ def verify_documents(
     faults = after.faults()
     if not faults and not after.different and not _changes_pipeline(snapshot, documents):
         return ()
-    now = Documents({}, RowEdit.identity(snapshot.state.rows), snapshot.state.tokenizer)
+    now = Documents.unchanged(snapshot)
     before = _load_now(snapshot, now, with_model=not faults.keys().isdisjoint(_OF_THE_MODEL))
     _raise_first(faults, before.faults(), snapshot)
     return tuple(_compare(before, after, snapshot))
@@ -105,7 +104,7 @@ def verify_model(snapshot: Snapshot, checks: Sequence[Check], thoroughness: Thor
     Raises:
         VerificationError: A library loads something else than the files say.
     """
-    now = Documents({}, RowEdit.identity(snapshot.state.rows), snapshot.state.tokenizer)
+    now = Documents.unchanged(snapshot)
     if thoroughness == "fast":
         _check_with_tokenizers(snapshot, now, checks)
         return ()

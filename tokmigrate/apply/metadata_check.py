@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tokmigrate.apply.candidate import Candidate
+from tokmigrate.apply.candidate import Change
 from tokmigrate.apply.file_metadata import FileMetadata, read_metadata, write_metadata
 from tokmigrate.apply.workarea import remove_tree
 from tokmigrate.errors import StorageError
@@ -48,8 +48,9 @@ def refuse_losses(source: Path, names: Collection[str]) -> None:
         raise cannot_be_kept(source, lost)
 
 
-def find_lost_metadata(stage: Path, source: Path, candidate: Candidate) -> list[str]:
+def find_lost_metadata(change: Change) -> list[str]:
     """Return what of the metadata of a staged directory is not as it should be, a line for each file or directory."""
+    stage, source, candidate = change.area.stage, change.snapshot.directory, change.candidate
     # What written files are given, by the names of the files behind links, and what links are given.
     given = {real_name(stage, name): metadata for name, metadata in candidate.metadata.items()}
     given |= {entry_name(stage, name): link.metadata for name, link in candidate.links.items()}

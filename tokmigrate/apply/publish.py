@@ -5,21 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
-from threading import Event
 from typing import Protocol
 
 from tokmigrate.apply.atomic_swap import SwapUnsupportedError, finish_two_step, swap, two_step_swap
-from tokmigrate.apply.candidate import Candidate, Completion
+from tokmigrate.apply.candidate import Change, Completion
 from tokmigrate.apply.clone import seal_tree
 from tokmigrate.apply.durable import fsync_tree_bottom_up
 from tokmigrate.apply.gguf_change import GgufChange
 from tokmigrate.apply.journal import UNKNOWN, Journal, JournalEntry, generation_in_place
 from tokmigrate.apply.metadata_check import cannot_be_kept, find_lost_metadata
-from tokmigrate.apply.shard_pass import Contents
 from tokmigrate.apply.stage import StagedDirectory, stage, write_file
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError, StorageError
@@ -27,11 +23,8 @@ from tokmigrate.events import ActivityStarted, BytesProcessed, OnProgress, Step,
 from tokmigrate.files import exists, fsync_directory, nearest_existing, storage_errors
 from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.weights import read_weights
 from tokmigrate.parallel import BackgroundCall
 from tokmigrate.signals import defer_signals
-from tokmigrate.vocabulary.ids import Run
 
 
 class RunRecorder(Protocol):
@@ -52,38 +45,6 @@ class RunRecorder(Protocol):
     def record_failed(self, reason: str) -> None:
         """Write down that nothing was changed, and why."""
         ...
-
-
-@dataclass(frozen=True)
-class Change:
-    """The change of one directory.
-
-    Args:
-        complete: Completes them with what was found in the shards; called once, the model's after those of adapters.
-            It calls its second argument, which raises where the libraries refuse the change, before it keeps anything.
-        populations: The rows whose mean `complete` needs, by tensor.
-        reads_all: Whether it needs the digests of all vocabulary shards, also of those that are not written.
-        read: Reads the weights of a staged directory, and raises where they are none.
-        known_tensors: Digests of tensors that need not be read where their blocks are shared.
-    """
-
-    snapshot: Snapshot
-    candidate: Candidate
-    complete: Callable[[Contents, Callable[[], None]], Completion]
-    populations: Mapping[str, Sequence[Run]] = field(default_factory=dict)
-    reads_all: bool = False
-    read: Callable[[Path], object] = read_weights
-    known_tensors: Mapping[str, str] = field(default_factory=dict)
-
-    @cached_property
-    def area(self) -> WorkArea:
-        """Its work area, whose lock the caller holds."""
-        return WorkArea(self.snapshot.directory)
-
-    @property
-    def before(self) -> str | None:
-        """The generation in place before, None at `base`."""
-        return self.snapshot.generation
 
 
 class RecoveryOutcome(StrEnum):
@@ -291,20 +252,22 @@ def _build(
         def progress(count: int) -> None:
             on_progress(BytesProcessed(model, count))
 
-        staged = [_stage(change, progress, acceptance.stopped) for change in changes]
+        staged: list[StagedDirectory] = []
+        for change in changes:
+            change.area.remove_stage()
+            staged.append(stage(change, change.area.stage, progress, acceptance.stopped))
         for copy in copies:
             copy.stage(progress, acceptance.stopped)
         on_progress(ActivityStarted(model, "computing the new rows"))
         # The record of the model names those of its adapters.
-        pairs = list(zip(changes, staged, strict=True))
-        completed = [change.complete(part.contents, wait_for_acceptance) for change, part in reversed(pairs)]
+        completed = [part.change.complete(part.contents, wait_for_acceptance) for part in reversed(staged)]
         completed.reverse()
-        for change, part, completion in zip(changes, staged, completed, strict=True):
-            part.complete(change.snapshot, change.candidate, completion)
+        for part, completion in zip(staged, completed, strict=True):
+            part.complete(completion)
         on_progress(StepReached(model, Step.STAGED))
-        for change, part, completion in zip(changes, staged, completed, strict=True):
-            part.verify(change.snapshot, change.candidate, completion, reads_again=reads_again)
-            change.read(change.area.stage)
+        for part, completion in zip(staged, completed, strict=True):
+            part.verify(completion, reads_again=reads_again)
+            part.change.read(part.path)
         wait_for_acceptance()
         for note in acceptance.result():
             on_progress(Warned(model, note))
@@ -319,8 +282,7 @@ def _build(
 
     for change, completion in zip(changes, completed, strict=True):
         _seal(change, completion)
-        directory = change.snapshot.directory
-        report_lost(directory, find_lost_metadata(change.area.stage, directory, change.candidate))
+        report_lost(change.snapshot.directory, find_lost_metadata(change))
     for path, lost in finished:
         report_lost(path, lost)
     on_progress(StepReached(model, Step.STAMPED))
@@ -338,27 +300,13 @@ def _first_error(acceptance: BackgroundCall[Sequence[str]]) -> Iterator[None]:
         raise
 
 
-def _stage(change: Change, progress: Callable[[int], None], stopped: Event) -> StagedDirectory:
-    change.area.remove_stage()
-    return stage(
-        change.snapshot,
-        change.area.stage,
-        change.candidate,
-        change.populations,
-        progress,
-        reads_all=change.reads_all,
-        known_tensors=change.known_tensors,
-        stopped=stopped,
-    )
-
-
 def _seal(change: Change, completion: Completion) -> None:
-    stage_, stamp = change.area.stage, completion.stamp
-    with storage_errors("write the stamp", stage_):
-        if stamp is not None:
-            write_file(change.snapshot.directory, stage_, STAMP, stamp, change.candidate)
-    seal_tree(change.snapshot.directory, stage_)
-    fsync_tree_bottom_up(stage_)
+    staged = change.area.stage
+    with storage_errors("write the stamp", staged):
+        if completion.stamp is not None:
+            write_file(change, staged, STAMP, completion.stamp)
+    seal_tree(change.snapshot.directory, staged)
+    fsync_tree_bottom_up(staged)
 
 
 def _check_room(written: Sequence[tuple[WorkArea, int]]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from tokmigrate.apply.candidate import Candidate, Completion
+from tokmigrate.apply.candidate import Candidate, Change, Completion
 from tokmigrate.apply.clone import clone_tree
 from tokmigrate.apply.digests import read_shard_digest
 from tokmigrate.apply.durable import drop_cache
@@ -23,34 +23,35 @@ from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import entry_name, read_link, real_name, real_path
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.weights import read_identity
-from tokmigrate.vocabulary.ids import Run
 
 
 @dataclass(frozen=True)
 class StagedDirectory:
     """A directory that is being built, with what was found in the shards of the model and what writes the new ones."""
 
+    change: Change
     path: Path
     contents: Contents
     writers: Mapping[str, ShardWriter]
     sources: Mapping[str, Header]
     """The headers of the shards on disk that have a tensor of a written one, by file."""
 
-    def complete(self, snapshot: Snapshot, candidate: Candidate, completion: Completion) -> None:
+    def complete(self, completion: Completion) -> None:
         """Write the new rows of the shards, and give these their metadata."""
         with storage_errors("stage the new model", self.path):
             for name, writer in self.writers.items():
                 with writer:
                     writer.put_new_rows(completion.row)
-                _set_metadata(_find_origin(snapshot, candidate, name), writer.path, name, candidate)
+                _set_metadata(_find_origin(self.change, name), writer.path, name, self.change.candidate)
 
-    def verify(self, snapshot: Snapshot, candidate: Candidate, completion: Completion, *, reads_again: bool) -> None:
+    def verify(self, completion: Completion, *, reads_again: bool) -> None:
         """Check that it is what was planned.
 
         Raises:
             VerificationError: It is not.
             DriftError: Nor is the model what it was when it was migrated.
         """
+        snapshot, candidate = self.change.snapshot, self.change.candidate
         _check_files(self.path, snapshot, candidate)
         tensors = snapshot.tensors_by_name
         places = _find_places(snapshot, self.sources)
@@ -58,7 +59,7 @@ class StagedDirectory:
             is_right = writer.digest() == completion.digests[name]
             if is_right and reads_again:
                 drop_cache(writer.path)
-                is_right = read_shard_digest(writer.path, tensors, candidate.edit.new_rows) == completion.digests[name]
+                is_right = read_shard_digest(writer.path, tensors, candidate.documents.rows) == completion.digests[name]
             if is_right:
                 is_right = writer.is_in_place(places)
             if not is_right:
@@ -71,43 +72,32 @@ class StagedDirectory:
                 )
 
 
-def stage(
-    snapshot: Snapshot,
-    target: Path,
-    candidate: Candidate,
-    populations: Mapping[str, Sequence[Run]],
-    progress: Callable[[int], None],
-    *,
-    reads_all: bool,
-    known_tensors: Mapping[str, str],
-    stopped: Event,
-) -> StagedDirectory:
+def stage(change: Change, target: Path, progress: Callable[[int], None], stopped: Event) -> StagedDirectory:
     """Write the candidate, all but its stamp and its new rows, into the directory `target`, which must not exist.
 
     Args:
-        populations: The rows whose mean is wanted, by tensor.
-        reads_all: Whether vocabulary shards are read that are not written.
-        known_tensors: The digests of tensors that need not be read where their blocks are shared.
         stopped: Set by another thread where nothing more is to be written.
 
     Raises:
         CancelledError: It is set.
         StorageError: The filesystem will not do it.
     """
-    names = {*candidate.files, *candidate.headers, STAMP}
-    gone = candidate.removed | {name for name, data in candidate.files.items() if data is None}
+    snapshot, candidate, populations = change.snapshot, change.candidate, change.populations
+    files = candidate.documents.files
+    names = {*files, *candidate.headers, STAMP}
+    gone = candidate.removed | {name for name, data in files.items() if data is None}
     written = {real_name(snapshot.directory, name) for name in names - gone}
     written |= {entry_name(snapshot.directory, name) for name in gone}
     tensors = snapshot.tensors_by_name
     contents = Contents()
     with storage_errors("stage the new model", target):
         clone_tree(snapshot.directory, target, written)
-        for name, data in candidate.files.items():
+        for name, data in files.items():
             if data is not None:
-                write_file(snapshot.directory, target, name, data, candidate)
+                write_file(change, target, name, data)
                 progress(len(data))
         writers = {
-            name: ShardWriter(_free_place(target, name, candidate), header, tensors, candidate.edit)
+            name: ShardWriter(_free_place(target, name, candidate), header, tensors, candidate.documents.edit)
             for name, header in candidate.headers.items()
         }
         sources = _find_sources(snapshot, candidate)
@@ -119,17 +109,17 @@ def stage(
             for name, old in sources.items():
                 source, identity = real_path(snapshot.directory, name), snapshot.weights.shard(name).identity
                 # Looked at after its blocks were shared: what was written into it before that would show.
-                known = known_tensors if identity == read_identity(source) else {}
+                known = change.known_tensors if identity == read_identity(source) else {}
                 contents = contents.join(
                     read_shard(source, old, tensors, populations, writers.values(), progress, stopped, known)
                 )
                 if known and identity != read_identity(source):
                     raise DriftError("it was changed while it was copied", where=str(source), hint="try again")
-        for name in snapshot.vocabulary_shards if reads_all else ():
+        for name in snapshot.vocabulary_shards if change.reads_all else ():
             if name not in sources:
                 source, old = real_path(snapshot.directory, name), snapshot.weights.shard(name).header
                 contents = contents.join(read_shard(source, old, tensors, populations, stopped=stopped))
-    return StagedDirectory(target, contents, writers, sources)
+    return StagedDirectory(change, target, contents, writers, sources)
 
 
 def _find_sources(snapshot: Snapshot, candidate: Candidate) -> dict[str, Header]:
@@ -143,20 +133,21 @@ def _find_places(snapshot: Snapshot, sources: Mapping[str, Header]) -> dict[Path
     return {real_path(snapshot.directory, file): old for file, old in sources.items()}
 
 
-def _find_origin(snapshot: Snapshot, candidate: Candidate, name: str) -> Path:
+def _find_origin(change: Change, name: str) -> Path:
     """Return the shard on disk that a written one replaces, or that a new one has its first tensor from."""
+    snapshot = change.snapshot
     path = real_path(snapshot.directory, name)
     if exists(path):
         return path
-    first, _ = snapshot.weights.tensor(candidate.headers[name].by_offset[0].name)
+    first, _ = snapshot.weights.tensor(change.candidate.headers[name].by_offset[0].name)
     return real_path(snapshot.directory, first.file)
 
 
-def write_file(source: Path, target: Path, name: str, data: bytes, candidate: Candidate) -> None:
+def write_file(change: Change, target: Path, name: str, data: bytes) -> None:
     """Write one small file with the mode and owner of the one that it replaces, or the metadata it is given back."""
-    path = _free_place(target, name, candidate)
+    path = _free_place(target, name, change.candidate)
     path.write_bytes(data)
-    _set_metadata(real_path(source, name), path, name, candidate)
+    _set_metadata(real_path(change.snapshot.directory, name), path, name, change.candidate)
 
 
 def _free_place(target: Path, name: str, candidate: Candidate) -> Path:
@@ -188,7 +179,7 @@ def _check_files(directory: Path, snapshot: Snapshot, candidate: Candidate) -> N
     hint = (
         "the model is unchanged; check the disk, and that no other process writes beside the model, then run it again"
     )
-    for name, data in {**snapshot.texts, **candidate.files, **dict.fromkeys(candidate.removed)}.items():
+    for name, data in {**snapshot.texts, **candidate.documents.files, **dict.fromkeys(candidate.removed)}.items():
         path = directory / name
         if data is None and os.path.lexists(path):
             raise VerificationError("a file that was to go is still there", where=str(path), hint=hint)

@@ -109,7 +109,7 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
     applied = [each.revision for each in check_progress(snapshot, history.chain_for(entry)).applied]
     here = documents = snapshot.state.documents
     if target != snapshot.revision and (target is None or target in applied):
-        documents = with_files(here, read_recorded_state(workspace, entry, snapshot, revision).files)
+        documents = with_files(here, read_recorded_state(workspace, entry, snapshot, revision).documents.files)
     elif target != snapshot.revision:
         # Who compares sees what is there: drift is a part of it.
         documents = plan(replace(workspace, drift="accept"), entry, revision).final.documents

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokmigrate.apply.build_downgrade import restore_documents
-from tokmigrate.apply.candidate import Documents
+from tokmigrate.apply.candidate import Change, Documents
 from tokmigrate.apply.library_check import collect_inputs, verify_adapter_documents, verify_documents
-from tokmigrate.apply.publish import Change
 from tokmigrate.commands.models import adapters_of, downgrades_of_adapters
 from tokmigrate.events import OnProgress, report_activity
 from tokmigrate.memo import Memo
@@ -47,7 +46,7 @@ def outcome_of_plan(plan: Plan) -> Outcome:
 
 def outcome_of_changes(changes: Sequence[Change]) -> Outcome:
     """Return what changes that are ready to be published leave."""
-    return [(change.snapshot, Documents.of_candidate(change.candidate)) for change in changes]
+    return [(change.snapshot, change.candidate.documents) for change in changes]
 
 
 def outcome_of_records(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, records: Sequence[str]) -> Outcome:

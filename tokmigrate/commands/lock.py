@@ -45,10 +45,10 @@ def compute_state_before(
     except (UndoError, DriftError):
         return None
     stamp = parse_stamp(back.completion.stamp, STAMP) if back.completion.stamp else None
-    rows = back.candidate.edit.new_rows
+    rows = back.candidate.documents.rows
     found = replace(
         snapshot.state,
-        documents=with_files(snapshot.state.documents, back.candidate.files),
+        documents=with_files(snapshot.state.documents, back.candidate.documents.files),
         edit=RowEdit.identity(rows),
         lineage=stamp.rows if stamp else RowEdit.identity(rows),
         reshaped=bool(stamp and stamp.reshaped),

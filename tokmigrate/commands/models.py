@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from tokmigrate.apply.build_downgrade import DowngradeCandidate, build_downgrade
+from tokmigrate.apply.candidate import Change
 from tokmigrate.apply.gguf_change import GgufChange
 from tokmigrate.apply.gguf_migrations import build_gguf_downgrade, read_gguf_records
 from tokmigrate.apply.kept_objects import Objects
-from tokmigrate.apply.publish import Change
 from tokmigrate.apply.undo_record import read_adapter_records, read_copy_records
 from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.errors import HistoryError, ModelError, UndoError, UsageError
@@ -179,7 +179,8 @@ def copies_down(
         message = f"{format_count(len(left), 'GGUF')} that followed it upwards and are not listed stay as they are"
         on_progress(Warned(entry.name, message))
     return tuple(
-        build_gguf_downgrade(copy, back.candidate.edit, read_gguf_records(copy, held, objects)) for copy in copies
+        build_gguf_downgrade(copy, back.candidate.documents.edit, read_gguf_records(copy, held, objects))
+        for copy in copies
     )
 
 

@@ -107,9 +107,9 @@ def _make_dummy(
 ) -> ModelEntry:
     texts, rows = dict(snapshot.texts), snapshot.state.rows
     if again:
-        before = read_recorded_state(workspace, entry, snapshot, "base")
+        before = read_recorded_state(workspace, entry, snapshot, "base").documents
         texts = {name: data for name, data in {**texts, **before.files}.items() if data is not None}
-        rows = before.edit.new_rows
+        rows = before.rows
     # Rows that are read from a file have the width that they have; the first bytes tell safetensors.
     attached = [data for migration in tried for data in migration.attachments.values()]
     width = None if any(data[8:9] == b"{" for data in attached) else NARROW

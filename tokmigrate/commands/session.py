@@ -7,11 +7,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from tokmigrate.apply.candidate import Change
 from tokmigrate.apply.gguf_change import GgufChange
 from tokmigrate.apply.journal import Journal
 from tokmigrate.apply.known_files import describe_files, find_known, find_known_tensors
 from tokmigrate.apply.lock import hold_lock
-from tokmigrate.apply.publish import Change, RecoveryOutcome, publish, recover
+from tokmigrate.apply.publish import RecoveryOutcome, publish, recover
 from tokmigrate.apply.undo_record import read_left
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.commands.library_check import Accepted, outcome_of_changes, verify_once

@@ -10,7 +10,8 @@ from threading import Event
 
 from tokmigrate.apply.build_downgrade import build_downgrade
 from tokmigrate.apply.build_upgrade import UpgradeBuilder
-from tokmigrate.apply.publish import Change, check_room, margin_bytes
+from tokmigrate.apply.candidate import Change
+from tokmigrate.apply.publish import check_room, margin_bytes
 from tokmigrate.apply.stage import stage
 from tokmigrate.apply.temporary_folder import open_temporary_folder
 from tokmigrate.audit.run_status import guard_reading
@@ -58,7 +59,7 @@ def open_earlier_model(workspace: Workspace, entry: ModelEntry, revision: str) -
         back = build_downgrade(snapshot, records, ObjectStore(workspace.objects))
         with open_temporary_folder(entry.path) as folder:
             directory = _stage(folder, change_down(snapshot, back))
-            yield StagedModel(directory, target, back.candidate.edit.positions(), back.semantic_undo)
+            yield StagedModel(directory, target, back.candidate.documents.edit.positions(), back.semantic_undo)
 
 
 @contextmanager
@@ -80,20 +81,10 @@ def open_later_model(workspace: Workspace, entry: ModelEntry, plan: Plan) -> Ite
 
 def _stage(folder: Path, change: Change) -> Path:
     """Write what a change makes of a directory into a folder, without its stamp, and verify it."""
-    snapshot, candidate = change.snapshot, change.candidate
-    check_room(folder, candidate.bytes + margin_bytes(candidate.bytes))
-    directory = folder / snapshot.directory.name
-    staged = stage(
-        snapshot,
-        directory,
-        candidate,
-        change.populations,
-        lambda _: None,
-        reads_all=change.reads_all,
-        known_tensors={},
-        stopped=Event(),
-    )
+    size = change.candidate.bytes
+    check_room(folder, size + margin_bytes(size))
+    staged = stage(change, folder / change.snapshot.directory.name, lambda _: None, Event())
     completion = change.complete(staged.contents, lambda: None)
-    staged.complete(snapshot, candidate, completion)
-    staged.verify(snapshot, candidate, completion, reads_again=False)
-    return directory
+    staged.complete(completion)
+    staged.verify(completion, reads_again=False)
+    return staged.path

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tokmigrate.apply.candidate import Candidate, Completion
+from tokmigrate.apply.candidate import Candidate, Change, Completion, Documents
 from tokmigrate.apply.digests import lineage, read_shard_digest
-from tokmigrate.apply.publish import Change
 from tokmigrate.apply.undo_record import read_left
 from tokmigrate.audit.drift import drift_of, each_line
 from tokmigrate.audit.run_status import refuse_in_progress
@@ -37,7 +36,6 @@ from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import AppliedRecord, Direction, Outcome, TokenEvent, TokensMoved
-from tokmigrate.vocabulary.row_edit import RowEdit
 
 
 @dataclass(frozen=True)
@@ -255,7 +253,7 @@ def _publish(
     keep_owner: bool,
 ) -> NewStamp:
     model = sync_with_stamp(state, entry, snapshot)
-    candidate = Candidate({}, {}, {}, RowEdit.identity(snapshot.state.rows), snapshot.state.tokenizer)
+    candidate = Candidate(Documents.unchanged(snapshot))
     completion = Completion(new.stamp.encode(), {}, lambda _tensor, _recipe: b"")
     outcome = partial(Outcome, applied=new.records, tokens=new.events)
     run = Run(Direction.STAMP, new.stamp.revision, new.stamp.revisions, outcome)
