@@ -24,9 +24,9 @@ from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.semantic_diff import revert_document, revert_keys
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, parse_stamp
-from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, GENERATION, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.formats.json_text import Json, parse
-from tokmigrate.model.references.token_texts import find_named_tokens, without_mentions
+from tokmigrate.model.references.token_texts import find_named_tokens, without_added_tokens, without_mentions
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, view
@@ -226,14 +226,7 @@ def _like_config(document: Json, undone: Sequence[Undo]) -> Json:
 
 def _without(state: ModelState, gone: frozenset[str]) -> ModelState:
     """Return the state in which no list names a token that goes; raises DriftError where a role does."""
-    state = without_mentions(state, gone)
-    decoder = (state.documents.get(TOKENIZER_CONFIG) or {}).get("added_tokens_decoder")
-    if isinstance(decoder, dict):
-        left = {number: entry for number, entry in decoder.items() if text_of(entry) not in gone}
-        state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), left)
-    if ADDED_TOKENS in state.documents:
-        held = {content: number for content, number in state.documents[ADDED_TOKENS].items() if content not in gone}
-        state = state.with_document(ADDED_TOKENS, held)
+    state = without_added_tokens(without_mentions(state, gone), gone)
     for file, path, entry in find_named_tokens(state):
         if text_of(entry) in gone:
             raise DriftError(

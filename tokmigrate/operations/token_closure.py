@@ -106,7 +106,6 @@ def _configured_ids(state: ModelState) -> Iterator[int]:
     """Yield the ids that the configurations hold, and those that transformers takes where they say nothing."""
     for _, _, ids in ids_by_field(state):
         yield from ids
-    for _, part, defaults in part_defaults(state):
-        for name, value in defaults.items():
-            if name not in part:
-                yield from value if isinstance(value, list) else [value]
+    for _, _, defaults in part_defaults(state):
+        for value in defaults.values():
+            yield from value if isinstance(value, list) else [value]

@@ -172,10 +172,11 @@ def default_ids(model_type: str) -> Mapping[str, Json]:
 
 
 def part_defaults(state: ModelState) -> Iterator[tuple[tuple[str | int, ...], Json, Mapping[str, Json]]]:
-    """Yield each part of config.json that describes the vocabulary, with its path and its ids by default."""
+    """Yield each part of config.json that describes the vocabulary, with its path and the ids that it leaves unsaid."""
     for path, part in parts_of(state.documents[CONFIG], state.vocab_size):
         model_type = part.get("model_type", "" if path else state.traits.model_type)
-        yield path, part, default_ids(str(model_type))
+        defaults = default_ids(str(model_type))
+        yield path, part, {name: value for name, value in defaults.items() if name not in part}
 
 
 @cache

@@ -215,10 +215,9 @@ def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
 
 def with_defaults_written(state: ModelState, renumbering: Renumbering) -> ModelState:
     """Return the state whose config.json says the ids that transformers takes by default and that change."""
-    for path, part, defaults in part_defaults(state):
+    for path, _, defaults in part_defaults(state):
         for name, value in defaults.items():
-            numbers = value if isinstance(value, list) else [value]
-            if name not in part and any(renumbering.touches(number) for number in numbers):
+            if any(map(renumbering.touches, value if isinstance(value, list) else [value])):
                 state = state.with_value(CONFIG, (*path, name), value)
     return state
 

@@ -177,22 +177,28 @@ def with_placeholders(state: ModelState, names: Names) -> ModelState:
 
 def without_placeholders(state: ModelState, gone: Set[str]) -> ModelState:
     """Return the state whose files list some placeholders of a BPE no more, so that their ids are free."""
-
-    def drop(ids: Json) -> Json:
-        return {text: number for text, number in ids.items() if text not in gone}
-
     document = state.documents[FILE]
     entries = [entry for entry in document.get("added_tokens") or [] if entry["content"] not in gone]
     state = state.with_value(FILE, ("added_tokens",), entries)
-    state = state.with_value(FILE, ("model", "vocab"), drop(document["model"]["vocab"]))
-    for name in (ADDED_TOKENS, VOCAB_JSON):
-        if name in state.documents:
-            state = state.with_document(name, drop(state.documents[name]))
+    state = state.with_value(FILE, ("model", "vocab"), _drop(document["model"]["vocab"], gone))
+    if VOCAB_JSON in state.documents:
+        state = state.with_document(VOCAB_JSON, _drop(state.documents[VOCAB_JSON], gone))
+    return without_added_tokens(state, gone)
+
+
+def without_added_tokens(state: ModelState, gone: Set[str]) -> ModelState:
+    """Return the state in which the files beside tokenizer.json list some added tokens no more."""
+    if ADDED_TOKENS in state.documents:
+        state = state.with_document(ADDED_TOKENS, _drop(state.documents[ADDED_TOKENS], gone))
     decoder = (state.documents.get(TOKENIZER_CONFIG) or {}).get("added_tokens_decoder")
     if isinstance(decoder, dict):
-        left = {number: entry for number, entry in decoder.items() if entry["content"] not in gone}
+        left = {number: entry for number, entry in decoder.items() if text_of(entry) not in gone}
         state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), left)
     return state
+
+
+def _drop(ids: Json, gone: Set[str]) -> Json:
+    return {text: number for text, number in ids.items() if text not in gone}
 
 
 _PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
