@@ -325,3 +325,10 @@ def workspace(root: Path, models: Mapping[str, Path], migrations: Sequence[Mappi
         (root / "migrations" / f"{number:04}_step_{number}.yaml").write_text(text, "utf-8")
         revisions.append(revision)
     return Made(root, tuple(revisions))
+
+
+def say_of(root: Path, model: str, **fields: Any) -> None:
+    """Say more of a model in tokmigrate.yaml, which need not list it yet."""
+    settings = json.loads((root / "tokmigrate.yaml").read_text("utf-8"))
+    settings["models"].setdefault(model, {}).update(fields)
+    write_json(root / "tokmigrate.yaml", settings)

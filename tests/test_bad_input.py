@@ -171,15 +171,11 @@ def test_a_migration_that_was_edited_after_it_was_applied(upgraded: Bench, words
     assert told.document["hint"]
 
 
-def edited(path: Path, old: str, new: str) -> None:
+@pytest.mark.parametrize("words", [UPGRADE, BACK])
+def test_a_stamp_that_was_edited(upgraded: Bench, words: tuple[str, ...]) -> None:
+    path = upgraded.model / "tokmigrate.json"
     text = path.read_text("utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), "utf-8")
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
+    for old, new in (
         ('"reshaped": true', '"reshaped": false'),
         (f'"revision": "{HEAD}"', '"revision": "9f3c2a7e41b0"'),
         ('"rows": 1024', '"rows": 1023'),
@@ -188,14 +184,12 @@ def edited(path: Path, old: str, new: str) -> None:
         ('"applied": [', '"applied": ['[:-1]),
         ('"files": {', '"files": [], "other": {'),
         ('"init": {', '"init": {"norm": "match", '),
-    ],
-)
-@pytest.mark.parametrize("words", [UPGRADE, BACK])
-def test_a_stamp_that_was_edited(upgraded: Bench, words: tuple[str, ...], old: str, new: str) -> None:
-    edited(upgraded.model / "tokmigrate.json", old, new)
-    told = upgraded.refused(4, *words)
-    assert "tokmigrate.json: " in told.text
-    assert "stamp" in told.text
+    ):
+        assert old in text
+        path.write_text(text.replace(old, new, 1), "utf-8")
+        told = upgraded.refused(4, *words)
+        assert "tokmigrate.json: " in told.text, old
+        assert "stamp" in told.text, old
 
 
 def test_a_stamp_that_is_no_text(upgraded: Bench) -> None:
@@ -284,7 +278,7 @@ def test_a_read_only_directory(tmp_path: Path, mounts: None, place: str) -> None
     assert not workspace.area.exists()
     error = json.loads(done.stdout)["error"]
     assert error["kind"] == "StorageError"
-    assert error["hint"]
+    assert "work on a copy" in error["hint"]
 
 
 @pytest.mark.parametrize(("full", "left"), [("models", "64k"), ("models", "2m"), (".tokmigrate", "64k")])

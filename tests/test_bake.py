@@ -59,10 +59,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def write(both: Pair, *, is_listed: bool = False) -> None:
     """Write tokmigrate.yaml and the migration that adds the tokens."""
     both.write(ADD)
-    path = both.root / "tokmigrate.yaml"
-    settings = json.loads(path.read_text("utf-8"))
-    settings["models"]["m"]["adapters"] = [str(both.adapter)] if is_listed else []
-    making.write_json(path, {**settings, "verify": "fast"})
+    making.say_of(both.root, "m", adapters=[str(both.adapter)] if is_listed else [])
     write_schema(both.workspace)
 
 

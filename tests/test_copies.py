@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from gguf import GGUFWriter
-from making import llama, write_json
+from making import llama, say_of
 from making import workspace as write_workspace
 from workspaces import Workspace
 
@@ -55,9 +55,7 @@ def made(root: Path, copies: Sequence[Any], *migrations: dict[str, Any]) -> Work
     """Make a workspace of one model, of which the copies are in `root`."""
     llama(root / "models" / "demo", spare=3)
     write_workspace(root, {"demo": root / "models" / "demo"}, migrations)
-    settings = json.loads((root / "tokmigrate.yaml").read_text("utf-8"))
-    settings["models"]["demo"]["copies"] = copies
-    write_json(root / "tokmigrate.yaml", settings)
+    say_of(root, "demo", copies=copies)
     return Workspace(root)
 
 

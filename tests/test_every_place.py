@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import HIDDEN, Made, random_rows, tokenizer_json, workspace, write_json, write_weights
+from making import HIDDEN, Made, random_rows, say_of, tokenizer_json, workspace, write_json, write_weights
 from test_real_tokenizers import library
 from workspaces import contents
 
@@ -409,10 +409,7 @@ UNKNOWN = {"router_token_id": 5, "deep": [{"whistle_tokens": [[6], [7]]}], "toke
 
 def declared(made: Made, fields: Mapping[str, str]) -> Made:
     """Say in tokmigrate.yaml what fields hold."""
-    path = made.root / "tokmigrate.yaml"
-    settings = json.loads(path.read_text("utf-8"))
-    settings["models"]["m"]["id_fields"] = dict(fields)
-    write_json(path, settings)
+    say_of(made.root, "m", id_fields=dict(fields))
     return made
 
 

@@ -511,24 +511,3 @@ def test_what_is_no_model_directory_is_refused(tmp_path: Path) -> None:
     old_file(tmp_path / ".model.tokmigrate")
     with pytest.raises(StorageError, match="in the way"):
         WorkArea(tmp_path / "model").create()
-
-
-@pytest.mark.parametrize("read_only", ["parent", "parent/model"])
-def test_a_read_only_place_is_refused_and_left_clean(tmp_path: Path, read_only: str) -> None:
-    (tmp_path / "parent" / "model").mkdir(parents=True)
-    script = """
-import json, os
-from pathlib import Path
-from tokmigrate.apply.workarea import WorkArea
-from tokmigrate.errors import StorageError
-try:
-    WorkArea(Path("parent/model")).create()
-    print(json.dumps({"message": None}))
-except StorageError as error:
-    print(json.dumps({"message": str(error), "hint": error.hint, "left": os.listdir("parent")}))
-"""
-    mounting = f"mount --bind {read_only} {read_only} && mount -o remount,ro,bind {read_only}"
-    answer = in_namespace(tmp_path, mounting, script)
-    assert "may not be written" in str(answer["message"])
-    assert "work on a copy" in str(answer["hint"])
-    assert answer["left"] == ["model"]

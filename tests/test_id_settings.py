@@ -175,9 +175,7 @@ def test_a_declared_field_is_set(tmp_path: Path) -> None:
     made = made_with(tmp_path, {"config.json": {"whistle_token": 3}}, {"set_special_tokens": {"whistle_token": BOS}})
     with pytest.raises(OperationError, match="no configuration of this model has a field that names the whistle_token"):
         final(made)
-    settings = json.loads((made.root / "tokmigrate.yaml").read_text("utf-8"))
-    settings["models"]["m"]["id_fields"] = {"whistle_token": "ids"}
-    write_json(made.root / "tokmigrate.yaml", settings)
+    making.say_of(made.root, "m", id_fields={"whistle_token": "ids"})
     again = Workspace(made.root)
     assert again.run("upgrade").returncode == 0
     assert json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))["whistle_token"] == TOKENS - 2

@@ -145,9 +145,7 @@ def test_a_model_in_the_middle_is_shown_what_to_do(tmp_path: Path) -> None:
     assert (status.revision, [each.revision for each in status.pending]) == (made.revisions[2], [made.revisions[3]])
     upgrade(made.workspace, made.entry("one"))
 
-    listed = json.loads((tmp_path / "tokmigrate.yaml").read_text("utf-8"))
-    listed["models"]["two"] = {"path": "two"}
-    making.write_json(tmp_path / "tokmigrate.yaml", listed)
+    making.say_of(tmp_path, "two", path="two")
     with pytest.raises(DriftError, match="the model is at 000000000002, in the middle of what") as caught:
         plan(made.workspace, made.entry("two"))
     assert "tokmigrate upgrade 000000000003" in str(caught.value.hint)

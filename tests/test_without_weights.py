@@ -194,9 +194,7 @@ def test_one_model_that_cannot_be_asked_takes_no_promise_from_the_others(tmp_pat
     take_away(other)
     config = json.loads((other / "config.json").read_text("utf-8"))
     making.write_json(other / "config.json", {**config, "model_type": "of_my_own"})
-    settings = json.loads((tmp_path / "tokmigrate.yaml").read_text("utf-8"))
-    settings["models"]["other"] = {"path": "other"}
-    making.write_json(tmp_path / "tokmigrate.yaml", settings)
+    making.say_of(tmp_path, "other", path="other")
     told = Workspace(tmp_path).run("rebase", "bbbb")
     assert told.returncode == 0, told.stderr
     assert "note: other adds no ids: " in told.stdout
