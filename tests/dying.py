@@ -1,4 +1,4 @@
-"""Team commands in a process of their own that is killed for real; it imports nothing that is slow to import."""
+"""Commands in a process of their own that is killed for real; it imports nothing that is slow to import."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.file_transaction import finish_writing
 from tokmigrate.commands.rebase import rebase
 from tokmigrate.commands.squash import squash
 from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.events import Event, Step, StepReached
+from tokmigrate.events import BytesProcessed, Event, OnProgress, StepReached, no_progress
 from tokmigrate.settings import Workspace, read_workspace
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
-    [f"tokmigrate.commands.{name}" for name in ("rebase", "squash", "upgrade")],
+    [f"tokmigrate.commands.{name}" for name in ("downgrade", "rebase", "squash", "upgrade")],
 )
+STREAMED = "in the middle of the bytes"
 
 
 def place_of(root: Path) -> Workspace:
@@ -45,15 +47,35 @@ def settled(root: Path) -> None:
     finish_writing(place_of(root))
 
 
-def upgraded_and_killed(root: Path) -> None:
-    """Upgrade the model `demo`, and be killed as soon as it is in its place."""
+def change(root: Path, direction: str, on_progress: OnProgress = no_progress) -> None:
+    """Upgrade the first model of a workspace, or bring it back to base."""
+    place = place_of(root)
+    entry = next(iter(place.models.values()))
+    if direction == "upgrade":
+        upgrade(place, entry, on_progress=on_progress)
+    else:
+        downgrade(place, entry, "base", on_progress=on_progress)
+
+
+def die() -> None:
+    """Be killed."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying_at(root: Path, direction: str, moment: str) -> None:
+    """Change the model and be killed at `moment`, a step or `STREAMED`."""
+    streamed = 0
 
     def listen(event: Event) -> None:
-        if isinstance(event, StepReached) and event.step == Step.SWAPPED:
-            os.kill(os.getpid(), signal.SIGKILL)
+        nonlocal streamed
+        if isinstance(event, StepReached) and event.step == moment:
+            die()
+        if isinstance(event, BytesProcessed) and moment == STREAMED:
+            streamed += event.count
+            if streamed > 1 << 20:
+                die()
 
-    place = place_of(root)
-    upgrade(place, place.models["demo"], on_progress=listen)
+    change(root, direction, listen)
 
 
 def dying(command: Callable[[Path], None], root: Path, number: int) -> None:
@@ -68,16 +90,16 @@ def dying(command: Callable[[Path], None], root: Path, number: int) -> None:
             changes = event in {"os.rename", "os.remove", "os.mkdir", "os.link", "os.truncate"}
         if changes and str(root) in str(arguments[0]):
             if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                die()
             left -= 1
 
     sys.addaudithook(watch)
     command(root)
 
 
-def exit_code(command: Callable[[Path], None], root: Path, number: int) -> int | None:
-    """Let a command die in a process of its own, and return that one's exit code."""
-    child = FORKED.Process(target=dying, args=(command, root, number))
+def exit_code(function: Callable[..., None], *arguments: object) -> int | None:
+    """Call a function in a process of its own, and return that one's exit code."""
+    child = FORKED.Process(target=function, args=arguments)
     child.start()
     child.join(120)
     return child.exitcode

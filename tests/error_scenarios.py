@@ -20,10 +20,12 @@ from typing import Any
 
 import pytest
 import torch
-from dying import FORKED, exit_code, put_together, upgraded_and_killed
+from dying import dying, dying_at, exit_code, put_together
 from gguf_files import convert
 from safetensors.torch import load_file, save_file
 from workspaces import BASE, DEMO, HEAD, Workspace
+
+from tokmigrate.events import Step
 
 
 @dataclass(frozen=True)
@@ -579,15 +581,12 @@ def a_killed_upgrade(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Troub
 
 def kill_upgrade(place: Workspace) -> None:
     """Kill an upgrade in a process of its own, just after the new model is in place."""
-    child = FORKED.Process(target=upgraded_and_killed, args=(place.root,))
-    child.start()
-    child.join(120)
-    assert child.exitcode == -signal.SIGKILL
+    assert exit_code(dying_at, place.root, "upgrade", Step.SWAPPED) == -signal.SIGKILL
 
 
 @scenario("recovery-needed", "A command was killed while it wrote the migrations")
 def a_killed_squash(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
-    assert exit_code(put_together, place.root, 6) == -signal.SIGKILL
+    assert exit_code(dying, put_together, place.root, 6) == -signal.SIGKILL
     return Trouble("history")
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+import signal
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ import making
 import pytest
 import torch
 import transformers
+from dying import dying_at, exit_code
 from making import TOKENS
 from safetensors.torch import load_file, save_file
 from workspaces import Workspace as Place
-from workspaces import environment, image, run_here
+from workspaces import image, run_here
 
 from tokmigrate.apply.journal import Journal
 from tokmigrate.apply.publish import RecoveryOutcome
@@ -99,17 +99,11 @@ class Pair:
     def write(self, *operations: dict[str, Any]) -> None:
         """Write migrations of one operation each, and list the adapter."""
         making.workspace(self.root, {"m": self.model}, [{"operations": [operation]} for operation in operations])
-        path = self.root / "tokmigrate.yaml"
-        settings = json.loads(path.read_text("utf-8"))
-        settings["models"]["m"]["adapters"] = [str(self.adapter)]
-        making.write_json(path, settings)
+        making.say_of(self.root, "m", adapters=[str(self.adapter)])
 
     def list_none(self) -> None:
         """Take the adapter out of the workspace."""
-        path = self.root / "tokmigrate.yaml"
-        settings = json.loads(path.read_text("utf-8"))
-        settings["models"]["m"]["adapters"] = []
-        making.write_json(path, settings)
+        making.say_of(self.root, "m", adapters=[])
 
     def loaded(self) -> Any:
         """Load the model with the adapter upon it."""
@@ -407,38 +401,16 @@ def test_an_adapter_without_a_word_of_its_ids_is_refused_where_ids_moved(tmp_pat
     upgrade(both.workspace, both.entry)
 
 
-DYING = """
-import os, signal, sys
-from pathlib import Path
-from tokmigrate.events import Step, StepReached
-from tokmigrate.commands.downgrade import downgrade
-from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.settings import read_workspace
-
-place = read_workspace(Path(sys.argv[1]) / "tokmigrate.yaml")
-moment = Step(sys.argv[3])
-
-def listen(event):
-    if isinstance(event, StepReached) and event.step is moment:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-act = {"up": lambda: upgrade(place, place.models["m"], on_progress=listen),
-       "down": lambda: downgrade(place, place.models["m"], "base", on_progress=listen)}
-act[sys.argv[2]]()
-"""
-
-
-@pytest.mark.parametrize("direction", ["up", "down"])
-@pytest.mark.parametrize("moment", list(Step))
+@pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
+@pytest.mark.parametrize("moment", [Step.STAGED, Step.PREPARED, Step.SWAPPED, Step.FOLLOWED, Step.APPLIED])
 def test_killed_at_any_step_both_are_before_or_both_after(tmp_path: Path, direction: str, moment: Step) -> None:
     both = pair(tmp_path, KINDS["on both"])
     both.write(ADD)
     base = image(both.model), image(both.adapter)
-    if direction == "down":
+    if direction == "downgrade":
         upgrade(both.workspace, both.entry)
     start = image(both.model), image(both.adapter)
-    command = [sys.executable, "-c", DYING, str(tmp_path), direction, moment.value]
-    assert subprocess.run(command, env=environment(), check=False).returncode == -9
+    assert exit_code(dying_at, tmp_path, direction, moment) == -signal.SIGKILL
 
     recover_model(both.workspace, both.entry)
 
@@ -449,7 +421,7 @@ def test_killed_at_any_step_both_are_before_or_both_after(tmp_path: Path, direct
     assert len(set(revisions)) == 1
     if list(Step).index(moment) < list(Step).index(Step.SWAPPED):
         assert now == start
-    elif direction == "down":
+    elif direction == "downgrade":
         assert now == base
     else:
         assert revisions[0] == f"{1:012x}"
@@ -466,8 +438,7 @@ def test_a_change_that_died_between_the_two_is_finished_although_the_adapter_is_
 ) -> None:
     both = pair(tmp_path, KINDS["on both"])
     both.write(ADD)
-    command = [sys.executable, "-c", DYING, str(tmp_path), "up", Step.SWAPPED.value]
-    assert subprocess.run(command, env=environment(), check=False).returncode == -9
+    assert exit_code(dying_at, tmp_path, "upgrade", Step.SWAPPED) == -signal.SIGKILL
     area = WorkArea(both.model)
     journal = area.read_journal()
     assert journal is not None
@@ -482,13 +453,10 @@ def interrupted_pair(root: Path, adapter: Path | None = None) -> Pair:
     """Make a workspace whose upgrade stopped between the model and the adapter, which lies in it unless it is moved."""
     both = pair(root, KINDS["on both"])
     both.write(ADD)
-    path = root / "tokmigrate.yaml"
-    settings = json.loads(path.read_text("utf-8"))
     if adapter is not None:
         both.adapter.rename(adapter)
     # A workspace that is copied names what lies in it relative to it.
-    settings["models"]["m"] = {"path": "model", "adapters": [str(adapter or "loras/adapter")]}
-    making.write_json(path, settings)
+    making.say_of(root, "m", path="model", adapters=[str(adapter or "loras/adapter")])
     with pytest.raises(RecoveryNeededError):
         upgrade(both.workspace, both.entry, on_progress=stopped_at(Step.SWAPPED))
     return both
@@ -565,10 +533,7 @@ def test_a_model_that_two_workspaces_list_is_recovered_where_its_adapters_lie(tm
     both = pair(tmp_path / "a", KINDS["on both"])
     both.write(ADD)
     model = both.model.rename(tmp_path / "model")
-    path = both.root / "tokmigrate.yaml"
-    settings = json.loads(path.read_text("utf-8"))
-    settings["models"]["m"] = {"path": str(model), "adapters": ["loras/adapter"]}
-    making.write_json(path, settings)
+    making.say_of(both.root, "m", path=str(model), adapters=["loras/adapter"])
     with pytest.raises(RecoveryNeededError):
         upgrade(both.workspace, both.entry, on_progress=stopped_at(Step.SWAPPED))
     shutil.copytree(both.root, tmp_path / "copy", symlinks=True)
@@ -600,10 +565,7 @@ def test_a_run_that_another_workspace_recovered_is_on_record_as_it_ended(tmp_pat
 def test_a_plan_fits_the_workspace_where_it_was_moved_to(tmp_path: Path) -> None:
     both = pair(tmp_path / "a", KINDS["on both"])
     both.write(ADD)
-    path = both.root / "tokmigrate.yaml"
-    settings = json.loads(path.read_text("utf-8"))
-    settings["models"]["m"] = {"path": "model", "adapters": ["loras/adapter"]}
-    making.write_json(path, settings)
+    making.say_of(both.root, "m", path="model", adapters=["loras/adapter"])
     made = bind_plan(both.workspace, plan(both.workspace, both.entry))
     both.root.rename(tmp_path / "b")
     moved = Pair(tmp_path / "b")

@@ -7,62 +7,29 @@ EINVAL to a swap, as it does on a filesystem that has none.
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import platform
 import shutil
 import signal
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dying import FORKED, STREAMED, change, die, dying_at, exit_code
 from tracing import points, strace, strace_works
 from workspaces import BASE, HEAD, Contents, Image, contents, image, make_workspace
 
-from tokmigrate.commands.downgrade import downgrade
-from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.events import BytesProcessed, Event, OnProgress, Step, StepReached, no_progress
+from tokmigrate.events import Step
 from tokmigrate.settings import read_workspace
 from tokmigrate.state.database import open_state
 
-FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload([__name__])
 
 DIRECTIONS = ("upgrade", "downgrade")
 STEPS = tuple(Step)
-STREAMED = "in the middle of the bytes"
-
-
-def change(root: Path, direction: str, on_progress: OnProgress = no_progress) -> None:
-    place = read_workspace(root / "tokmigrate.yaml")
-    entry = place.models["demo"]
-    if direction == "upgrade":
-        upgrade(place, entry, on_progress=on_progress)
-    else:
-        downgrade(place, entry, BASE, on_progress=on_progress)
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def dying_at(root: Path, direction: str, moment: str) -> None:
-    """Change the model and be killed at `moment`."""
-    streamed = 0
-
-    def listen(event: Event) -> None:
-        nonlocal streamed
-        if isinstance(event, StepReached) and event.step == moment:
-            die()
-        if isinstance(event, BytesProcessed) and moment == STREAMED:
-            streamed += event.count
-            if streamed > 1 << 20:
-                die()
-
-    change(root, direction, listen)
 
 
 def dying_at_rename(root: Path, direction: str, number: int) -> None:
@@ -110,13 +77,6 @@ def forbid_swap() -> None:
     for arguments in ((38, 1, 0, 0, 0), (22, 2, ctypes.create_string_buffer(header), 0, 0)):
         if library.prctl(*arguments):
             raise OSError(ctypes.get_errno(), "no seccomp filter")
-
-
-def exit_code(function: Callable[..., None], *arguments: object) -> int | None:
-    child = FORKED.Process(target=function, args=arguments)
-    child.start()
-    child.join(120)
-    return child.exitcode
 
 
 def seccomp_works() -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import making
 import pytest
-from dying import exit_code, place_of, put_together, rebased, settled
+from dying import dying, exit_code, place_of, put_together, rebased, settled
 from test_crash import strace_works
 from test_rebase import add, forked, tokens
 from workspaces import Contents, Workspace, command_line, contents, environment
@@ -54,7 +54,7 @@ def deaths(command: Callable[[Path], None], started: Path, scratch: Path) -> lis
     for number in count():
         copy = scratch / str(number)
         shutil.copytree(started, copy)
-        code = exit_code(command, copy, number)
+        code = exit_code(dying, command, copy, number)
         if code == 0:
             shutil.rmtree(copy)
             return dead

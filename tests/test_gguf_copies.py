@@ -17,11 +17,12 @@ import gguf
 import making
 import numpy as np
 import pytest
+from dying import dying_at, exit_code
 from gguf_files import KINDS, convert, quantized, tensors, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from test_crash import exit_code, forbid_swap, seccomp_works
+from test_crash import seccomp_works, without_swap
 from test_filesystem import in_namespace, mount_image
 from test_slow_tokenizer_files import model_with_pieces
 from workspaces import FileImage, Workspace, image, make_workspace
@@ -462,20 +463,6 @@ def test_a_gguf_that_is_changed_while_the_model_is_prepared_stops_the_change(tmp
     made.upgrade()
 
 
-def dying_at(root: Path, direction: str, moment: str) -> None:
-    """Change the model and be killed at `moment`."""
-
-    def listen(event: Event) -> None:
-        if isinstance(event, StepReached) and event.step == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    place = read_workspace(root / "tokmigrate.yaml")
-    if direction == "upgrade":
-        upgrade(place, place.models["m"], on_progress=listen)
-    else:
-        downgrade(place, place.models["m"], "base", on_progress=listen)
-
-
 @pytest.mark.parametrize(
     ("direction", "moment"),
     [("upgrade", Step.PREPARED), ("upgrade", Step.SWAPPED), ("downgrade", Step.SWAPPED)],
@@ -508,16 +495,10 @@ def test_a_file_that_cannot_be_swapped_is_renamed_three_times(tmp_path: Path) ->
         pytest.skip("this system takes no seccomp filter")
     made = pair(tmp_path, ADD)
     before = stored(made.gguf)
-    assert exit_code(without_swap, tmp_path) == 0
+    assert exit_code(without_swap, tmp_path, "upgrade") == 0
     check_converted_again(made.model, made.gguf, "F16")
     made.downgrade()
     assert stored(made.gguf) == before
-
-
-def without_swap(root: Path) -> None:
-    forbid_swap()
-    place = read_workspace(root / "tokmigrate.yaml")
-    upgrade(place, place.models["m"])
 
 
 def with_pairs(path: Path, pairs: Mapping[str, Value]) -> None:

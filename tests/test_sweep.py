@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,12 +17,14 @@ import peft
 import pytest
 import torch
 import transformers
+from dying import dying_at, exit_code
 from gguf_files import convert
 from tracing import points, strace, strace_works
-from workspaces import BASE, HEAD, Contents, Workspace, contents, environment, make_workspace
+from workspaces import BASE, HEAD, Contents, Workspace, contents, make_workspace
 
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.events import Step
 from tokmigrate.settings import read_workspace
 from tokmigrate.state.database import open_state
 
@@ -37,22 +37,6 @@ EVERY = 10 if FULL else 1
 """After how many of the points the model goes up and down once more."""
 _FOLLOWERS = "adapters: [loras/adapter], copies: [{path: ggufs/demo.gguf, follow: true}]"
 COMMANDS = {"upgrade": ["upgrade"], "downgrade": ["downgrade", BASE], "recover": ["recover"]}
-
-# Upgrade one model, and be killed when the model is in place and its adapter is not.
-_DYING = """
-import os, signal, sys
-from pathlib import Path
-from tokmigrate.events import Step, StepReached
-from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.settings import read_workspace
-
-def listen(event):
-    if isinstance(event, StepReached) and event.step is Step.SWAPPED:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-place = read_workspace(Path("tokmigrate.yaml"))
-upgrade(place, place.models["demo"], on_progress=listen)
-"""
 
 
 @dataclass(frozen=True)
@@ -110,8 +94,7 @@ def interrupted(base: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wo
     """Return the same, killed in the middle of its upgrade: the model is in place, its adapter is not."""
     root = tmp_path_factory.mktemp("interrupted") / "workspace"
     shutil.copytree(base.root, root, symlinks=True)
-    done = subprocess.run([sys.executable, "-c", _DYING], cwd=root, env=environment(), check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert exit_code(dying_at, root, "upgrade", Step.SWAPPED) == -signal.SIGKILL
     return Workspace(root)
 
 
