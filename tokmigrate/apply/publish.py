@@ -27,16 +27,8 @@ from tokmigrate.parallel import BackgroundCall
 from tokmigrate.signals import defer_signals
 
 
-class RunRecorder(Protocol):
-    """Records one run in the state; every method may be called again after a crash."""
-
-    def record_intent(self) -> str:
-        """Record the intent and return the id of the run."""
-        ...
-
-    def record_prepared(self, generation: str | None) -> None:
-        """Write down that the candidate is whole, its generation, and all that `record_applied` will need."""
-        ...
+class RunEnd(Protocol):
+    """Records how a run ended; every method may be called again after a crash."""
 
     def record_applied(self) -> None:
         """Write down that the candidate is in place."""
@@ -44,6 +36,18 @@ class RunRecorder(Protocol):
 
     def record_failed(self, reason: str) -> None:
         """Write down that nothing was changed, and why."""
+        ...
+
+
+class RunRecorder(RunEnd, Protocol):
+    """Records one run in the state from its beginning."""
+
+    def record_intent(self) -> str:
+        """Record the intent and return the id of the run."""
+        ...
+
+    def record_prepared(self, generation: str | None) -> None:
+        """Write down that the candidate is whole, its generation, and all that `record_applied` will need."""
         ...
 
 
@@ -139,7 +143,7 @@ def publish(
     return completed[0].digests
 
 
-def recover(area: WorkArea, recorder_of: Callable[[str], RunRecorder], workspace: Path) -> RecoveryOutcome:
+def recover(area: WorkArea, recorder_of: Callable[[str], RunEnd], workspace: Path) -> RecoveryOutcome:
     """Finish what an interrupted change left: the generation in place decides, the rest follows.
 
     Args:
@@ -214,7 +218,7 @@ def _unfinished_error(area: WorkArea, error: BaseException) -> RecoveryNeededErr
     )
 
 
-def _undo_preparation(journal: Journal, recorder: RunRecorder, reason: str) -> None:
+def _undo_preparation(journal: Journal, recorder: RunEnd, reason: str) -> None:
     for area in journal.areas:
         area.remove_stage()
     recorder.record_failed(reason)

@@ -62,15 +62,12 @@ class RecoveredRun:
     """Records the end of a run that was interrupted; a state that does not know it is left alone."""
 
     state: State
-    known: bool
     run_id: str
 
-    def record_intent(self) -> str:
-        """Return the id of the run."""
-        return self.run_id
-
-    def record_prepared(self, generation: str | None) -> None:
-        """Do nothing: it was prepared before the crash."""
+    @property
+    def known(self) -> bool:
+        """Whether the state has it."""
+        return self.state.run(self.run_id) is not None
 
     def record_applied(self) -> None:
         """Finish the run in the ledger."""
@@ -182,7 +179,7 @@ def model_session(
         with _report_recovery(area, interrupted):
             state = open_state(workspace.state, workspace.root)
             on_progress(StepReached(entry.name, Step.LOCKED))
-            found = recover(area, lambda run_id: _build_recovered_run(state, run_id), workspace.root)
+            found = recover(area, partial(RecoveredRun, state), workspace.root)
             stamp = read_stamp(area.model)
             lineage, generation = (stamp.lineage, stamp.generation) if stamp else ("", None)
             model = state.model_for(entry.name, area.model, lineage, generation)
@@ -226,10 +223,6 @@ def _close(state: State, orphan: RunRow, generation: str | None) -> None:
         state.finish(orphan.id)
     else:
         state.fail(orphan.id, "interrupted before anything was changed")
-
-
-def _build_recovered_run(state: State, run_id: str) -> RecoveredRun:
-    return RecoveredRun(state, state.run(run_id) is not None, run_id)
 
 
 def sync_with_stamp(state: State, entry: ModelEntry, snapshot: Snapshot) -> ModelRow:
