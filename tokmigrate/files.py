@@ -120,6 +120,12 @@ def exists(path: Path) -> bool:
     return _mode(path) != 0
 
 
+def kind_of(path: Path) -> int:
+    """Return the kind of what is at `path`, as `stat.S_IFMT` does, links not followed; raises StorageError for none."""
+    with storage_errors("look at the file", path):
+        return stat.S_IFMT(path.lstat().st_mode)
+
+
 def entries(directory: Path) -> list[Path]:
     """Return what a directory holds, sorted by name; raises StorageError where it cannot be listed."""
     with _explain_errors("list the directory", directory):

@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 from tokmigrate.apply.file_metadata import copy_metadata
 from tokmigrate.errors import StorageError
-from tokmigrate.files import entries, exists, has_directory, open_for_reading, storage_errors
+from tokmigrate.files import entries, exists, has_directory, kind_of, open_for_reading, storage_errors
 
 # Source: the manual pages ioctl_ficlone(2) and ioctl_ficlonerange(2).
 _FICLONE = 0x40049409
@@ -136,15 +136,14 @@ def _clone_entries(source: Path, target: Path, within: PurePosixPath, except_nam
         name, place = within / entry.name, target / entry.name
         if str(name) in except_names:
             continue
-        with storage_errors("look at the file", entry):
-            mode = entry.lstat().st_mode
-        if stat.S_ISDIR(mode):
+        kind = kind_of(entry)
+        if kind == stat.S_IFDIR:
             with storage_errors("make the directory", place):
                 place.mkdir(mode=0o700)
             _clone_entries(entry, place, name, except_names)
-        elif stat.S_ISLNK(mode):
+        elif kind == stat.S_IFLNK:
             _copy_link(entry, place, name)
-        elif stat.S_ISREG(mode):
+        elif kind == stat.S_IFREG:
             clone_file(entry, place)
         else:
             hint = "move it out of the model directory"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tokmigrate.apply.file_metadata import read_metadata, write_metadata
 from tokmigrate.errors import StorageError
-from tokmigrate.files import entries, exists, fsync_directory, open_for_reading, storage_errors
+from tokmigrate.files import entries, exists, fsync_directory, kind_of, open_for_reading, storage_errors
 
 
 class NotDurableError(StorageError):
@@ -61,11 +61,10 @@ def fsync_parents(*paths: Path) -> None:
 def fsync_tree_bottom_up(directory: Path) -> None:
     """Return once all of `directory` is on the disk: files first, then each directory after what it holds."""
     for entry in entries(directory):
-        with storage_errors("look at the file", entry):
-            mode = entry.lstat().st_mode
-        if stat.S_ISDIR(mode):
+        kind = kind_of(entry)
+        if kind == stat.S_IFDIR:
             fsync_tree_bottom_up(entry)
-        elif stat.S_ISREG(mode):
+        elif kind == stat.S_IFREG:
             fsync_file(entry)
     fsync_directory(directory)
 

@@ -17,7 +17,7 @@ from tokmigrate.apply.candidate import Change
 from tokmigrate.apply.file_metadata import FileMetadata, read_metadata, write_metadata
 from tokmigrate.apply.workarea import remove_tree
 from tokmigrate.errors import StorageError
-from tokmigrate.files import entries, exists, storage_errors
+from tokmigrate.files import entries, exists, kind_of, storage_errors
 from tokmigrate.formatting import format_list
 from tokmigrate.model.model_files import entry_name, real_name
 
@@ -57,7 +57,7 @@ def find_lost_metadata(change: Change) -> list[str]:
     lost: list[str] = []
     for name, path in _tree(stage):
         wanted = given.get(name)
-        if wanted is None and os.path.lexists(source / name) and _kind(source / name) == _kind(path):
+        if wanted is None and os.path.lexists(source / name) and kind_of(source / name) == kind_of(path):
             wanted = read_metadata(source / name)
         differences = wanted.differences(read_metadata(path)) if wanted else []
         if differences:
@@ -88,13 +88,8 @@ def _tree(directory: Path, within: str = "") -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
-def _kind(path: Path) -> int:
-    with storage_errors("look at the file", path):
-        return stat.S_IFMT(path.lstat().st_mode)
-
-
 def _is_directory(path: Path) -> bool:
-    return _kind(path) == stat.S_IFDIR
+    return kind_of(path) == stat.S_IFDIR
 
 
 def _try(place: Path, is_directory: bool, metadata: FileMetadata) -> list[str]:
