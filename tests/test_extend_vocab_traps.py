@@ -19,11 +19,9 @@ from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.tokenizer.byte_level import text_of_letters
-from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, merges_of
+from tokmigrate.model.tokenizer.tokenizer_json import merges_of
 from tokmigrate.operations.extend_vocab import ExtendVocab, reachable_merges
 from tokmigrate.operations.operation import Context
-from tokmigrate.vocabulary.ids import AddedToken
 
 Merges = list[tuple[str, str]]
 SMALL = "gpt2-chatml"
@@ -92,14 +90,6 @@ def test_merges_of_a_fresh_bpe_are_in_part_unreachable() -> None:
     kept = list(reachable_merges(state_of(document), merges))
     assert 20 < len(kept) < 195
     extended(document, kept)
-
-
-def test_added_tokens_make_new_boundaries_in_old_words() -> None:
-    document = document_of(SMALL)
-    old = library(document)
-    words = [text_of_letters(left + right) for left, right in fresh_merges(document, 200)]
-    added = Tokenizer(document).with_tokens([AddedToken(word) for word in words if word not in old.get_vocab()])
-    assert count_new_boundaries(old, library(dict(added.document))) > 20
 
 
 def unreachable_merge(document: dict[str, Any]) -> tuple[str, str]:
