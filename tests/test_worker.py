@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 
 from tokmigrate.errors import TokenizerError, VerificationError
 from tokmigrate.model.worker import worker_main
@@ -26,40 +29,13 @@ TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 
 
 def tokenizer_document(**model: Any) -> dict[str, Any]:
-    return {
-        "version": "1.0",
-        "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
-        "padding": {
-            "strategy": {"Fixed": 8},
-            "direction": "Right",
-            "pad_to_multiple_of": None,
-            "pad_id": 0,
-            "pad_type_id": 0,
-            "pad_token": "<pad>",
-        },
-        "added_tokens": [
-            {
-                "id": VOCABULARY[content],
-                "content": content,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for content in ("<pad>", "</s>")
-        ],
-        "normalizer": None,
-        "pre_tokenizer": None,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-            "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}},
-        },
-        "decoder": None,
-        "model": {"type": "BPE", "vocab": VOCABULARY, "merges": [["a", "b"]]} | model,
-    }
+    made = Tokenizer(BPE(VOCABULARY, [("a", "b")]))
+    made.add_special_tokens(["<pad>", "</s>"])
+    made.enable_truncation(2)
+    made.enable_padding(length=8, pad_token="<pad>")
+    made.post_processor = TemplateProcessing(single="$A </s>", pair="$A $B", special_tokens=[("</s>", 1)])
+    document = json.loads(made.to_str())
+    return document | {"model": document["model"] | model}
 
 
 def write_tokenizer(directory: Path, **model: Any) -> Path:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from tokmigrate.apply.file_metadata import FileMetadata
 from tokmigrate.apply.kept_objects import NewObjects, Objects
@@ -83,7 +83,7 @@ def _read_record(digest: str, objects: Objects) -> _Record:
     try:
         check_version(GGUF_UNDO_RECORD, json.loads(data)["format"], digest, UndoError)
         return _Record.model_validate_json(data, strict=True)
-    except (ValidationError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise UndoError(
             "the undo record of a GGUF is damaged", where=digest, hint="restore .tokmigrate from a backup"
         ) from error

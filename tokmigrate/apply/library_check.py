@@ -214,7 +214,6 @@ def _ask_transformers(
         "expected": dict(documents.ids),
         "shapes": documents.shapes(snapshot),
         "encode": _texts_of(checks),
-        "samples": True,
         "model": with_model,
     }
     try:

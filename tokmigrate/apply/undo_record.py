@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from tokmigrate.apply.candidate import ShardImage
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
@@ -240,16 +240,12 @@ def _store(files: Mapping[str, bytes | None], objects: NewObjects) -> dict[str, 
 def _record(data: bytes, digest: str) -> _Record:
     try:
         held = json.loads(data)
-        version = held["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise _damaged_error(digest) from error
-    check_version(UNDO_RECORD, version, digest, UndoError)
-    try:
-        if version == 1:
+        check_version(UNDO_RECORD, held["format"], digest, UndoError)
+        if held["format"] == 1:
             data = json.dumps(_rename_keys(held)).encode()
         # From the text, since in a parsed value every array would have to be a tuple.
         return _Record.model_validate_json(data, strict=True)
-    except (ValidationError, AttributeError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged_error(digest) from error
 
 

@@ -76,7 +76,7 @@ def _compare(path: Path, snapshot: Snapshot, ledger: Ledger | None) -> tuple[Sta
             return "missing", "there is no such file or directory"
         compared, differences = _find_differences(path, snapshot)
         # Of a directory the graphs: other weights in it are those of another model.
-        files = _list_graphs(path) if has_directory(path) else [path]
+        files = list_graphs(path) if has_directory(path) else [path]
         written = min((file.stat().st_mtime for file in files), default=None)
     except (TokmigrateError, OSError) as error:
         return "unknown", str(error).removeprefix(f"{path}: ")
@@ -102,7 +102,7 @@ _NOT_OLDER = "not older than the last change of the model"
 def _find_differences(path: Path, snapshot: Snapshot) -> tuple[str, str]:
     """Return what of a copy is equal, and in what it differs; both are empty where nothing can be compared."""
     same, differences = _compare_tokens(path, snapshot.state.tokenizer)
-    for graph in [] if differences else _list_graphs(path):
+    for graph in [] if differences else list_graphs(path):
         for name, rows, expected in compare_graph(graph, snapshot):
             if rows != expected:
                 return "", f"'{name}' of {graph.name} has {rows:,} rows, and that of the model {expected:,}"
@@ -143,12 +143,6 @@ def _read_gguf_tokens(path: Path, tokenizer: Tokenizer) -> dict[int, str]:
 
 def _format_token(text: str | None) -> str:
     return "no token" if text is None else f"'{text}'"
-
-
-def _list_graphs(path: Path) -> list[Path]:
-    if has_directory(path):
-        return list_graphs(path)
-    return [path] if path.suffix == ".onnx" else []
 
 
 def _runs_since(latest_first: Iterable[RunRow], since: datetime) -> Iterator[RunRow]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from tokmigrate.model.adapter import match_tensors
-from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.snapshot import Snapshot
 
 Kind = Literal["whole", "listed", "factor"]
@@ -24,8 +23,3 @@ def find_rows(adapter: Snapshot, base: Snapshot) -> dict[Kind, str]:
             kind: Kind = "factor" if tensor.adds else "listed" if tensor.lists else "whole"
             found.setdefault(kind, tensor.entry.name)
     return found
-
-
-def list_modules_to_save(adapter: Snapshot) -> list[str]:
-    """Return the modules that an adapter keeps whole, vocabulary or not."""
-    return [*((adapter.state.documents.get(ADAPTER_CONFIG) or {}).get("modules_to_save") or ())]

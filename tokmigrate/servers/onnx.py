@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokmigrate.errors import WeightsError
-from tokmigrate.files import has_file
+from tokmigrate.files import has_directory, has_file
 from tokmigrate.model.formats.onnx_tensors import read_onnx_shapes
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
@@ -21,9 +21,11 @@ from tokmigrate.servers.finding import Finding, Reading, Subject, Target
 _AGAIN = "export the model again: `optimum-cli export onnx --model DIR OUTPUT`"
 
 
-def list_graphs(directory: Path) -> list[Path]:
-    """Return the ONNX files of a directory, also of the folder in which sentence-transformers keeps them."""
-    found = (file for folder in (directory, directory / "onnx") for file in folder.glob("*.onnx"))
+def list_graphs(path: Path) -> list[Path]:
+    """Return the ONNX files of a directory, also of the folder in which sentence-transformers keeps them; or a file."""
+    if not has_directory(path):
+        return [path] if path.suffix == ".onnx" else []
+    found = (file for folder in (path, path / "onnx") for file in folder.glob("*.onnx"))
     return sorted(file for file in found if has_file(file))
 
 

@@ -15,7 +15,7 @@ from tokmigrate.model.documents.roles import special_token
 from tokmigrate.model.documents.state import ADAPTER_CONFIG, CONFIG, GENERATION
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.servers.adapter_rows import BAKE, find_rows, list_modules_to_save
+from tokmigrate.servers.adapter_rows import BAKE, find_rows
 from tokmigrate.servers.finding import Finding, Reading, Subject, Target
 
 _MULTIPLE = 64
@@ -52,7 +52,7 @@ def _check_ends(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _check_adapter(adapter: Snapshot, base: Snapshot) -> Iterator[Finding]:
     where = str(adapter.directory)
-    if modules := list_modules_to_save(adapter):
+    if modules := [*((adapter.state.documents.get(ADAPTER_CONFIG) or {}).get("modules_to_save") or ())]:
         message = f"it refuses the adapter: `modules_to_save` has {format_quoted(modules)}"
         yield Finding("error", message, f"{where}/{ADAPTER_CONFIG}", BAKE)
     rows = find_rows(adapter, base)

@@ -1,8 +1,7 @@
 """What transformers makes of a model directory: its tokenizer, its config, and the shapes that transformers expects.
 
 Request: `directory`; `expected`, the id of every token by its text (optional); `shapes`, the shape of every
-tensor on disk (optional); `encode`, texts; `samples`, whether the tokenizer is tried on texts of our own; `model`,
-false where only the tokenizer is asked about.
+tensor on disk (optional); `encode`, texts; `model`, false where only the tokenizer is asked about.
 
 Answer: `tokenizer` and `model`, each with `unknown` and the reason where transformers has no code for them, or with
 `error` and the cause where it cannot load them. The tokenizer's: `class`; `size`; `differences` from `expected`;
@@ -68,9 +67,8 @@ def _of_tokenizer(request: Request) -> dict[str, Any]:
         "class": type(tokenizer).__name__,
         "size": len(tokenizer),
         "encodings": _encodings(tokenizer, request.get("encode", [])),
+        "samples": describe_transformers(tokenizer),
     }
-    if request.get("samples"):
-        found["samples"] = describe_transformers(tokenizer)
     if "expected" in request:
         found["differences"] = id_differences(request["expected"], tokenizer.get_vocab())
     if tokenizer.chat_template:
