@@ -57,25 +57,46 @@ def describe_library(tokenizer: Any) -> dict[str, Any]:
         For each of `SAMPLES`, or null where it fails: `tokenizes`, its ids; `surrounds`, those with special tokens
         around; `decodes`, the text of its ids. And `parts`, a digest of each part of the pipeline.
     """
-    return _describe(_Library(tokenizer))
+
+    def tokenize(text: str) -> list[int]:
+        with text_alone(tokenizer):
+            return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return _describe(
+        tokenize,
+        lambda text: list(tokenizer.encode(text).ids),
+        lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)),
+        lambda section: _digest_part(getattr(tokenizer, section)),
+    )
 
 
 def describe_transformers(tokenizer: Any) -> dict[str, Any]:
     """Return the same of a tokenizer of transformers, without padding and truncation."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return _describe(_PythonCode(tokenizer))
-    drop_saved_state(backend)
-    return _describe(_Library(backend))
+    if backend is not None:
+        drop_saved_state(backend)
+        return describe_library(backend)
+    # It is Python code: it has no parts, and reads no tokenizer.json.
+    return _describe(
+        lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"]),
+        lambda text: list(tokenizer(text)["input_ids"]),
+        lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)),
+        lambda _: "Python code",
+    )
 
 
-def _describe(tokenizer: _Library | _PythonCode) -> dict[str, Any]:
-    ids = [_try(tokenizer.tokenize, text) for text in SAMPLES]
+def _describe(
+    tokenize: Callable[[str], list[int]],
+    surround: Callable[[str], list[int]],
+    decode: Callable[[list[int]], str],
+    describe_part: Callable[[str], str],
+) -> dict[str, Any]:
+    ids = [_try(tokenize, text) for text in SAMPLES]
     return {
         "tokenizes": ids,
-        "surrounds": [_try(tokenizer.surround, text) for text in SAMPLES],
-        "decodes": [_try(tokenizer.decode, each or []) for each in ids],
-        "parts": {section: tokenizer.part(section) for section in SECTIONS},
+        "surrounds": [_try(surround, text) for text in SAMPLES],
+        "decodes": [_try(decode, each or []) for each in ids],
+        "parts": {section: describe_part(section) for section in SECTIONS},
     }
 
 
@@ -84,51 +105,15 @@ _NOTHING = {"type": "TemplateProcessing", "single": [_FIRST], "pair": [_FIRST, _
 """A post-processor that does what none does; transformers makes it where a file has none."""
 
 
-class _Library:
-    """A tokenizer of the tokenizers library."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-
-    def tokenize(self, text: str) -> list[int]:
-        with text_alone(self._tokenizer):
-            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def surround(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text).ids)
-
-    def decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
-
-    def part(self, section: str) -> str:
-        """Return a digest of a part of the pipeline."""
-        part = getattr(self._tokenizer, section)
-        try:
-            written = None if part is None else json.loads(part.__getstate__())
-        # One that is Python code cannot be written.
-        except Exception:
-            written = type(part).__name__
-        written = None if written == _NOTHING else written
-        return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
-
-
-class _PythonCode:
-    """A tokenizer of transformers that is Python code: it has no parts, and reads no tokenizer.json."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-
-    def tokenize(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def surround(self, text: str) -> list[int]:
-        return list(self._tokenizer(text)["input_ids"])
-
-    def decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-    def part(self, _: str) -> str:
-        return "Python code"
+def _digest_part(part: Any) -> str:
+    """Return a digest of a part of the pipeline."""
+    try:
+        written = None if part is None else json.loads(part.__getstate__())
+    # One that is Python code cannot be written.
+    except Exception:
+        written = type(part).__name__
+    written = None if written == _NOTHING else written
+    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
 
 def _try(make: Callable[[S], T], of: S) -> T | None:
