@@ -16,7 +16,6 @@ from tokmigrate.commands import diff as compare
 from tokmigrate.commands import learn_extend as extending
 from tokmigrate.commands import learn_prune as pruning
 from tokmigrate.commands import learn_reinit as reinitialising
-from tokmigrate.commands import learn_replace as replacing
 from tokmigrate.commands import learn_transplant as transplanting
 from tokmigrate.commands import lock as locking
 from tokmigrate.commands import token_selection
@@ -172,7 +171,7 @@ def prune(
         terminal.progress() as on_progress,
     ):
         if replace is not None:
-            replaced = replacing.learn_replacement(
+            replaced = pruning.learn_replacement(
                 workspace, side, texts, replace, message, selection, on_progress=on_progress
             )
             result = Result(learn_report.replacement_content(replaced), learn_report.replacement_text(replaced))

@@ -9,9 +9,8 @@ from rich.console import RenderableType
 from rich.table import Column
 
 from tokmigrate.commands.learn_extend import LearnedMerges
-from tokmigrate.commands.learn_prune import ChosenTokens
+from tokmigrate.commands.learn_prune import ChosenTokens, ReplacedTokens
 from tokmigrate.commands.learn_reinit import UntrainedTokens
-from tokmigrate.commands.learn_replace import ReplacedTokens
 from tokmigrate.commands.learn_transplant import LearnedTransplant
 from tokmigrate.formatting import format_bytes, format_count
 from tokmigrate.operations.token_choice import Reason
