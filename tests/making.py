@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file, save_file
 
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.settings import ModelEntry, Workspace, read_workspace
 
 Dtype = Literal["bfloat16", "float16", "float32", "float64"]
@@ -230,6 +231,29 @@ def bart(directory: Path, *, dtype: Dtype = "float32", shards: int = 1, spare: i
     return _write_model(directory, config, tensors, shards, dtype)
 
 
+def built(directory: Path, name: str, **fields: Any) -> Path:
+    """Make a small model of a class of transformers, which runs; a head's bias is random too, if it has one.
+
+    Args:
+        directory: Where.
+        name: The class.
+        fields: Those of its configuration that are not as in others.
+    """
+    import transformers
+
+    torch.manual_seed(3)
+    kind = getattr(transformers, name)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    common = {"vocab_size": TOKENS, "max_position_embeddings": 64, **sizes}
+    model = kind(kind.config_class(**{**common, **fields}))
+    bias = dict(model.named_parameters()).get("lm_head.bias")
+    if bias is not None:
+        torch.nn.init.normal_(bias)
+    model.save_pretrained(directory)
+    write_tokenizer(directory)
+    return directory
+
+
 def _base_model(model_type: str, rows: int) -> dict[str, Any]:
     return {"model_type": model_type, "hidden_size": HIDDEN, "vocab_size": rows, "tie_word_embeddings": False}
 
@@ -332,3 +356,10 @@ def say_of(root: Path, model: str, **fields: Any) -> None:
     settings = json.loads((root / "tokmigrate.yaml").read_text("utf-8"))
     settings["models"].setdefault(model, {}).update(fields)
     write_json(root / "tokmigrate.yaml", settings)
+
+
+def migrated(root: Path, model: Path, *steps: Mapping[str, Any]) -> Made:
+    """Make a workspace with a model `m` that has gone through a migration for each of these operations."""
+    made = workspace(root, {"m": model}, [{"operations": [step]} for step in steps])
+    upgrade(made.workspace, made.entry("m"))
+    return made

@@ -11,7 +11,6 @@ from typing import Any
 import making
 import pytest
 import torch
-import transformers
 from making import tensors_of
 from real_tokenizers import real
 from tokenizers import Tokenizer
@@ -93,20 +92,11 @@ def test_the_same_run_gives_the_same_rows(demo: Workspace) -> None:
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Return a workspace with a small BERT of random weights that has new words."""
     root = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(3)
-    config = transformers.BertConfig(
-        vocab_size=30_522,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        initializer_range=0.5,
-    )
-    transformers.BertModel(config).save_pretrained(root / "m")
+    sizes = {"vocab_size": 30_522, "intermediate_size": 32, "max_position_embeddings": 512}
+    making.built(root / "m", "BertModel", initializer_range=0.5, **sizes)
     for path in real("bert-base-uncased").glob("tokenizer*.json"):
         shutil.copy(path, root / "m")
-    made = making.workspace(root, {"m": root / "m"}, [{"operations": [{"add_words": {"words": WORDS}}]}])
-    upgrade(made.workspace, made.entry("m"))
+    making.migrated(root, root / "m", {"add_words": {"words": WORDS}})
     return Workspace(root)
 
 
@@ -131,8 +121,7 @@ def test_an_encoder_comes_nearer_to_its_embeddings(encoder: Workspace, tmp_path:
 def test_tied_embeddings_learn_both_sides_in_one_row(tmp_path: Path) -> None:
     model = making.llama(tmp_path / "m", head="tied")
     step = {"add_tokens": {"tokens": [{"content": " and then", "special": False}], "init": {"strategy": "subtokens"}}}
-    made = making.workspace(tmp_path / "w", {"m": model}, [{"operations": [step]}])
-    upgrade(made.workspace, made.entry("m"))
+    made = making.migrated(tmp_path / "w", model, step)
     before = tensors_of(model)
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join(f"{word} and then {word}ing" for word in ("to", "er", "on", "re", "in") * 4), "utf-8")
@@ -195,9 +184,8 @@ def test_the_earlier_tokenizer_and_where_its_rows_are(tmp_path: Path) -> None:
         {"add_tokens": {"tokens": ["<second>", "<third>"]}},
         {"remove_tokens": {"tokens": ["Ġand"], "ids": "compact", "acknowledge": "breaking"}},
     ]
-    made = making.workspace(tmp_path / "w", {"m": making.llama(tmp_path / "m")}, [{"operations": [s]} for s in steps])
+    made = making.migrated(tmp_path / "w", making.llama(tmp_path / "m"), *steps)
     entry = made.entry("m")
-    upgrade(made.workspace, entry)
     now = Tokenizer.from_file(str(entry.path / "tokenizer.json")).get_vocab()
     for tokens, revision in ((["<second>", "<third>"], made.revisions[0]), (["<first>", "<third>"], None)):
         found = find_earlier_tokenizer(made.workspace, entry, tokens)

@@ -19,7 +19,7 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from making import BOS, EOS, TOKENS, WORDS, llama, tokenizer_json, workspace, write_tokenizer
+from making import BOS, EOS, TOKENS, WORDS, built, llama, migrated, tokenizer_json, workspace, write_tokenizer
 from safetensors.torch import load_file, save_file
 from workspaces import REPOSITORY, Workspace, contents, make_workspace
 
@@ -42,20 +42,11 @@ TWO = ((BOS, EOS), (BOS, EOS, NEW))
 Found = Mapping[str, Any]
 
 
-def phi(directory: Path) -> Path:
-    """Make a small Phi, whose head has a bias."""
-    torch.manual_seed(3)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.PhiConfig(vocab_size=TOKENS, tie_word_embeddings=False, max_position_embeddings=64, **sizes)
-    model = transformers.PhiForCausalLM(config)
-    torch.nn.init.normal_(model.lm_head.bias)
-    model.lm_head.weight.data *= 20
-    model.save_pretrained(directory)
-    write_tokenizer(directory)
-    return directory
-
-
-MAKERS = {"untied": llama, "tied": lambda path: llama(path, head="tied"), "bias": phi}
+MAKERS = {
+    "untied": llama,
+    "tied": lambda path: llama(path, head="tied"),
+    "bias": lambda path: built(path, "PhiForCausalLM", tie_word_embeddings=False, initializer_range=0.4),
+}
 
 
 def make(root: Path, kind: str, *operations: Mapping[str, Any], pending: bool = False) -> tuple[Workspace, Path]:
@@ -241,19 +232,12 @@ def vision(directory: Path) -> Path:
     """Make a CLIP, which takes pictures with its texts."""
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     parts = {"text_config": {"vocab_size": TOKENS, **sizes}, "vision_config": {"image_size": 32, **sizes}}
-    config = transformers.CLIPConfig(**parts)
-    transformers.CLIPModel(config).save_pretrained(directory)
-    write_tokenizer(directory)
-    return directory
+    return built(directory, "CLIPModel", **parts)
 
 
 def sees_all(directory: Path) -> Path:
     """Make a BERT that is called a decoder."""
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.BertConfig(vocab_size=TOKENS, initializer_range=0.5, max_position_embeddings=64, **sizes)
-    transformers.BertLMHeadModel(config).save_pretrained(directory)
-    write_tokenizer(directory)
-    return directory
+    return built(directory, "BertLMHeadModel", initializer_range=0.5)
 
 
 def diverged(directory: Path) -> Path:
@@ -298,12 +282,8 @@ def test_a_directory_that_cannot_be_compared_with(tmp_path: Path, maker: Callabl
 
 def test_the_model_is_named_where_its_kind_is_not_measured(tmp_path: Path) -> None:
     """The model before its migrations is a copy, which nobody knows."""
-    config = transformers.T5Config(vocab_size=TOKENS, d_model=16, d_ff=16, d_kv=8, num_layers=1, num_heads=2)
-    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "m")
-    write_tokenizer(tmp_path / "m")
-    workspace(tmp_path, {"m": tmp_path / "m"}, [{"operations": [ADD]}])
     here = Workspace(tmp_path)
-    here.asked("upgrade")
+    migrated(tmp_path, built(tmp_path / "m", "T5ForConditionalGeneration"), ADD)
     (tmp_path / "corpus.txt").write_text("the end\n", "utf-8")
     done = here.run("evaluate", "--corpus", "corpus.txt")
     assert f"error: {tmp_path / 'm'}: t5 encodes and decodes" in done.stderr
@@ -430,11 +410,7 @@ def test_models_with_other_weights_are_both_run(tmp_path: Path, changed: str) ->
 
 
 def bert(directory: Path, pooling: str | None) -> Path:
-    torch.manual_seed(5)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.BertConfig(vocab_size=TOKENS, max_position_embeddings=64, **sizes)
-    transformers.BertModel(config).save_pretrained(directory)
-    write_tokenizer(directory)
+    built(directory, "BertModel")
     if pooling:
         modules = [{}, {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
         (directory / "modules.json").write_text(json.dumps(modules), "utf-8")
@@ -455,10 +431,8 @@ POOLED: Mapping[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
 @pytest.mark.parametrize("pooling", POOLED)
 def test_embeddings_are_compared_text_by_text(tmp_path: Path, pooling: str | None) -> None:
     before = bert(tmp_path / "before", pooling)
-    shutil.copytree(before, tmp_path / "m")
-    workspace(tmp_path, {"m": tmp_path / "m"}, [{"operations": [ADD]}])
+    migrated(tmp_path, Path(shutil.copytree(before, tmp_path / "m")), ADD)
     here = Workspace(tmp_path)
-    here.asked("upgrade")
     found = evaluate(here, [*PLAIN, *MARKED])
     embeddings: list[list[torch.Tensor]] = []
     for directory in (before, tmp_path / "m"):

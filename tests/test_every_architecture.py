@@ -192,8 +192,7 @@ def test_molmo2_as_transformers_saves_it_says_how_to_save_it_whole(tmp_path: Pat
     for path in directory.glob("tokenizer*"):
         shutil.copy(path, tmp_path / "NEW")
 
-    made = making.workspace(tmp_path, {"m": tmp_path / "NEW"}, [{"operations": [SWAP]}, {"operations": [ADD]}])
-    upgrade(made.workspace, made.entry("m"))
+    made = making.migrated(tmp_path, tmp_path / "NEW", SWAP, ADD)
     old, new = (each.get_input_embeddings().weight for each in (built, loaded(model, tmp_path / "NEW")))
     rows = [VOCABULARY[token] for token in SWAPPED]
     assert torch.equal(new[rows], old[rows[::-1]])

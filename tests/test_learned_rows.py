@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from making import HIDDEN, TOKENS, llama, phi, tensors_of, workspace, write_weights
+from making import HIDDEN, TOKENS, llama, migrated, phi, tensors_of, write_weights
 from workspaces import run_here
 
 from tokmigrate.commands.downgrade import downgrade
@@ -20,9 +20,8 @@ HOW = {"command": "train", "steps": 1200, "data": ["chats.jsonl"], "losses": {"1
 def test_rows_change_and_biases_stay(tmp_path: Path) -> None:
     model = phi(tmp_path / "m")
     operation = {"add_tokens": {"tokens": ["<x>", "<y>"], "init": {"strategy": "copy", "token": "the"}}}
-    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [operation]}])
+    made = migrated(tmp_path / "w", model, operation)
     entry = made.entry("m")
-    upgrade(made.workspace, entry)
     before = tensors_of(model)
     assert before[BIAS][TOKENS] != before[BIAS][:TOKENS].mean()
     rows = {"input": np.full((1, HIDDEN), 0.5), "output": np.full((1, HIDDEN), 0.25)}
@@ -40,9 +39,8 @@ def test_rows_change_and_biases_stay(tmp_path: Path) -> None:
 def test_the_table_of_trained_given_moved_and_unknown(tmp_path: Path) -> None:
     model = llama(tmp_path / "m", spare=8)
     names = ["<learned>", "<given>", "<trained>", "<moved>", "<same>"]
-    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [{"add_tokens": {"tokens": names}}]}])
+    made = migrated(tmp_path / "w", model, {"add_tokens": {"tokens": names}})
     entry = made.entry("m")
-    upgrade(made.workspace, entry)
     generator = np.random.default_rng(0)
     for token, how in (("<learned>", HOW), ("<given>", {})):
         rows = {side: generator.normal(size=(1, HIDDEN)) for side in ("input", "output")}

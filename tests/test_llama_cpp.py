@@ -11,7 +11,7 @@ import pytest
 import sentencepiece
 import transformers
 from gguf import TokenType as Type
-from making import Made, llama, workspace, write_json
+from making import llama, migrated, write_json
 from test_real_tokenizers import library
 from test_slow_tokenizer_files import ADDED, SPARE, model_with_pieces
 from transformers import AutoTokenizer
@@ -19,7 +19,6 @@ from workspaces import contents
 
 from tokmigrate.commands.check import check
 from tokmigrate.commands.downgrade import downgrade
-from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.slow_tokenizer_files import is_read_without_flags
 from tokmigrate.model.snapshot import take_snapshot
@@ -127,12 +126,6 @@ def make_model_with_pieces(directory: Path, pieces: Path) -> Path:
     return model
 
 
-def migrated(root: Path, model: Path, *operations: dict[str, Any]) -> Made:
-    made = workspace(root / "w", {"m": model}, [{"operations": [each]} for each in operations])
-    upgrade(made.workspace, made.entry("m"))
-    return made
-
-
 NEW = {"add_tokens": {"tokens": [{"content": "<end of turn>", "special": True}, "\u2581newword"]}}
 
 
@@ -196,7 +189,7 @@ def test_added_tokens_reach_the_converter_and_come_back(saved: Path, tmp_path: P
     old = converted(saved)
     assert [kind for _, kind in old[-SPARE - 3 :]] == [Type.UNUSED] * (SPARE + 3)
 
-    made = migrated(tmp_path, saved, NEW, {"set_special_tokens": {"eos": "<end of turn>"}})
+    made = migrated(tmp_path / "w", saved, NEW, {"set_special_tokens": {"eos": "<end of turn>"}})
     check_all_added(saved)
     found = converted(saved)
     assert found[special_id(saved, "eos")] == ("<end of turn>", Type.CONTROL)
@@ -237,7 +230,7 @@ def test_every_change_of_tokens_reaches_the_converter(model: Path, tmp_path: Pat
         moved = {"<|a|>": ids["<|b|>"], "<|b|>": ids["<|a|>"]}
         steps = [{"move_tokens": {"tokens": moved, "acknowledge": "breaking"}}]
     before = contents(model)
-    made = migrated(tmp_path, model, *steps)
+    made = migrated(tmp_path / "w", model, *steps)
     check_all_added(model)
     downgrade(made.workspace, made.entry("m"), "base")
     assert contents(model) == before
@@ -245,7 +238,7 @@ def test_every_change_of_tokens_reaches_the_converter(model: Path, tmp_path: Pat
 
 def test_nothing_is_written_where_nothing_is_missing(saved: Path, tmp_path: Path) -> None:
     (saved / "tokenizer.model").unlink()
-    migrated(tmp_path, saved, NEW)
+    migrated(tmp_path / "w", saved, NEW)
     assert "added_tokens_decoder" not in document(saved, "tokenizer_config.json")
 
 
@@ -257,7 +250,7 @@ def test_transformers_reads_the_same_with_the_list(saved: Path, tmp_path: Path) 
     )
     before = call_worker("transformers", {"directory": str(saved), "encode": ["a word <|a|>"]})["tokenizer"]
     special = AutoTokenizer.from_pretrained(saved).special_tokens_map
-    made = migrated(tmp_path, saved, NEW)
+    made = migrated(tmp_path / "w", saved, NEW)
     after = call_worker("transformers", {"directory": str(saved), "encode": ["a word <|a|>"]})["tokenizer"]
     assert AutoTokenizer.from_pretrained(saved).special_tokens_map == special
     assert after["size"] == before["size"] + 2

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import TOKENS, Made, llama, workspace
+from making import TOKENS, Made, llama, migrated
 from test_token_events import ids_of, removing
 
 from tokmigrate.audit.blame import blame_text
 from tokmigrate.commands.downgrade import downgrade
-from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import DriftError
 from tokmigrate.state.database import open_state, open_state_if_present
 from tokmigrate.state.ledger import State
@@ -26,9 +25,7 @@ from tokmigrate.vocabulary.ids import moves_of
 
 def compacted(root: Path) -> Made:
     """A model whose first word was removed, so that all tokens behind it moved."""
-    made = workspace(root / "w", {"m": llama(root / "m")}, [{"operations": [removing("ing", ids="compact")]}])
-    upgrade(made.workspace, made.entry("m"))
-    return made
+    return migrated(root / "w", llama(root / "m"), removing("ing", ids="compact"))
 
 
 def state_of(made: Made) -> State:

@@ -18,12 +18,11 @@ import pytest
 from browser import browsed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import llama, workspace
+from making import llama, migrated
 from PIL import Image
 from shared_models import SharedModel, shared_model
 
 from tokmigrate.commands.report import Report, collect_report
-from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.render.escape import escape_parts, escape_prose_parts
 from tokmigrate.render.html import LISTED_AT_MOST, format_page
 
@@ -102,8 +101,7 @@ class Parsed(HTMLParser):
 def small(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The report on a tiny model with one new token."""
     root = tmp_path_factory.mktemp("small")
-    made = workspace(root / "w", {"m": llama(root / "m")}, [{"operations": [{"add_tokens": {"tokens": ["<x>"]}}]}])
-    upgrade(made.workspace, made.entry("m"))
+    made = migrated(root / "w", llama(root / "m"), {"add_tokens": {"tokens": ["<x>"]}})
     return collect_report(made.workspace, made.entry("m"))
 
 

@@ -84,8 +84,7 @@ def test_a_new_token_needs_a_token_whose_cluster_it_gets_and_the_hint_gives_one(
         plan(made.workspace, made.entry("m"))
     init = yaml.safe_load(str(raised.value.hint).partition("for example: ")[2])
     operation = {"add_tokens": {"tokens": ["<new>"], **init}}
-    made = making.workspace(tmp_path, {"m": model}, [{"operations": [operation]}])
-    upgrade(made.workspace, made.entry("m"))
+    made = making.migrated(tmp_path, model, operation)
     assert making.tensors_of(model)["mapping"].shape == (making.TOKENS + 1,)
 
 
@@ -95,8 +94,7 @@ def test_a_vocabulary_that_is_not_quantized_has_a_row_for_each_token(name: str, 
     model = static(tmp_path / "model", {"embedding_dtype": name}, {"embeddings": rows})
     init = COPY if name == "int8" else {"strategy": "mean"}
     operation = {"add_tokens": {"tokens": ["<new>"], "init": init}}
-    made = making.workspace(tmp_path, {"m": model}, [{"operations": [operation]}])
-    upgrade(made.workspace, made.entry("m"))
+    making.migrated(tmp_path, model, operation)
     new = making.tensors_of(model)["embeddings"]
     expected = rows[VOCABULARY["Ġthe"]].double() if name == "int8" else rows.double().mean(0)
     assert torch.equal(new[:-1], rows)

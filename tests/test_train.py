@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from making import TOKENS, llama, per_layer, routed, tensors_of, workspace, write_tokenizer
+from making import TOKENS, built, llama, migrated, per_layer, routed, tensors_of, workspace
 from peft import PeftModel
 from safetensors import safe_open
 from workspaces import REPOSITORY, Workspace, command_line, contents, environment, make_workspace, on_terminal
@@ -33,36 +33,21 @@ TEXT = "the <x> in the end\n<y>the <x>of\nthe end\n"
 IDS = torch.tensor([[1, 2, TOKENS, 5, TOKENS + 1, TOKENS + 2, 7]])
 
 
-def phi(directory: Path) -> Path:
-    """Make a Phi, whose head has a bias."""
-    torch.manual_seed(3)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.PhiConfig(vocab_size=TOKENS, tie_word_embeddings=False, max_position_embeddings=64, **sizes)
-    model = transformers.PhiForCausalLM(config)
-    torch.nn.init.normal_(model.lm_head.bias)
-    model.save_pretrained(directory)
-    write_tokenizer(directory)
-    return directory
-
-
 MAKERS = {
     "untied": llama,
     "tied": lambda path: llama(path, head="tied"),
     "stored twice": lambda path: llama(path, head="stored twice"),
     "bfloat16": lambda path: llama(path, dtype="bfloat16"),
-    "bias": phi,
+    "bias": lambda path: built(path, "PhiForCausalLM", tie_word_embeddings=False),
 }
 
 
 def make(root: Path, kind: str = "untied") -> Workspace:
     """Return a workspace with a model `m` that has new tokens, and texts with two of them."""
-    MAKERS[kind](root / "m")
     init = {"strategy": "copy", "token": "the"}
-    workspace(root, {"m": root / "m"}, [{"operations": [{"add_tokens": {"tokens": NEW, "init": init}}]}])
+    migrated(root, MAKERS[kind](root / "m"), {"add_tokens": {"tokens": NEW, "init": init}})
     (root / "texts.txt").write_text(TEXT, "utf-8")
-    here = Workspace(root)
-    here.asked("upgrade")
-    return here
+    return Workspace(root)
 
 
 def train(here: Workspace, *words: str) -> dict[str, Any]:

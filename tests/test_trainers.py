@@ -16,18 +16,18 @@ import torch
 import transformers
 import trl
 import yaml
-from making import EOS, TOKENS, Head, Made, llama, tensors_of, workspace, write_tokenizer
+from making import EOS, TOKENS, Head, Made, built, llama, migrated, tensors_of
 from safetensors.torch import load_file
 from test_readme import typed
 from workspaces import REPOSITORY, make_workspace, run_here
 
 from tokmigrate.audit.lora import LoraRows
 from tokmigrate.audit.trainers import Trainer, configure_trainer
-from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import ModelError
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 NEW = ["<x>", "<y>", "<z>"]
+ADD = {"add_tokens": {"tokens": NEW}}
 IDS = [TOKENS, TOKENS + 1, TOKENS + 2]
 KEYS = {
     "axolotl": {"peft_trainable_token_indices", "lora_modules_to_save"},
@@ -84,13 +84,6 @@ def test_each_recipe_of_the_page_trains_the_new_rows(tmp_path: Path) -> None:
         }
 
 
-def upgraded(root: Path, model: Path) -> Made:
-    """Add the new tokens to a model."""
-    made = workspace(root, {"m": model}, [{"operations": [{"add_tokens": {"tokens": NEW}}]}])
-    upgrade(made.workspace, made.entry("m"))
-    return made
-
-
 def printed(made: Made, trainer: Trainer) -> dict[str, Any]:
     """Return what `--for` prints, read as its trainer reads it."""
     text = run_here(made.root, "peft-config", "--for", trainer).stdout
@@ -112,7 +105,7 @@ def changed_rows(model: Any, before: Mapping[str, torch.Tensor]) -> tuple[list[i
 @pytest.mark.parametrize("head", ["tied", "untied"])
 def test_trl_asks_for_the_bias_that_the_wrapper_of_single_rows_does_not_have(tmp_path: Path, head: Head) -> None:
     model = llama(tmp_path / "m", head=head)
-    made = upgraded(tmp_path / "w", model)
+    made = migrated(tmp_path / "w", model, ADD)
     before = tensors_of(model)
     options = trl.SFTConfig(
         str(tmp_path / "runs"), max_steps=2, learning_rate=1e-2, report_to="none", save_strategy="no", use_cpu=True
@@ -145,7 +138,7 @@ def test_trl_asks_for_the_bias_that_the_wrapper_of_single_rows_does_not_have(tmp
 @pytest.mark.parametrize("trainer", ["transformers", "axolotl", "llamafactory", "unsloth"])
 def test_the_settings_train_the_new_rows_of_both_sides(tmp_path: Path, trainer: Trainer, head: Head) -> None:
     model = llama(tmp_path / "m", head=head)
-    made = upgraded(tmp_path / "w", model)
+    made = migrated(tmp_path / "w", model, ADD)
     settings = printed(made, trainer)
     assert set(settings) <= KEYS.get(trainer, settings.keys())
     loaded = transformers.AutoModelForCausalLM.from_pretrained(model)
@@ -173,7 +166,7 @@ def test_the_settings_train_the_new_rows_of_both_sides(tmp_path: Path, trainer: 
 
 
 def test_peft_is_what_is_printed_by_default(tmp_path: Path) -> None:
-    made = upgraded(tmp_path / "w", llama(tmp_path / "m"))
+    made = migrated(tmp_path / "w", llama(tmp_path / "m"), ADD)
     for words in ([], ["--json"]):
         default = run_here(made.root, "peft-config", *words)
         assert default.stdout == run_here(made.root, "peft-config", "--for", "peft", *words).stdout
@@ -186,13 +179,7 @@ def test_peft_is_what_is_printed_by_default(tmp_path: Path) -> None:
 
 def phi(root: Path, *, tied: bool) -> Made:
     """Make a Phi, whose output layer has a bias, and add the new tokens."""
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = transformers.PhiConfig(vocab_size=TOKENS, tie_word_embeddings=tied, **sizes)
-    model = transformers.PhiForCausalLM(config)
-    torch.nn.init.ones_(model.lm_head.bias)
-    model.save_pretrained(root / "m")
-    write_tokenizer(root / "m")
-    return upgraded(root / "w", root / "m")
+    return migrated(root / "w", built(root / "m", "PhiForCausalLM", tie_word_embeddings=tied), ADD)
 
 
 def logits(model: Path, given: dict[str, Any]) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import HIDDEN, TOKENS, Head, Made, bert, llama, mllama, tensors_of, workspace, write_weights
+from making import HIDDEN, TOKENS, Head, Made, bert, llama, migrated, mllama, tensors_of, workspace, write_weights
 from workspaces import Workspace, make_workspace
 
 from tokmigrate.audit.lora import lora_rows
@@ -28,12 +28,6 @@ START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 EMBEDDINGS = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 NEW = ["<x>", "<y>", "<z>"]
-
-
-def migrated(root: Path, model: Path, *steps: dict[str, Any]) -> Made:
-    made = workspace(root, {"m": model}, [{"operations": [step]} for step in steps])
-    upgrade(made.workspace, made.entry("m"))
-    return made
 
 
 def training(made: Made, entry: ModelEntry | None = None) -> dict[str, TokenTraining]:
