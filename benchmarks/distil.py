@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,21 +19,8 @@ from zlib import crc32
 
 import torch
 from encoder import choose_words, embed, read_sentences
+from tokmigrate_runs import copy_into_workspace, run_tokmigrate
 from transformers import AutoModel
-from transplant import run
-
-
-def make_workspace(root: Path, source: Path, words: Sequence[str], init: str) -> Path:
-    """Make a workspace with a copy of the model, give it the words, and return the model."""
-    shutil.rmtree(root, ignore_errors=True)
-    (root / "migrations").mkdir(parents=True)
-    shutil.copytree(source, root / "model")
-    (root / "tokmigrate.yaml").write_text("format: 1\nverify: fast\nmodels:\n  model: {path: model}\n", "utf-8")
-    text = 'format: 1\nrevision: "a00000000001"\ndown_revision: null\nmessage: Add words\noperations:\n'
-    operation = f"- add_words: {{words: {json.dumps(words)}, init: {{strategy: {init}}}}}\n"
-    (root / "migrations" / "0001_add_words.yaml").write_text(text + operation, "utf-8")
-    run(root, "upgrade")
-    return root / "model"
 
 
 def measure(root: Path, source: Path, count: int, inits: Sequence[str], steps: Sequence[int]) -> Iterator[str]:
@@ -45,7 +31,7 @@ def measure(root: Path, source: Path, count: int, inits: Sequence[str], steps: S
     with_new = [each for each in sentences if is_new.search(each)]
     held = [each for each in with_new if crc32(each.encode()) % 3 == 0]
     root.mkdir(parents=True, exist_ok=True)
-    corpus = root.resolve() / "corpus.txt"
+    corpus, workspace = root.resolve() / "corpus.txt", root / "workspace"
     corpus.write_text("\n".join(each for each in with_new if each not in held), "utf-8")
     before = embed(AutoModel.from_pretrained(source).eval(), source, held)
     yield f"{len(words)} words in {len(with_new)} sentences, {len(held)} of them held out: {', '.join(words)}\n"
@@ -53,11 +39,13 @@ def measure(root: Path, source: Path, count: int, inits: Sequence[str], steps: S
     for init in inits:
         first = 0.0
         for number in (0, *steps):
-            model = make_workspace(root / "workspace", source, words, init)
+            operation = f"add_words: {{words: {json.dumps(words)}, init: {{strategy: {init}}}}}"
+            model = copy_into_workspace(workspace, source, [f"operations:\n- {operation}\n"])
+            run_tokmigrate(workspace, "upgrade")
             start = time.monotonic()
             if number:
-                run(root / "workspace", "distil", "--corpus", str(corpus), "--steps", str(number))
-                run(root / "workspace", "upgrade")
+                run_tokmigrate(workspace, "distil", "--corpus", str(corpus), "--steps", str(number))
+                run_tokmigrate(workspace, "upgrade")
             seconds = time.monotonic() - start
             cosines = (embed(AutoModel.from_pretrained(model).eval(), model, held) * before).sum(1)
             distance = 1 - float(cosines.mean())

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from new_rows import NewTokens, open_tokenizer
+from new_rows import NewTokens
 from transformers import AutoModel
+
+from tokmigrate.model.tokenizer.library import open_tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 
 
 def read_sentences() -> list[str]:
@@ -30,7 +33,7 @@ def read_sentences() -> list[str]:
 
 def choose_words(source: Path, sentences: list[str], count: int) -> list[str]:
     """Return the most frequent words of at least three pieces."""
-    tokenizer = open_tokenizer(source)
+    tokenizer = open_tokenizer(source / FILE)
     words = Counter(word for sentence in sentences for word in set(re.findall(r"\b[a-z]{5,}\b", sentence)))
     long = (word for word, _ in words.most_common() if len(tokenizer.encode(word, add_special_tokens=False).ids) >= 3)
     return [word for word, _ in zip(long, range(count), strict=False)]
@@ -39,7 +42,7 @@ def choose_words(source: Path, sentences: list[str], count: int) -> list[str]:
 @torch.no_grad()
 def embed(model: Any, directory: Path, sentences: list[str]) -> torch.Tensor:
     """Return the embeddings of sentences, the mean over their tokens, `(sentences, hidden)` of norm 1."""
-    tokenizer = open_tokenizer(directory)
+    tokenizer = open_tokenizer(directory / FILE)
     found = [model(input_ids=torch.tensor([tokenizer.encode(each).ids])).last_hidden_state[0] for each in sentences]
     return torch.nn.functional.normalize(torch.stack([states.mean(0) for states in found]), dim=1)
 

@@ -28,11 +28,14 @@ from typing import Any
 
 import torch
 from encoder import measure_encoder
-from new_rows import INITS, NewTokens, Rows, distil_rows, open_tokenizer, run_mergekit
+from new_rows import INITS, NewTokens, Rows, distil_rows, run_mergekit
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, softplus
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transplant import encode, read_text
+
+from tokmigrate.model.tokenizer.library import open_tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 
 CONTEXT = 64
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -181,7 +184,7 @@ def measure_decoder(directory: Path, name: str, source: Path, text: Path, given:
     windows, held = model.encode(root, texts.learnt), model.encode(root, texts.held)
     old = model.read_old(model.encode(source, texts.old)[:32])
     none = {"input": model.input[:1], "output": model.output[:0]}
-    tokens, total = open_tokenizer(source).get_vocab_size(), len(listed["new"])
+    tokens, total = open_tokenizer(source / FILE).get_vocab_size(), len(listed["new"])
     figures |= {
         "before": model.nats_per_byte(model.encode(source, texts.held), size, none),
         "bound": math.log1p(total / tokens),

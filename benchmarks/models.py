@@ -121,16 +121,10 @@ def make_model(directory: Path, size: Size) -> None:
 def _write_shard(path: Path, tensors: list[tuple[str, tuple[int, ...]]], noise: np.random.Generator) -> None:
     import numpy as np  # noqa: PLC0415 - see the module's text
 
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name, shape in tensors:
-        end = position + math.prod(shape) * 2
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    from tokmigrate.model.formats.safetensors_header import encode_header  # noqa: PLC0415 - it imports numpy
+
     with path.open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
+        out.write(encode_header([(name, "BF16", shape) for name, shape in tensors], {"format": "pt"}, 8))
         for _, shape in tensors:
             left = math.prod(shape)
             while left:

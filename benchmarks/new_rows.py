@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
+from tokmigrate_runs import FAST, copy_into_workspace, make_workspace, run_tokmigrate
 from transformers import AutoModelForCausalLM
-from transplant import run, workspace
 
 from tokmigrate.apply.new_rows import new_row_bytes, open_tensors
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.row_survey import embedding_matrices
 from tokmigrate.model.formats.dtype import to_float64
+from tokmigrate.model.tokenizer.library import open_tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import read_workspace
 
@@ -46,13 +47,6 @@ Rows = dict[str, torch.Tensor]
 """The new rows by side; of a model with tied embeddings the input side alone."""
 
 
-def open_tokenizer(directory: Path) -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
 @dataclass(frozen=True)
 class NewTokens:
     """A workspace with a model and one operation that adds tokens, with INIT for how their rows begin."""
@@ -63,15 +57,14 @@ class NewTokens:
 
     @classmethod
     def open(cls, root: Path, source: Path) -> NewTokens:
-        (root / "migrations").mkdir(parents=True, exist_ok=True)
-        text = f"format: 1\nverify: fast\nmodels:\n  m: {{path: {json.dumps(str(source.resolve()))}}}\n"
-        (root / "tokmigrate.yaml").write_text(text, "utf-8")
-        return cls(root, source, "")
+        return cls(make_workspace(root, {"m": source}, [], FAST), source, "")
 
     def learn_merges(self, texts: list[str], tokens: int) -> NewTokens:
         """Return the same with merges that are learned from the texts."""
         (self.root / "learn.txt").write_text("\n".join(texts), "utf-8")
-        told, _ = run(self.root, "learn", "extend", "learn.txt", "--tokens", str(tokens), "-m", "m", "--json")
+        told, _ = run_tokmigrate(
+            self.root, "learn", "extend", "learn.txt", "--tokens", str(tokens), "-m", "m", "--json"
+        )
         merges = Path(json.loads(told)["merges_file"]).name
         return replace(self, operation=f"extend_vocab: {{merges_file: {merges}, init: INIT}}")
 
@@ -115,13 +108,13 @@ def distil_rows(tokens: NewTokens, init: str, initial: Rows, texts: list[str], s
     """Return the rows after so many steps of `tokmigrate distil`, in a copy of the model; `init` makes those before."""
     tokens.plan(init)
     root = tokens.root.resolve() / "distil"
-    model = workspace(root, tokens.source)
+    model = copy_into_workspace(root, tokens.source)
     shutil.copytree(tokens.root / "migrations", root / "migrations", dirs_exist_ok=True)
     (root / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
-    run(root, "upgrade")
-    run(root, "distil", "--corpus", "texts.jsonl", "--steps", str(steps), "-m", "Distil")
-    known = open_tokenizer(model)
-    ids = sorted({*known.get_vocab().values()} - {*open_tokenizer(tokens.source).get_vocab().values()})
+    run_tokmigrate(root, "upgrade")
+    run_tokmigrate(root, "distil", "--corpus", "texts.jsonl", "--steps", str(steps), "-m", "Distil")
+    known = open_tokenizer(model / FILE)
+    ids = sorted({*known.get_vocab().values()} - {*open_tokenizer(tokens.source / FILE).get_vocab().values()})
     rows = {side: values.clone() for side, values in initial.items()}
     for side, values in rows.items():
         learned = load_file(root / "migrations" / f"0002_distil.{side}.safetensors")

@@ -12,16 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from measure import Cost, run
+from tokmigrate_runs import TOKMIGRATE, make_workspace
 
-TOKMIGRATE = (sys.executable, "-m", "tokmigrate")
-SETTINGS = "format: 1\nmodels:\n  m: {path: model}\n"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -43,10 +43,8 @@ class Case:
 
 def run_tokmigrate(case: Case) -> dict[str, Cost]:
     """Copy the model, which is not measured, and choose, plan and apply."""
-    shutil.rmtree(case.work, ignore_errors=True)
+    make_workspace(case.work, {"m": case.work / "model"}, [])
     shutil.copytree(case.folder / "model", case.work / "model")
-    (case.work / "migrations").mkdir()
-    (case.work / "tokmigrate.yaml").write_text(SETTINGS)
     corpus, wanted = str(case.folder / "corpus.txt"), str(case.tokens)
     steps = {
         "learn prune": ("learn", "prune", corpus, "--tokens", wanted, "-m", "Prune"),
@@ -74,11 +72,9 @@ def run_trimbed(case: Case, python: str) -> dict[str, Cost]:
 
 def count_tokens(case: Case) -> tuple[int, int]:
     """Return how many tokens the new tokenizer has, and how many the held-out text then has."""
-    import tokenizers  # noqa: PLC0415 - it counts as memory of the processes that are started
+    from tokmigrate.model.tokenizer.library import open_tokenizer  # noqa: PLC0415 - memory of what is started
 
-    tokenizer = tokenizers.Tokenizer.from_file(str(case.work / "model" / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = open_tokenizer(case.work / "model" / "tokenizer.json")
     lines = (case.folder / "held_out.txt").read_text("utf-8").splitlines()
     encodings = tokenizer.encode_batch_fast(lines, add_special_tokens=False)
     return tokenizer.get_vocab_size(), sum(map(len, encodings))
@@ -119,14 +115,8 @@ def compare(case: Case, python: str, rounds: int) -> list[str]:
 def _apart(case: Case) -> tuple[int, int]:
     """Count in a process of its own, so that this one stays small."""
     words = [sys.executable, __file__, str(case.folder), "--count"]
-    found: Sequence[int] = json.loads(_output(words))
-    return found[0], found[1]
-
-
-def _output(words: Sequence[str]) -> str:
-    import subprocess  # noqa: PLC0415
-
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    tokens, held_out = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+    return tokens, held_out
 
 
 def main() -> None:

@@ -22,12 +22,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from measure import Cost, middle, ratio, run
+from tokmigrate_runs import TOKMIGRATE, make_workspace
 
 from models import SIZES
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "models" / "demo"
-TOKMIGRATE = (sys.executable, "-m", "tokmigrate")
 TWO = '  - add_tokens: {tokens: [{content: "<|planner|>", special: true}, {content: "<|critic|>", special: true}]}\n'
 
 
@@ -82,19 +82,6 @@ def take_turns(title: str, runs: Sequence[Run], rounds: int) -> Table:
                 shutil.rmtree(one.leaves) if one.leaves.is_dir() else one.leaves.unlink()
         print(f"{title}: round {number + 1} of {rounds}", file=sys.stderr)
     return Table(title, costs)
-
-
-def make_workspace(directory: Path, models: Mapping[str, Path], migrations: Sequence[str], settings: str = "") -> Path:
-    """Write a workspace whose migrations follow each other, one for each text of operations."""
-    shutil.rmtree(directory, ignore_errors=True)
-    (directory / "migrations").mkdir(parents=True)
-    listed = "".join(f"  {name}: {{path: {json.dumps(str(path))}}}\n" for name, path in models.items())
-    (directory / "tokmigrate.yaml").write_text(f"format: 1\n{settings}models:\n{listed}")
-    for number, operations in enumerate(migrations, 1):
-        below = f"{number - 1:012x}" if number > 1 else "null"
-        head = f"format: 1\nrevision: {number:012x}\ndown_revision: {below}\nmessage: Step {number}\n"
-        (directory / "migrations" / f"{number:04}_step.yaml").write_text(head + operations)
-    return directory
 
 
 def upgrade_and_back(name: str, workspace: Path, environment: Mapping[str, str] | None = None) -> list[Run]:

@@ -14,8 +14,6 @@ import argparse
 import json
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -26,6 +24,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokmigrate_runs import FAST, make_workspace, run_tokmigrate
 
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.tokenizer.byte_level import is_byte_level, text_of_letters
@@ -37,20 +36,14 @@ LETTERS = "abcdefgh  \n\t.,:()_=0123'\"éß漢字🦄ÄĠ▁<|>"
 
 def workspace(root: Path, source: Path) -> Path:
     """Make a workspace with a model of few numbers that has the tokenizer of `source`, and return the model."""
-    model = root / "m"
-    model.mkdir(parents=True)
-    (root / "migrations").mkdir()
+    model = make_workspace(root, {"m": root / "m"}, [], FAST) / "m"
+    model.mkdir()
     for path in source.glob("tokenizer*"):
         shutil.copy(path, model)
     rows = Tokenizer.from_file(str(model / "tokenizer.json")).get_vocab_size(with_added_tokens=True)
     save_file({"model.embed_tokens.weight": np.ones((rows, 4), np.float32)}, model / "model.safetensors")
     (model / "config.json").write_text(f'{{"model_type": "llama", "vocab_size": {rows}, "tie_word_embeddings": true}}')
-    (root / "tokmigrate.yaml").write_text("format: 1\nverify: fast\nmodels: {m: {path: m}}\n", "utf-8")
     return model
-
-
-def tokmigrate(root: Path, *words: str) -> None:
-    subprocess.run([sys.executable, "-m", "tokmigrate", *words], cwd=root, check=True, stdout=subprocess.DEVNULL)
 
 
 def fresh_merges(document: dict[str, Any], domain: Path, count: int) -> list[tuple[str, str]]:
@@ -90,8 +83,8 @@ def differences(model: Path, lines: Sequence[str]) -> set[int]:
 def variants(root: Path, directory: Path, domain: Path, count: int) -> Iterator[tuple[str, Path]]:
     """Yield what was done, and the model that it made."""
     model = workspace(root / "learned", directory)
-    tokmigrate(root / "learned", "learn", "extend", str(domain), "--tokens", str(count), "-m", "Learned")
-    tokmigrate(root / "learned", "upgrade")
+    run_tokmigrate(root / "learned", "learn", "extend", str(domain), "--tokens", str(count), "-m", "Learned")
+    run_tokmigrate(root / "learned", "upgrade")
     yield "`learn extend`", model
     document = json.loads((directory / "tokenizer.json").read_text("utf-8"))
     merges = fresh_merges(document, domain, count)
@@ -101,7 +94,7 @@ def variants(root: Path, directory: Path, domain: Path, count: int) -> Iterator[
     operation = {"add_tokens": [{"content": text, "normalized": False} for text in texts if text not in added]}
     migration = {"format": 1, "revision": "aaaa0001", "down_revision": None, "message": "m", "operations": [operation]}
     (root / "added" / "migrations" / "0001_m.yaml").write_text(json.dumps(migration), "utf-8")
-    tokmigrate(root / "added", "upgrade")
+    run_tokmigrate(root / "added", "upgrade")
     yield "fresh BPE, `add_tokens`", model
     model = workspace(root / "merged", directory)
     held = document["model"]

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
-import subprocess
 import sys
 import sysconfig
 import time
@@ -24,7 +22,10 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from tokmigrate_runs import copy_into_workspace, run_tokmigrate
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from tokmigrate.model.tokenizer.library import open_tokenizer
 
 HELD_OUT = 40
 """Every so many files are held out."""
@@ -51,10 +52,7 @@ def read_text(folder: Path, most: int) -> tuple[list[str], list[str]]:
 
 def encode(directory: Path, texts: list[str]) -> torch.Tensor:
     """Return the ids of texts, one after the other."""
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+    encodings = open_tokenizer(directory / "tokenizer.json").encode_batch(texts, add_special_tokens=False)
     return torch.tensor([number for each in encodings for number in each.ids])
 
 
@@ -110,27 +108,6 @@ def nats_per_byte(directory: Path, texts: list[str]) -> tuple[float, float]:
     return nats / size, size / len(ids)
 
 
-def run(root: Path, *words: str) -> tuple[str, float]:
-    """Run tokmigrate in a workspace, and return what it says and the CPU seconds that it takes."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-m", "tokmigrate", *words], cwd=root, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def workspace(root: Path, body: Path) -> Path:
-    """Make a workspace with a copy of a model, and return that model's directory."""
-    shutil.rmtree(root, ignore_errors=True)
-    shutil.copytree(body, root / "m")
-    (root / "migrations").mkdir()
-    (root / "tokmigrate.yaml").write_text("format: 1\nverify: fast\nmodels:\n  m: {path: m}\n", "utf-8")
-    return root / "m"
-
-
 def rows(directory: Path, held: list[str], methods: list[str]) -> Iterator[tuple[str, ...]]:
     """Yield the rows of the table."""
     body, donor = directory / "body", directory / "donor"
@@ -139,12 +116,12 @@ def rows(directory: Path, held: list[str], methods: list[str]) -> Iterator[tuple
         yield name, "", "", f"{loss:.3f}", f"{size:.2f}"
     for method in methods:
         root = directory / "workspace"
-        model = workspace(root, body)
+        model = copy_into_workspace(root, body)
         kind, _, most = method.partition(" ")
         words = ["--method", "subtokens" if kind == "mean" else kind, *(["-k", most] if most else [])]
         words += ["--corpus", str(directory / CORPUS)] if kind == "focus" else []
         common = ["learn", "transplant", "--donor", str(donor), "--template", "donor", "-m", "m", "--json"]
-        told, cpu = run(root, *common, *words)
+        told, cpu = run_tokmigrate(root, *common, *words)
         learned: dict[str, Any] = json.loads(told)
         file = f"{learned['bytes_of_coefficients'] / 2**20:.2f} MiB"
         if kind == "mean":
@@ -155,7 +132,7 @@ def rows(directory: Path, held: list[str], methods: list[str]) -> Iterator[tuple
             )
             (root / "migrations" / "tokmigrate.lock").unlink(missing_ok=True)
             file, cpu = "none", 0.0
-        run(root, "upgrade")
+        run_tokmigrate(root, "upgrade")
         loss, size = nats_per_byte(model, held)
         if method == methods[0]:
             counts = {key: f"{value:,}" for key, value in learned["tokens"].items()}
