@@ -29,7 +29,7 @@ COMMANDS = {
     "downgrade": Entry("Run", "run", "Undo migrations down to a revision, byte for byte.", takes_negative=True),
     "stamp": Entry("Run", "run", "Record that an existing model is at a revision."),
     "tag": Entry("Run", "run", "Give a revision a name, or list all tags."),
-    "evaluate": Entry("Train", "evaluate", "Measure a model on text, before and after its migrations."),
+    "evaluate": Entry("Train", "train", "Measure a model on text, before and after its migrations."),
     "train": Entry("Train", "train", "Train the rows of new tokens; write a migration with them."),
     "distil": Entry("Train", "train", "Distil the rows of new tokens from the model before them."),
     "bake": Entry("Train", "train", "Write an adapter's token rows into a migration of its model."),
