@@ -174,7 +174,7 @@ def prune(
             replaced = pruning.learn_replacement(
                 workspace, side, texts, replace, message, selection, on_progress=on_progress
             )
-            result = Result(learn_report.replacement_content(replaced), learn_report.replacement_text(replaced))
+            result = Result(learn_report.choice_content(replaced), learn_report.replacement_text(replaced))
         else:
             chosen = pruning.learn_removal(
                 workspace,
@@ -187,7 +187,7 @@ def prune(
                 multiple_of=multiple_of,
                 on_progress=on_progress,
             )
-            result = Result(learn_report.removal_content(chosen), learn_report.removal_text(chosen))
+            result = Result(learn_report.choice_content(chosen), learn_report.removal_text(chosen))
     print_result("learn prune", result, as_json)
 
 

@@ -60,8 +60,8 @@ def merges_text(learned: LearnedMerges) -> Iterator[RenderableType]:
     yield from growth_table(learned.held_out)
 
 
-def removal_content(chosen: ChosenTokens) -> dict[str, Any]:
-    """Return chosen tokens as JSON."""
+def choice_content(chosen: ChosenTokens | ReplacedTokens) -> dict[str, Any]:
+    """Return chosen or replaced tokens as JSON."""
     return {**vars(chosen), "held_out": growth_content(chosen.held_out)}
 
 
@@ -83,11 +83,6 @@ def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
     yield from _describe_held_out(chosen.held_out, "; all others are tokenized as before")
     if chosen.saved:
         yield "`tokmigrate evaluate --to head --corpus FILE` measures the probability that the model gives to what goes"
-
-
-def replacement_content(replaced: ReplacedTokens) -> dict[str, Any]:
-    """Return replaced tokens as JSON."""
-    return {**vars(replaced), "held_out": growth_content(replaced.held_out)}
 
 
 def replacement_text(replaced: ReplacedTokens) -> Iterator[RenderableType]:
