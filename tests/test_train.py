@@ -26,7 +26,7 @@ from tokmigrate.render.train import loss_curve
 from tokmigrate.training import new_rows, trainer
 from tokmigrate.training import train as training
 from tokmigrate.training.examples import IGNORED, collect_examples
-from tokmigrate.training.loaded_model import load_model
+from tokmigrate.training.loaded_model import load_models
 
 NEW = ["<x>", "<y>", "<z>"]
 TEXT = "the <x> in the end\n<y>the <x>of\nthe end\n"
@@ -264,7 +264,7 @@ def test_chats_go_through_the_template_and_what_users_say_is_not_learned(tmp_pat
     (tmp_path / "migrations").rmdir()
     shutil.move(tmp_path / "later", tmp_path / "migrations")
     here.asked("upgrade")
-    loaded = load_model(made.model)
+    (loaded,) = load_models(made.model)
     with open_corpus([str(tmp_path / "two.jsonl")]) as data:
         (example,) = collect_examples(loaded, data, [1024, 1025], None, 8).items
     learned = [token for token, label in zip(example.ids, example.labels, strict=True) if label != IGNORED]

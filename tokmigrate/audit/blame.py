@@ -11,14 +11,14 @@ from itertools import chain
 from pathlib import Path
 
 from tokmigrate.apply.kept_objects import Objects
-from tokmigrate.audit.run_status import guard_reading
+from tokmigrate.audit.run_status import read_snapshot
 from tokmigrate.audit.token_history import TokenHistory, read_token_histories
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.errors import UnknownNameError, suggest
 from tokmigrate.files import has_directory
 from tokmigrate.git import LineAuthor, read_line_author
 from tokmigrate.model.documents.state import Made
-from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.byte_level import is_byte_level, text_of_letters
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.operation import TokenChanges
@@ -260,8 +260,7 @@ class _BlameIndex:
 
 def _index_model(state: State | None, history: History, entry: ModelEntry, objects: Objects) -> _BlameIndex:
     """Return the index of a model of this workspace, whose undo data is in `objects`."""
-    with guard_reading(entry):
-        snapshot = take_snapshot(entry)
+    snapshot = read_snapshot(entry)
     lineage = snapshot.stamp.lineage if snapshot.stamp else None
     model = BlameModel(entry.name, str(entry.path), snapshot.revision, lineage)
     training = {token.id: token for token in training_on_record(state, snapshot, objects)}

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tokmigrate.apply.new_rows import spread
-from tokmigrate.audit.run_status import guard_reading
+from tokmigrate.audit.run_status import read_snapshot
 from tokmigrate.audit.training import TO_TRAIN, TokenTraining, Training, training_on_record
 from tokmigrate.errors import ModelError
 from tokmigrate.model.adapter import ids_of_layer, match_tensors
 from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import TensorEntry
-from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.movement import Movement, Tracked, embeddings, find_movements
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.settings import ModelEntry, Workspace
@@ -54,8 +54,7 @@ class LoraRows:
 
 def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
     """Return the rows of a model that migrations initialised and that were not trained since, moved ones too."""
-    with guard_reading(entry):
-        snapshot = take_snapshot(entry)
+    snapshot = read_snapshot(entry)
     state = open_state_if_present(workspace.state, workspace.root)
     tokens = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     indices: dict[str, list[int]] = {}

@@ -9,6 +9,7 @@ from tokmigrate.apply.lock import is_held, read_holder
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError
 from tokmigrate.files import exists
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry
 
 
@@ -56,6 +57,12 @@ def guard_reading(entry: ModelEntry) -> Iterator[None]:
     except TokmigrateError:
         refuse_in_progress(entry)
         raise
+
+
+def read_snapshot(entry: ModelEntry) -> Snapshot:
+    """Return a model, which another process may be changing meanwhile, as `guard_reading` lets it be read."""
+    with guard_reading(entry):
+        return take_snapshot(entry)
 
 
 def _has_journal(area: WorkArea) -> bool:

@@ -15,7 +15,7 @@ from typing import Literal
 from blake3 import blake3
 
 from tokmigrate.apply.durable import open_new_directory
-from tokmigrate.audit.run_status import guard_reading
+from tokmigrate.audit.run_status import read_snapshot
 from tokmigrate.audit.training import list_initialised_tokens
 from tokmigrate.commands.adapter_rows import MERGE, AdapterRows, read_adapter_rows
 from tokmigrate.commands.models import check_output, format_path
@@ -27,7 +27,6 @@ from tokmigrate.model.adapter import AdapterFiles, AdapterTensor, read_adapter
 from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.formats.json_text import layout_of
 from tokmigrate.model.formats.safetensors_header import encode_header, parse_header
-from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.weights.movement import embeddings
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, digest_range
 from tokmigrate.model.weights.weights import ADAPTER
@@ -93,8 +92,7 @@ def bake_adapter(
         hint = "name the directory of a peft adapter"
         raise UsageError(f"there is no {ADAPTER_CONFIG}", where=format_path(workspace, directory), hint=hint)
     check_output(output, entry.path, directory)
-    with guard_reading(entry):
-        base = take_snapshot(entry)
+    base = read_snapshot(entry)
     migrations = History.read(workspace).chain_for(entry)
     check_progress(base, migrations).refuse_pending(entry.name)
     files = read_adapter(directory, base)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokmigrate.apply.build_downgrade import build_downgrade
 from tokmigrate.apply.candidate import Candidate
-from tokmigrate.audit.run_status import guard_reading
+from tokmigrate.audit.run_status import guard_reading, read_snapshot
 from tokmigrate.commands.models import open_model_or_dummy
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.records import find_undo_records
@@ -19,7 +19,7 @@ from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.declared import Documents
 from tokmigrate.model.documents.reading import read_documents, with_files
 from tokmigrate.model.documents.semantic_diff import Difference, differences
-from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
 from tokmigrate.plan.progress import check_progress
@@ -102,8 +102,7 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
 
     Raises UndoError where the revision is older than the model's own, and the undo data is missing here.
     """
-    with guard_reading(entry):
-        snapshot = take_snapshot(entry)
+    snapshot = read_snapshot(entry)
     history = History.read(workspace)
     target = history.resolve(revision, snapshot.revision, list_tags(workspace))
     applied = [each.revision for each in check_progress(snapshot, history.chain_for(entry)).applied]

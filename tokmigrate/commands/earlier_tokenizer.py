@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tokmigrate.apply.build_downgrade import restore_documents
-from tokmigrate.audit.run_status import guard_reading
+from tokmigrate.audit.run_status import read_snapshot
 from tokmigrate.commands.records import find_undo_records
-from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.errors import UsageError
+from tokmigrate.formatting import format_list
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
@@ -28,14 +29,14 @@ class EarlierTokenizer:
     rows: Mapping[int, int]
 
 
-def find_earlier_tokenizer(workspace: Workspace, entry: ModelEntry, tokens: Collection[str]) -> EarlierTokenizer | None:
-    """Return the latest tokenizer that a model had with as few of the tokens as any; None where all had all of them.
+def find_earlier_tokenizer(workspace: Workspace, entry: ModelEntry, tokens: Collection[str]) -> EarlierTokenizer:
+    """Return the latest tokenizer that a model had with as few of the tokens as any.
 
     Raises:
+        UsageError: All had all of them.
         UndoError: The undo data is missing here.
     """
-    with guard_reading(entry):
-        snapshot = take_snapshot(entry)
+    snapshot = read_snapshot(entry)
     objects, records = ObjectStore(workspace.objects), list[str]()
     found: EarlierTokenizer | None = None
     left = len(tokens)
@@ -48,4 +49,7 @@ def find_earlier_tokenizer(workspace: Workspace, entry: ModelEntry, tokens: Coll
             origins = ((number, documents.edit.row(number)) for number in documents.ids.values())
             rows = {number: row for number, row in origins if isinstance(row, int)}
             found, left = EarlierTokenizer(revisions[-1], documents.tokenizer, rows), there
+    if found is None:
+        message = f"the model never had a tokenizer without {format_list(sorted(tokens), 3)}"
+        raise UsageError(message, where=entry.name, hint="train their rows instead: `tokmigrate train`")
     return found

@@ -9,21 +9,20 @@ from itertools import pairwise
 
 import numpy as np
 
-from tokmigrate.audit.run_status import guard_reading
+from tokmigrate.audit.run_status import read_snapshot
 from tokmigrate.commands.diff import Side
 from tokmigrate.errors import TokmigrateError, UsageError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.model.dummy_model import lacks_weights
-from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.token_meaning import TokenTexts
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES
 from tokmigrate.model.worker.corpus_files import Corpus
 from tokmigrate.operations.token_checks import find_lost, find_unreachable
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
-from tokmigrate.settings import ModelEntry
 from tokmigrate.vocabulary.ids import runs
 from tokmigrate.vocabulary.scripts import COMMON, find_main_script
 
@@ -137,15 +136,10 @@ def _compare_rows(before: Side, after: Side, kept: Sequence[Kept]) -> tuple[tupl
         if lacks_weights(entry.path) or CONFIG not in side.documents:
             return (), f"{entry.path} has no weights"
     try:
-        return tuple(_compare_tensors(_read(before.entry), _read(after.entry), kept)), None
+        return tuple(_compare_tensors(read_snapshot(before.entry), read_snapshot(after.entry), kept)), None
     # A trim of somebody else need not be a sound model.
     except TokmigrateError as error:
         return (), str(error)
-
-
-def _read(entry: ModelEntry) -> Snapshot:
-    with guard_reading(entry):
-        return take_snapshot(entry)
 
 
 def _compare_tensors(before: Snapshot, after: Snapshot, kept: Sequence[Kept]) -> Iterator[RowComparison]:

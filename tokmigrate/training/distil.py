@@ -7,7 +7,7 @@ teacher and student are one loaded model.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tokmigrate.model.tokenizer.library import open_tokenizer
 from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.training import distillation
-from tokmigrate.training.loaded_model import Kind, LoadedModel, load_model
+from tokmigrate.training.loaded_model import Kind, LoadedModel, load_models
 from tokmigrate.training.new_rows import (
     NewRows,
     add_trainable_rows,
@@ -102,10 +102,10 @@ def distil_rows(
         check_learning_rate(settings.learning_rate)
     chosen = choose_rows(workspace, entry, settings.tokens)
     rows = _leave_out_special(entry, chosen) if isinstance(settings.tokens, str) else chosen
-    earlier = _find_earlier(workspace, entry, rows.tokens.values())
+    earlier = find_earlier_tokenizer(workspace, entry, rows.tokens.values())
     rows = rows.only(number for number, token in rows.tokens.items() if token not in earlier.tokenizer.ids)
     left_out = tuple(token for number, token in chosen.tokens.items() if number not in rows.tokens)
-    loaded = load_model(entry.path)
+    (loaded,) = load_models(entry.path)
     rate = settings.learning_rate or _RATES[loaded.kind]
     if corpus is None and loaded.kind == "encoder":
         hint = "give texts with the tokens: --corpus FILE"
@@ -159,15 +159,6 @@ def _leave_out_special(entry: ModelEntry, rows: NewRows) -> NewRows:
         named = format_list(sorted(rows.tokens.values()), 3)
         hint = "train their rows instead: `tokmigrate train`; or name them with --token to distil their spelling"
         raise UsageError(f"special tokens stand for no text: {named}", where=entry.name, hint=hint)
-    return found
-
-
-def _find_earlier(workspace: Workspace, entry: ModelEntry, tokens: Collection[str]) -> EarlierTokenizer:
-    found = find_earlier_tokenizer(workspace, entry, tokens)
-    if found is None:
-        hint = "train their rows instead: `tokmigrate train`"
-        named = format_list(sorted(tokens), 3)
-        raise UsageError(f"the model never had a tokenizer without {named}", where=entry.name, hint=hint)
     return found
 
 

@@ -12,7 +12,7 @@ from math import isfinite, log1p
 from pathlib import Path
 from threading import Lock
 
-from tokmigrate.audit.run_status import guard_reading
+from tokmigrate.audit.run_status import read_snapshot
 from tokmigrate.commands.evaluations import digest_contents
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.staged_model import open_earlier_model, open_later_model
@@ -20,7 +20,7 @@ from tokmigrate.errors import AlreadyThereError, BusyError, ModelError, UsageErr
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.files import has_directory
 from tokmigrate.model.documents.stamp import read_stamp
-from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
 from tokmigrate.plan.plan import Plan
 from tokmigrate.revision.migration import KlAtMost
@@ -126,8 +126,7 @@ def evaluate(
         LimitError: There is not enough memory for both.
         UndoError: The undo data of the earlier revision is missing here.
     """
-    with guard_reading(entry):
-        snapshot = take_snapshot(entry)
+    snapshot = read_snapshot(entry)
     with _open_pair(workspace, entry, snapshot, old, to) as pair:
         return _measure_pair(entry.name, snapshot, pair, corpus, limit, on_progress)
 

@@ -66,18 +66,8 @@ class LoadedModel:
         return None if layer is None else layer.weight
 
 
-def load_model(directory: Path) -> LoadedModel:
-    """Load the model of a directory to run it, on a GPU where there is one.
-
-    Raises:
-        ModelError: transformers cannot load it, or it is neither a decoder nor an encoder.
-        LimitError: There is not enough memory for it.
-    """
-    return load_models(directory)[0]
-
-
 def load_models(*directories: Path) -> tuple[LoadedModel, ...]:
-    """Load the models of directories to run them beside each other, on the same device and in the same dtype.
+    """Load the models of directories to run them, on a GPU where there is one, all in the same place and dtype.
 
     Raises:
         ModelError: transformers cannot load one, or it is neither a decoder nor an encoder.

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from tokmigrate.audit.lora import name_layer
-from tokmigrate.audit.run_status import guard_reading
+from tokmigrate.audit.run_status import read_snapshot
 from tokmigrate.audit.training import training_on_record
 from tokmigrate.errors import ModelError, OperationError, UsageError, in_one_line, suggest
 from tokmigrate.formatting import format_list
 from tokmigrate.model.formats.dtype import Matrix
-from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.weights.movement import embeddings
 from tokmigrate.plan.progress import check_progress
 from tokmigrate.revision.history import History
@@ -76,8 +75,7 @@ def choose_rows(workspace: Workspace, entry: ModelEntry, wanted: str | Sequence[
         OperationError: A token is not in the vocabulary.
         ModelError: The model cannot be read, or has rows that neither peft nor a file of rows knows.
     """
-    with guard_reading(entry):
-        snapshot = take_snapshot(entry)
+    snapshot = read_snapshot(entry)
     check_progress(snapshot, History.read(workspace).chain_for(entry)).refuse_pending(entry.name)
     matrices = embeddings(snapshot.tensors)
     for tensor in snapshot.tensors:

@@ -22,7 +22,7 @@ from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.training.adapter import LORA_RATE, RATE, read_adapter_provenance, save_adapter
 from tokmigrate.training.examples import IGNORED, Example, Examples, collect_examples
-from tokmigrate.training.loaded_model import LoadedModel, load_model
+from tokmigrate.training.loaded_model import LoadedModel, load_models
 from tokmigrate.training.new_rows import (
     NewRows,
     add_trainable_rows,
@@ -101,7 +101,7 @@ def train_rows(
     if output is not None:
         check_output(output, entry.path)
     rows = choose_rows(workspace, entry, settings.tokens)
-    loaded = load_model(entry.path)
+    (loaded,) = load_models(entry.path)
     if loaded.kind != "causal":
         hint = "`tokmigrate distil` trains the rows of a model that embeds texts"
         raise ModelError("it predicts no text", where=str(entry.path), hint=hint)
