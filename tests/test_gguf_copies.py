@@ -103,18 +103,28 @@ class Pair:
         downgrade(read_workspace(self.root / "tokmigrate.yaml"), self.entry, to)
 
 
-def check_up_and_down(made: Pair, kind: str = "F16") -> None:
+def check_up_and_down(made: Pair) -> None:
     """Check that a GGUF follows its model up, and comes back to the bytes."""
     before = stored(made.gguf)
     made.upgrade()
-    check_converted_again(made.model, made.gguf, kind)
+    check_converted_again(made.model, made.gguf, made.kind)
     made.downgrade()
     assert stored(made.gguf) == before
 
 
-def pair(root: Path, *operations: dict[str, Any], kind: str = "F16", **how: Any) -> Pair:
+def make_llama(directory: Path, **how: Any) -> None:
+    making.llama(directory, **{"spare": 4, "dtype": "bfloat16", **how})
+
+
+def pair(
+    root: Path,
+    *operations: dict[str, Any],
+    kind: str = "F16",
+    make: Callable[..., object] = make_llama,
+    **how: Any,
+) -> Pair:
     made = Pair(root, kind)
-    making.llama(made.model, **{"spare": 4, "dtype": "bfloat16", **how})
+    make(made.model, **how)
     making.workspace(root, {"m": made.model}, [{"operations": [each]} for each in operations])
     list_copy(root / "tokmigrate.yaml", "m", "m", "m.gguf")
     convert(made.model, made.gguf, kind)
@@ -209,12 +219,7 @@ PIECES: Mapping[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("chain", PIECES)
 def test_a_vocabulary_of_pieces_follows_with_its_scores(tmp_path: Path, pieces: Path, chain: str) -> None:
-    made = Pair(tmp_path)
-    model_with_pieces(made.model, pieces)
-    making.workspace(tmp_path, {"m": made.model}, [{"operations": [each]} for each in PIECES[chain]])
-    list_copy(tmp_path / "tokmigrate.yaml", "m", "m", "m.gguf")
-    convert(made.model, made.gguf, "F32")
-    check_up_and_down(made, "F32")
+    check_up_and_down(pair(tmp_path, *PIECES[chain], kind="F32", make=model_with_pieces, file=pieces))
 
 
 def chains() -> st.SearchStrategy[list[dict[str, Any]]]:
@@ -294,13 +299,7 @@ def test_paranoid_reads_it_again(tmp_path: Path) -> None:
 
 def test_a_head_that_is_stored_twice_and_a_bias_follow(tmp_path: Path) -> None:
     check_up_and_down(pair(tmp_path / "twice", ADD, head="stored twice"))
-
-    biased = Pair(tmp_path / "biased")
-    making.phi(biased.model, spare=2)
-    making.workspace(biased.root, {"m": biased.model}, [{"operations": [ADD]}])
-    list_copy(biased.root / "tokmigrate.yaml", "m", "m", "m.gguf")
-    convert(biased.model, biased.gguf)
-    check_up_and_down(biased)
+    check_up_and_down(pair(tmp_path / "biased", ADD, make=making.phi, spare=2))
 
 
 def test_two_ggufs_follow_one_model(tmp_path: Path) -> None:

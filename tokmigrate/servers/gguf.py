@@ -18,8 +18,7 @@ from tokmigrate.model.documents.state import CONFIG, GENERATION, TEMPLATE, TOKEN
 from tokmigrate.model.formats.sentencepiece import Kind as Type
 from tokmigrate.model.gguf_vocabulary import looks_special
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.servers.adapter_rows import BAKE, find_rows
-from tokmigrate.servers.finding import SET_TEMPLATE, Finding, Reading, Subject, Target
+from tokmigrate.servers.finding import BAKE, SET_TEMPLATE, Finding, Reading, Subject, Target, find_rows
 from tokmigrate.servers.gguf_tokens import (
     PLACEHOLDER,
     TokenList,

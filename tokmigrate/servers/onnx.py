@@ -15,8 +15,7 @@ from tokmigrate.files import has_directory, has_file
 from tokmigrate.model.formats.onnx_tensors import read_onnx_shapes
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.servers.adapter_rows import BAKE, find_rows
-from tokmigrate.servers.finding import Finding, Reading, Subject, Target
+from tokmigrate.servers.finding import BAKE, Finding, Reading, Subject, Target, find_rows
 
 _AGAIN = "export the model again: `optimum-cli export onnx --model DIR OUTPUT`"
 

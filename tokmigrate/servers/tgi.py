@@ -24,8 +24,7 @@ from tokmigrate.model.documents.state import (
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.servers.adapter_rows import BAKE, find_rows
-from tokmigrate.servers.finding import SET_TEMPLATE, Finding, Reading, Subject, Target
+from tokmigrate.servers.finding import BAKE, SET_TEMPLATE, Finding, Reading, Subject, Target, find_rows
 from tokmigrate.servers.templates import find_unsupported, keeps_block_lines, list_missing_tokens
 
 _SHOWN = 5

@@ -15,8 +15,7 @@ from tokmigrate.model.documents.roles import special_token
 from tokmigrate.model.documents.state import ADAPTER_CONFIG, CONFIG, GENERATION
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.servers.adapter_rows import BAKE, find_rows
-from tokmigrate.servers.finding import Finding, Reading, Subject, Target
+from tokmigrate.servers.finding import BAKE, Finding, Reading, Subject, Target, find_rows
 
 _MULTIPLE = 64
 """What it pads the number of rows to, in memory."""
