@@ -29,7 +29,7 @@ from tokmigrate.commands.current import current
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import status, verify
 from tokmigrate.commands.plan import bind_plan, plan
-from tokmigrate.commands.recover import recover_model
+from tokmigrate.commands.session import recover_model
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import (
     DriftError,

@@ -110,7 +110,6 @@ def test_every_command_prints_one_document(place: Workspace) -> None:
         to_revision=HEAD,
         revisions=[HEAD],
         generation_before=None,
-        generation_after=None,
     )
     another.fail(run.id, "no space")
     (place.root / "roles.txt").write_text("<|im_start|>user<|im_end|>\n", "utf-8")

@@ -30,8 +30,8 @@ from workspaces import FileImage, Workspace, image, make_workspace
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.plan import bind_plan, plan
-from tokmigrate.commands.recover import recover_model
 from tokmigrate.commands.roundtrip import run_roundtrip
+from tokmigrate.commands.session import recover_model
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import (
     DriftError,

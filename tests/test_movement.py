@@ -243,7 +243,6 @@ def test_what_an_older_version_recorded_stays_readable(tmp_path: Path) -> None:
         to_revision=revision,
         revisions=[],
         generation_before=None,
-        generation_after=None,
     )
     told = TokenEvent(revision, TokenEventType.TRAINED, UNUSED, 1025, 1025, row_fingerprint=f"input F32 {'0' * 64}")
     state.prepare(run.id, Outcome(tokens=(told,)))

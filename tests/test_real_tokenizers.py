@@ -645,9 +645,10 @@ def test_every_strategy_gives_the_rows_that_its_formula_says(tmp_path: Path) -> 
 
     state = open_state_if_present(made.workspace.state, made.root)
     assert state is not None
-    (event,) = state.token_events(state.list_models()[0], "<file>")
+    events = (row.event for row in state.token_events(state.list_models()[0]))
+    (event,) = (each for each in events if each.token == "<file>")
     stated = {"strategy": "file", "path": "rows.safetensors", "tensor": "<file>"}
-    assert event.event.init == {"input": stated, "output": stated}
+    assert event.init == {"input": stated, "output": stated}
 
 
 def as_float64(directory: Path, names: Mapping[str, str]) -> dict[str, Rows]:

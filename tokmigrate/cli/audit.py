@@ -24,8 +24,7 @@ from tokmigrate.cli.options import (
     select_models,
 )
 from tokmigrate.cli.output import declare_changes, echo
-from tokmigrate.commands import file_transaction
-from tokmigrate.commands import recover as recovery
+from tokmigrate.commands import file_transaction, session
 from tokmigrate.commands import report as reporting
 from tokmigrate.commands import restore as restoring
 from tokmigrate.errors import UsageError
@@ -219,7 +218,7 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
     with terminal.progress() as on_progress:
         for entry in entries:
             with results.keep_error(entry):
-                outcome = recovery.recover_model(workspace, entry, lock_timeout, on_progress).value
+                outcome = session.recover_model(workspace, entry, lock_timeout, on_progress).value
                 content = {"model": entry.name, "found": outcome}
                 results.add(Result(content, [f"{entry.name}: {_OUTCOMES[outcome]}"]))
     results.finish(migrations=migrations)

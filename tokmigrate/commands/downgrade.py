@@ -26,7 +26,7 @@ from tokmigrate.commands.models import (
     copies_down,
 )
 from tokmigrate.commands.records import build_reverted_events, find_undo_records, refuse_drift
-from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
+from tokmigrate.commands.session import NewRun, model_session, publish_run, sync_with_stamp
 from tokmigrate.commands.targets import find_edited, way_down
 from tokmigrate.errors import UndoError
 from tokmigrate.events import ActivityStarted, OnProgress, Warned, no_progress
@@ -109,7 +109,7 @@ def downgrade(
         DriftError: The model was changed since it was migrated.
     """
     first = None if is_in_progress(entry) else _find_records(workspace, entry, to, keep_owner=keep_owner)[0]
-    with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, recovered):
+    with model_session(workspace, entry, lock_timeout_s, on_progress) as (state, recovered):
         snapshot = take_snapshot(entry, first)
         target, revisions = way_down(workspace, entry, snapshot, to)
         refuse_drift(workspace, snapshot)
@@ -133,12 +133,11 @@ def downgrade(
         changes = (change_down(snapshot, back), *beside)
         trained = list_trained_events(training_on_record(state, snapshot, objects))
         events = (*trained, *build_reverted_events(state, model, revisions))
-        run = Run(Direction.DOWNGRADE, target, revisions, partial(Outcome, reverted=revisions, tokens=events))
+        outcome = partial(Outcome, reverted=revisions, tokens=events)
+        run = NewRun(state, model, snapshot, Direction.DOWNGRADE, target, revisions, outcome)
         publish_run(
             workspace,
             entry,
-            state,
-            model,
             run,
             changes,
             on_progress,

@@ -176,17 +176,19 @@ def _build_drift_error(workspace: Workspace, snapshot: Snapshot, found: Drift, l
 def _compare_with_record(workspace: Workspace, snapshot: Snapshot, compare: Callable[[Iterable[Left]], Drift]) -> Drift:
     """Return what is wrong with a stamp; where nothing is, how the model differs from what its migrations left."""
     rows = list_applied(workspace, snapshot)
-    stamps = _read_left(workspace, rows[::-1], lambda left: left.files.get(STAMP))
+    stamps = read_left_behind(workspace, rows[::-1], lambda left: left.files.get(STAMP))
     last = next((stamp for stamp in stamps if stamp is not None), None)
     lineage = parse_stamp(last, STAMP).lineage if last else ""
     trouble = stamp_trouble(snapshot, lineage, [row.record.revision for row in rows])
     if trouble or snapshot.stamp is None:
         lost = snapshot.stamp is None and rows
         return Drift(stamp=trouble, stamp_at=rows[-1].record.revision if lost else None)
-    return compare(_read_left(workspace, rows, lambda left: left))
+    return compare(read_left_behind(workspace, rows, lambda left: left))
 
 
-def _read_left(workspace: Workspace, rows: Sequence[AppliedRow], read: Callable[[Left], Found]) -> Iterator[Found]:
+def read_left_behind(
+    workspace: Workspace, rows: Sequence[AppliedRow], read: Callable[[Left], Found]
+) -> Iterator[Found]:
     """Yield what is read of what migrations left, in the order of the rows, as far as the undo data is here."""
     objects = ObjectStore(workspace.objects)
     for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tokmigrate.apply.candidate import Change
@@ -13,93 +13,78 @@ from tokmigrate.apply.journal import Journal
 from tokmigrate.apply.known_files import describe_files, find_known, find_known_tensors
 from tokmigrate.apply.lock import hold_lock
 from tokmigrate.apply.publish import RecoveryOutcome, publish, recover
-from tokmigrate.apply.undo_record import read_left
 from tokmigrate.apply.workarea import WorkArea
+from tokmigrate.audit.run_status import is_in_progress
 from tokmigrate.commands.library_check import Accepted, outcome_of_changes, verify_once
-from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError, UndoError
-from tokmigrate.events import OnProgress, Step, StepReached, Warned
+from tokmigrate.commands.records import read_left_behind
+from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError
+from tokmigrate.events import OnProgress, Step, StepReached, Warned, no_progress
 from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.parallel import BackgroundCall
 from tokmigrate.revision.migration import Check
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.state.database import open_state
+from tokmigrate.state.database import open_state, open_state_if_present
 from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.rows import AppliedRecord, Direction, ModelRow, Outcome, RunRow, Status
+from tokmigrate.state.rows import AppliedRecord, AppliedRow, Direction, ModelRow, Outcome, RunRow, Status
 
 
 @dataclass
-class NewRun:
-    """Records a run that starts now, step by step: `begin` the intent, `outcome` what finishing it records."""
+class RecoveredRun:
+    """Records the end of a run that was interrupted; one that the state does not know, "", is left alone."""
 
     state: State
-    begin: Callable[[], RunRow]
+    run_id: str = field(default="", kw_only=True)
+
+    def record_applied(self) -> None:
+        """Finish the run in the ledger."""
+        if self.run_id:
+            self.state.finish(self.run_id)
+
+    def record_failed(self, reason: str) -> None:
+        """Close the run as failed; its row stays."""
+        if self.run_id:
+            self.state.fail(self.run_id, reason)
+
+
+@dataclass
+class NewRun(RecoveredRun):
+    """Records a run that starts now, step by step.
+
+    `snapshot` is the model before it; `to` is the revision that it leads to, None for base; `outcome` returns what
+    finishing it records, once its changes are staged.
+    """
+
+    model: ModelRow
+    snapshot: Snapshot
+    direction: Direction
+    to: str | None
+    revisions: Sequence[str]
     outcome: Callable[[], Outcome]
-    run_id: str = ""
 
     def record_intent(self) -> str:
         """Record the intent and return the id of the run."""
-        self.run_id = self.begin().id
+        self.run_id = self.state.begin(
+            self.model,
+            self.direction,
+            from_revision=self.snapshot.revision,
+            to_revision=self.to,
+            revisions=self.revisions,
+            generation_before=self.snapshot.generation,
+        ).id
         return self.run_id
 
     def record_prepared(self, generation: str | None) -> None:
         """Record the generation and the outcome, to be finished even after a crash."""
         self.state.prepare(self.run_id, self.outcome(), generation)
 
-    def record_applied(self) -> None:
-        """Finish the run in the ledger."""
-        self.state.finish(self.run_id)
-
-    def record_failed(self, reason: str) -> None:
-        """Close the run as failed; its row stays."""
-        self.state.fail(self.run_id, reason)
-
-
-@dataclass(frozen=True)
-class RecoveredRun:
-    """Records the end of a run that was interrupted; a state that does not know it is left alone."""
-
-    state: State
-    run_id: str
-
-    @property
-    def known(self) -> bool:
-        """Whether the state has it."""
-        return self.state.run(self.run_id) is not None
-
-    def record_applied(self) -> None:
-        """Finish the run in the ledger."""
-        if self.known:
-            self.state.finish(self.run_id)
-
-    def record_failed(self, reason: str) -> None:
-        """Close the run as failed; its row stays."""
-        if self.known:
-            self.state.fail(self.run_id, reason)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run does to a model, as the ledger records it.
-
-    `to` is the revision that it leads to, None for base; `outcome` returns what finishing records, once its changes are
-    staged.
-    """
-
-    direction: Direction
-    to: str | None
-    revisions: Sequence[str]
-    outcome: Callable[[], Outcome]
-
 
 def publish_run(
     workspace: Workspace,
     entry: ModelEntry,
-    state: State,
-    model: ModelRow,
-    run: Run,
+    run: NewRun,
     changes: Sequence[Change],
     on_progress: OnProgress,
     *,
@@ -112,28 +97,17 @@ def publish_run(
 
     `checks` are what migrations say under `verify:`, `accepted` is what the libraries accepted before.
     """
-    begin = partial(
-        state.begin,
-        model,
-        run.direction,
-        from_revision=changes[0].snapshot.revision,
-        to_revision=run.to,
-        revisions=list(run.revisions),
-        generation_before=changes[0].before,
-        generation_after=None,
-    )
-    recorder = NewRun(state, begin, run.outcome)
-    known = find_known(changes[0].snapshot, state.known_files(model))
+    known = find_known(run.snapshot, run.state.known_files(run.model))
     reads_again = workspace.verify == "paranoid"
     if not reads_again:
-        digests = _read_last_digests(state, model, ObjectStore(workspace.objects))
-        own = replace(changes[0], known_tensors=find_known_tensors(changes[0].snapshot, known, *digests))
+        digests = _read_last_digests(workspace, run.state.list_applied(run.model))
+        own = replace(changes[0], known_tensors=find_known_tensors(run.snapshot, known, *digests))
         changes = (own, *changes[1:])
     with BackgroundCall(partial(verify_once, workspace, outcome_of_changes(changes), checks, accepted)) as acceptance:
         written = publish(
             entry.name,
             changes,
-            recorder,
+            run,
             on_progress,
             workspace.root,
             acceptance,
@@ -144,26 +118,20 @@ def publish_run(
     left = {name: digest for name, digest in known.items() if name not in changes[0].candidate.removed}
     # A hint, and the change is made: without it the next command reads more. Clones have a new inode or time too.
     with suppress(TokmigrateError):
-        state.remember_files(model, describe_files(changes[0].area.model, {**left, **written}))
+        run.state.remember_files(run.model, describe_files(changes[0].area.model, {**left, **written}))
 
 
-def _read_last_digests(
-    state: State, model: ModelRow, objects: ObjectStore
-) -> tuple[Mapping[str, str], Mapping[str, str]]:
+def _read_last_digests(workspace: Workspace, rows: Sequence[AppliedRow]) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Return the digests of shards and tensors that the last migration of a model left which changed rows."""
-    for row in reversed(state.list_applied(model)):
-        # Without them more is read.
-        with suppress(UndoError):
-            left = read_left(row.record.undo, objects) if row.record.undo else None
-            if left and left.shards:
-                return left.shards, left.tensors
-    return {}, {}
+    # Without them more is read.
+    found = read_left_behind(workspace, rows[::-1], lambda left: (left.shards, left.tensors))
+    return next((each for each in found if each[0]), ({}, {}))
 
 
 @contextmanager
 def model_session(
     workspace: Workspace, entry: ModelEntry, timeout_s: float, on_progress: OnProgress
-) -> Iterator[tuple[WorkArea, State, RecoveryOutcome]]:
+) -> Iterator[tuple[State, RecoveryOutcome]]:
     """Hold the locks of a model and what follows it, with whatever was interrupted recovered."""
     area = WorkArea(entry.path)
     area.create()
@@ -179,7 +147,9 @@ def model_session(
         with _report_recovery(area, interrupted):
             state = open_state(workspace.state, workspace.root)
             on_progress(StepReached(entry.name, Step.LOCKED))
-            found = recover(area, partial(RecoveredRun, state), workspace.root)
+            found = recover(
+                area, lambda run_id: RecoveredRun(state, run_id=run_id if state.run(run_id) else ""), workspace.root
+            )
             stamp = read_stamp(area.model)
             lineage, generation = (stamp.lineage, stamp.generation) if stamp else ("", None)
             model = state.model_for(entry.name, area.model, lineage, generation)
@@ -187,7 +157,19 @@ def model_session(
             if orphan is not None:
                 _close(state, orphan, generation)
             ObjectStore(workspace.objects).remove_unfinished()
-        yield area, state, found
+        yield state, found
+
+
+def recover_model(
+    workspace: Workspace, entry: ModelEntry, lock_timeout_s: float = 0.0, on_progress: OnProgress = no_progress
+) -> RecoveryOutcome:
+    """Finish what an interrupted change of a model left behind, and say what was found."""
+    if not is_in_progress(entry):
+        entry.here()
+    if not exists(WorkArea(entry.path).root) and open_state_if_present(workspace.state, workspace.root) is None:
+        return RecoveryOutcome.NOTHING
+    with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, found):
+        return found
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from tokmigrate.audit.token_history import read_init_records
 from tokmigrate.audit.training import OnRecord, TokenTraining, list_trained_events, training_of
 from tokmigrate.commands.records import list_events_in_force
 from tokmigrate.commands.restore import record_texts
-from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
+from tokmigrate.commands.session import NewRun, model_session, publish_run, sync_with_stamp
 from tokmigrate.commands.tag import list_tags
 from tokmigrate.commands.targets import format_stamp_commands
 from tokmigrate.errors import DriftError, OperationError, UsageError
@@ -81,7 +81,7 @@ def stamp_model(
         hint = "a model at base needs no stamp; `tokmigrate history` lists the migrations"
         raise UsageError(f"'{revision}' is not a revision that this model can be at", where=entry.name, hint=hint)
     count = names.index(target) + 1
-    with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, _found):
+    with model_session(workspace, entry, lock_timeout_s, on_progress) as (state, _):
         snapshot = _read_unstamped(entry)
         left = _find_lost_stamp(state, workspace, snapshot, target)
         if left is not None:
@@ -121,7 +121,7 @@ def stamp_copy(
         raise UsageError(
             "the other model has no stamp", where=str(other), hint="name the model that was upgraded, or a revision"
         )
-    with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, _found):
+    with model_session(workspace, entry, lock_timeout_s, on_progress) as (state, _):
         snapshot = _read_unstamped(entry)
         _, documents = read_documents(other)
         found = without_ignorable(differences(documents, snapshot.state.documents))
@@ -256,8 +256,8 @@ def _publish(
     candidate = Candidate(Documents.unchanged(snapshot))
     completion = Completion(new.stamp.encode(), {}, lambda _tensor, _recipe: b"")
     outcome = partial(Outcome, applied=new.records, tokens=new.events)
-    run = Run(Direction.STAMP, new.stamp.revision, new.stamp.revisions, outcome)
+    run = NewRun(state, model, snapshot, Direction.STAMP, new.stamp.revision, new.stamp.revisions, outcome)
     record_texts(workspace, state, new.stamp.applied)
     change = Change(snapshot, candidate, lambda *_: completion)
-    publish_run(workspace, entry, state, model, run, (change,), on_progress, keep_owner=keep_owner)
+    publish_run(workspace, entry, run, (change,), on_progress, keep_owner=keep_owner)
     return new

@@ -14,7 +14,7 @@ from tokmigrate.commands.library_check import Accepted, Verifications, accept_ou
 from tokmigrate.commands.plan import BoundPlan, bind_plan, checks_of, plan_or_reuse, preview_upgrade, runs_model
 from tokmigrate.commands.records import build_upgrade_outcome
 from tokmigrate.commands.restore import record_texts
-from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
+from tokmigrate.commands.session import NewRun, model_session, publish_run, sync_with_stamp
 from tokmigrate.commands.staged_model import open_later_model
 from tokmigrate.events import OnProgress, Warned, no_progress
 from tokmigrate.model.snapshot import take_snapshot
@@ -119,7 +119,7 @@ def upgrade(
     if first is not None and not first.steps:
         announce(first)
         return Upgraded(first, RecoveryOutcome.NOTHING)
-    with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, recovered):
+    with model_session(workspace, entry, lock_timeout_s, on_progress) as (state, recovered):
         snapshot = take_snapshot(entry, first.snapshot if first else None)
         planned = plan_or_reuse(workspace, entry, snapshot, to, first)
         # Two plans of a large vocabulary are hundreds of megabytes.
@@ -145,7 +145,8 @@ def upgrade(
             made = build_upgrade_outcome(builder.applied_steps, len(applied))
             return replace(made, tokens=(*trained, *made.tokens))
 
-        run = Run(Direction.UPGRADE, planned.after, [revision for revision, _ in pending], outcome)
+        revisions = [revision for revision, _ in pending]
+        run = NewRun(state, model, planned.snapshot, Direction.UPGRADE, planned.after, revisions, outcome)
         own, *beside = builder.changes()
         if runs_model(planned) and not (accepted and accepted.predictions == bind_plan(workspace, planned)):
 
@@ -157,8 +158,6 @@ def upgrade(
         publish_run(
             workspace,
             entry,
-            state,
-            model,
             run,
             (own, *beside),
             on_progress,

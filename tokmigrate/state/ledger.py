@@ -110,12 +110,11 @@ class State(Readable):
         to_revision: str | None,
         revisions: Sequence[str],
         generation_before: str | None,
-        generation_after: str | None,
     ) -> RunRow:
         """Record the intent to change a model, with status STAGING; raises BusyError where a run of it is active.
 
-        The revisions and generations are those of the model now and afterwards, None at base, or where `prepare` tells
-        the one afterwards; `revisions` are to be applied or undone in that order.
+        The revisions are those of the model now and afterwards, None at base, and `generation_before` its generation
+        now; `revisions` are to be applied or undone in that order.
         """
         author = identify(self.workspace)
         with self.begin_write() as connection:
@@ -137,16 +136,13 @@ class State(Readable):
                 revisions=list(revisions),
                 status=Status.STAGING.value,
                 generation_before=generation_before,
-                generation_after=generation_after,
             )
 
     def prepare(self, run_id: str, outcome: Outcome, generation_after: str | None = None) -> None:
         """Take a run from STAGING to PREPARED and keep what finishing it records; BusyError where it is not STAGING."""
-        changes: dict[str, Any] = {"status": Status.PREPARED.value, "outcome": outcome.payload()}
-        if generation_after is not None:
-            changes["generation_after"] = generation_after
+        values = {"status": Status.PREPARED.value, "outcome": outcome.payload(), "generation_after": generation_after}
         with self.begin_write() as connection:
-            _change(connection, run_id, Status.STAGING, **changes)
+            _change(connection, run_id, Status.STAGING, **values)
 
     def fail(self, run_id: str, error: str) -> RunRow:
         """Record that an active run failed and why; one that is over already is left as it is."""

@@ -173,10 +173,9 @@ class Readable:
                 placed.append(((row["after_event"], row["number"]), _move_row(row)))
         return tuple(row for _, row in sorted(placed, key=lambda each: each[0]))
 
-    def token_events(self, model: ModelRow, token: str | None = None) -> tuple[TokenRow, ...]:
-        """Return the events of each token of a model, the earliest first; with `token` only those that name it."""
-        rows = (each for record in self.token_records(model) for each in record.each())
-        return tuple(row for row in rows if token is None or token in (row.event.token, row.event.old_token))
+    def token_events(self, model: ModelRow) -> tuple[TokenRow, ...]:
+        """Return the events of each token of a model, the earliest first."""
+        return tuple(each for record in self.token_records(model) for each in record.each())
 
     def migration_texts(self, revision: str | None = None) -> tuple[MigrationText, ...]:
         """Return the migrations as they were applied, the earliest first: those of one revision, or all."""
