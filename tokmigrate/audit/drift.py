@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from blake3 import blake3
-
 from tokmigrate.apply.digests import read_contents
 from tokmigrate.apply.undo_record import Left, StoredFiles
 from tokmigrate.errors import UndoError
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.semantic_diff import Difference, differences, without_ignorable
 from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import ChangedFile
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.tensor_rows import shard_digest, tensor_digest
 
@@ -77,7 +76,8 @@ def drift_of(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
 def list_changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
     """Return the documents that have other bytes than the stamp says."""
     files = snapshot.stamp.files if snapshot.stamp else {}
-    return tuple(sorted(name for name, file in files.items() if _digest(snapshot.texts.get(name)) != file.digest))
+    now = {name: ChangedFile.of(snapshot.texts.get(name), file.layout) for name, file in files.items()}
+    return tuple(sorted(name for name, file in files.items() if now[name] != file))
 
 
 def document_drift(snapshot: Snapshot, applied: Iterable[Left]) -> Drift:
@@ -103,10 +103,6 @@ def document_drift(snapshot: Snapshot, applied: Iterable[Left]) -> Drift:
     unknown = tuple(name for name in changed if name in snapshot.texts and name not in resaved)
     found = differences(with_files(snapshot.state.documents, then), snapshot.state.documents)
     return Drift(resaved, differences=without_ignorable(found), unknown=unknown)
-
-
-def _digest(data: bytes | None) -> str | None:
-    return None if data is None else blake3(data).hexdigest()
 
 
 def stamp_trouble(snapshot: Snapshot, lineage: str, revisions: Sequence[str]) -> str | None:

@@ -22,7 +22,7 @@ from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state import transfer
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.rows import MigrationText
+from tokmigrate.state.rows import AppliedRow, MigrationText
 from tokmigrate.strict_yaml.reading import parse
 
 if TYPE_CHECKING:
@@ -131,13 +131,18 @@ class UndoData:
         return bool(self.lost or self.ledger)
 
 
+def list_applied(workspace: Workspace, snapshot: Snapshot) -> tuple[AppliedRow, ...]:
+    """Return the revisions that the ledger has as applied to a model."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
+    return state.list_applied(model) if state and model else ()
+
+
 def undo_data(workspace: Workspace, snapshot: Snapshot) -> UndoData:
     """Check the undo data of a model in this workspace; every byte of it is read."""
     if snapshot.stamp is None:
         return UndoData()
-    state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
-    rows = state.list_applied(model) if state and model else ()
+    rows = list_applied(workspace, snapshot)
     records = {row.record.revision: row.record.undo for row in rows}
     objects = ObjectStore(workspace.objects)
     lost: dict[str, str] = {}
@@ -154,7 +159,8 @@ def undo_data(workspace: Workspace, snapshot: Snapshot) -> UndoData:
             stuck = number
     ledger = None
     if not rows and _has_stamp(objects, snapshot.directory):
-        what = "the state database is missing" if state is None else "the ledger does not have the model"
+        is_missing = open_state_if_present(workspace.state, workspace.root) is None
+        what = "the state database is missing" if is_missing else "the ledger does not have the model"
         ledger = f"{what}, and its undo data is here: the model was migrated here"
     return UndoData(lost, snapshot.revisions[:stuck], ledger)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tokmigrate.apply.build_upgrade import AppliedStep
 from tokmigrate.apply.undo_record import Left, read_left
 from tokmigrate.audit.drift import Drift, document_drift, drift_of, each_line, remedy, stamp_trouble
+from tokmigrate.audit.ledger_check import list_applied
 from tokmigrate.commands.models import format_model
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.formatting import format_list
@@ -97,13 +98,6 @@ def list_events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | Move
         if recorded == applied.run_id or (by and by.direction is not Direction.UPGRADE):
             holding.add((applied.record.revision, str(recorded)))
     return tuple(row for row in rows if (row.event.revision, row.run_id) in holding)
-
-
-def list_applied(workspace: Workspace, snapshot: Snapshot) -> tuple[AppliedRow, ...]:
-    """Return the revisions that the ledger has as applied to a model."""
-    state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
-    return state.list_applied(model) if state and model else ()
 
 
 def find_undo_records(
