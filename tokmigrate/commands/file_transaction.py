@@ -6,6 +6,7 @@ it whenever the process dies.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,15 +28,12 @@ from tokmigrate.settings import Workspace
 from tokmigrate.signals import defer_signals
 
 
-class _Versioned(BaseModel):
+class FileTransaction(BaseModel):
+    """By name the digest of each file as it was, and its new text, as the journal holds them; None for no file."""
+
     model_config = ConfigDict(strict=True)
 
     format: int
-
-
-class FileTransaction(_Versioned):
-    """By name the digest of each file as it was, and its new text, as the journal holds them; None for no file."""
-
     before: dict[str, str | None]
     after: dict[str, str | None]
 
@@ -149,9 +147,8 @@ def _read_journal(journal: Path) -> FileTransaction | None:
     data = read_if_present(journal)
     if data is None:
         return None
-    with suppress(ValueError):
-        version = _Versioned.model_validate_json(data).format
-        check_version(MIGRATIONS_JOURNAL, version, str(journal), RecoveryNeededError)
+    with suppress(ValueError, TypeError, KeyError):
+        check_version(MIGRATIONS_JOURNAL, json.loads(data)["format"], str(journal), RecoveryNeededError)
         transaction = FileTransaction.model_validate_json(data)
         plain = all(Path(name).name == name for name in transaction.after)
         if plain and transaction.before.keys() == transaction.after.keys():

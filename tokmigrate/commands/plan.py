@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from blake3 import blake3
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from tokmigrate.apply.digests import compute_sampled_digest
 from tokmigrate.apply.metadata_check import refuse_losses
@@ -84,13 +84,8 @@ class BoundPlan(_Strict):
             )
 
 
-class _Versioned(_Strict):
-    """What every version of a file of plans holds."""
-
+class _Plans(_Strict):
     format: int
-
-
-class _Plans(_Versioned):
     plans: list[BoundPlan]
 
 
@@ -147,11 +142,11 @@ def read_plans(path: Path) -> tuple[BoundPlan, ...]:
     """Return the plans of a file; raises UsageError where it is none, FormatError where another tokmigrate wrote it."""
     try:
         data = read_file(path)
-        check_version(PLAN_FILE, _Versioned.model_validate_json(data).format, str(path))
+        check_version(PLAN_FILE, json.loads(data)["format"], str(path))
         return tuple(_Plans.model_validate_json(data).plans)
     except StorageError as error:
         raise UsageError(f"the plan cannot be read: {error.message}", where=str(path), hint=error.hint) from error
-    except ValidationError as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError("not a plan", where=str(path), hint="`tokmigrate plan -o FILE` writes one") from error
 
 
