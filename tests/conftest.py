@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from workspaces import Workspace, make_workspace
+from workspaces import Contents, Workspace, contents, make_workspace
 
 # pytest-xdist sets it for its own output; a command that runs in a test writes into a pipe, which has no width.
 os.environ.pop("COLUMNS", None)
@@ -48,3 +48,11 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(tmp_path: Path) -> Workspace:
     """A copy of the demo and its migrations."""
     return make_workspace(tmp_path / "place")
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    """The demo at the head of its migrations."""
+    upgraded = make_workspace(tmp_path_factory.mktemp("head") / "workspace")
+    assert upgraded.run("upgrade").returncode == 0
+    return contents(upgraded.model)

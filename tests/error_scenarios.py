@@ -16,14 +16,13 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from dying import dying, dying_at, exit_code, put_together
 from gguf_files import convert
 from safetensors.torch import load_file, save_file
-from workspaces import BASE, DEMO, HEAD, Workspace
+from workspaces import BASE, DEMO, HEAD, Workspace, edit, edit_json
 
 from tokmigrate.events import Step
 
@@ -80,18 +79,6 @@ def succeed(place: Workspace, command: str) -> str:
     done = place.run(*command.split())
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    """Replace a text that a file has to have."""
-    text = path.read_text("utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), "utf-8")
-
-
-def edit_json(path: Path, **fields: Any) -> None:
-    """Set fields of a JSON file."""
-    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}, indent=2), "utf-8")
 
 
 def write_migration(place: Workspace, operations: str, revision: str = "4d5e6f708192") -> Path:

@@ -10,9 +10,13 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
+from workspaces import Workspace as Place
 
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.settings import ModelEntry, Workspace, read_workspace
+from tokmigrate.state.database import open_state
+from tokmigrate.state.ledger import State
+from tokmigrate.state.rows import TokenEvent
 
 Dtype = Literal["bfloat16", "float16", "float32", "float64"]
 Head = Literal["tied", "untied", "stored twice"]
@@ -307,21 +311,29 @@ def routed(directory: Path, *, dtype: Dtype = "float32", shards: int = 1, spare:
 
 
 @dataclass(frozen=True)
-class Made:
+class Made(Place):
     """A workspace with its models and migrations.
 
     Args:
-        root: Its folder.
         revisions: The revisions of its migrations, in order.
     """
 
-    root: Path
     revisions: tuple[str, ...]
 
     @property
     def workspace(self) -> Workspace:
         """The workspace as tokmigrate reads it."""
         return read_workspace(self.root / "tokmigrate.yaml", {})
+
+    @property
+    def state(self) -> State:
+        """What the workspace has on record."""
+        return open_state(self.workspace.state, self.root)
+
+    def events(self) -> list[TokenEvent]:
+        """Return the token events of its only model."""
+        (model,) = self.state.list_models()
+        return [row.event for row in self.state.token_events(model)]
 
     def entry(self, model: str) -> ModelEntry:
         """Return a model of the workspace by its name."""

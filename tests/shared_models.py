@@ -21,7 +21,7 @@ from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import ModelEntry, Workspace, read_workspace
-from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.database import open_state
 from tokmigrate.state.rows import TokenEvent
 
 Rows = dict[str, npt.NDArray[Any]]
@@ -104,8 +104,7 @@ class SharedModel:
         return before, after
 
     def events(self) -> list[TokenEvent]:
-        state = open_state_if_present(self.workspace.state, self.root)
-        assert state is not None
+        state = open_state(self.workspace.state, self.root)
         (model,) = state.list_models()
         return [row.event for row in state.token_events(model)]
 

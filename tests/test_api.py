@@ -10,7 +10,7 @@ import weakref
 from pathlib import Path
 
 import pytest
-from workspaces import HEAD, REPOSITORY, contents, make_workspace
+from workspaces import HEAD, REPOSITORY, Workspace, contents, edit
 
 import tokmigrate
 from tokmigrate.commands import preparation
@@ -37,10 +37,9 @@ def test_the_exported_names() -> None:
         tokmigrate.upgrade  # noqa: B018
 
 
-def test_a_workspace_up_and_down(tmp_path: Path) -> None:
-    made = make_workspace(tmp_path / "w")
-    before = contents(made.model)
-    with tokmigrate.open(made.root / "models") as ws:
+def test_a_workspace_up_and_down(place: Workspace) -> None:
+    before = contents(place.model)
+    with tokmigrate.open(place.root / "models") as ws:
         (plan,) = ws.plan()
         assert [len(plan.steps), plan.after] == [3, HEAD]
         assert [checked.exit_code for checked in ws.check()] == [3]
@@ -54,12 +53,11 @@ def test_a_workspace_up_and_down(tmp_path: Path) -> None:
         with pytest.raises(tokmigrate.TokmigrateError) as raised:
             ws.downgrade("base")
         assert raised.value.exit_code == 1
-    assert contents(made.model) == before
+    assert contents(place.model) == before
 
 
-def test_a_plan_is_kept_for_models_that_are_alike_until_the_workspace_is_closed(tmp_path: Path) -> None:
-    made = make_workspace(tmp_path / "w")
-    with tokmigrate.open(made.root) as ws:
+def test_a_plan_is_kept_for_models_that_are_alike_until_the_workspace_is_closed(place: Workspace) -> None:
+    with tokmigrate.open(place.root) as ws:
         kept = weakref.ref(ws.plan()[0].steps[0])
         gc.collect()
         assert kept() is ws.plan()[0].steps[0]
@@ -69,27 +67,25 @@ def test_a_plan_is_kept_for_models_that_are_alike_until_the_workspace_is_closed(
     assert migration() is None
 
 
-def test_what_it_returns_can_be_printed(tmp_path: Path) -> None:
-    made = make_workspace(tmp_path / "w")
-    with tokmigrate.open(made.root) as ws:
+def test_what_it_returns_can_be_printed(place: Workspace) -> None:
+    with tokmigrate.open(place.root) as ws:
         for told in (ws.plan(), ws.check(), ws.upgrade(), ws.status(), ws.check(), ws.downgrade("base"), ws):
             assert len(repr(told)) < 2000, told
         assert "message='Add the ChatML role tokens'" in repr(ws.plan())
 
 
-def test_a_closed_workspace_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make_workspace(tmp_path / "w")
-    made.settings.write_text(made.settings.read_text("utf-8").replace("verify: fast", "verify: full"), "utf-8")
+def test_a_closed_workspace_says_so(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(place.settings, "verify: fast", "verify: full")
     started: list[str] = []
     monkeypatch.setattr(preparation, "prepare_worker", started.append)
-    with tokmigrate.open(made.root) as ws:
+    with tokmigrate.open(place.root) as ws:
         assert not ws.closed
     for act in (ws.plan, ws.upgrade, ws.status, ws.check, ws.current, lambda: ws.downgrade("base")):
         with pytest.raises(tokmigrate.UsageError, match="the workspace is closed") as raised:
             act()
         assert raised.value.hint
     assert not started
-    ws = tokmigrate.open(made.root)
+    ws = tokmigrate.open(place.root)
     ws.close()
     ws.close()
     with pytest.raises(tokmigrate.UsageError):
@@ -110,16 +106,15 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_every_name_has_an_example_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make_workspace(tmp_path / "w")
-    before = contents(made.model)
+def test_every_name_has_an_example_that_runs(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents(place.model)
     page = (REPOSITORY / "docs" / "api.md").read_text("utf-8")
     assert sorted(re.findall(r"^## `(\w+)`$", page, re.MULTILINE)) == tokmigrate.__all__
     sections = page.split("\n## ")[1:]
     examples = [re.findall(r"^```python\n(.*?)^```$", each, re.DOTALL | re.MULTILINE) for each in sections]
     assert all(len(found) == 1 for found in examples)
-    monkeypatch.chdir(made.root)
+    monkeypatch.chdir(place.root)
     known: dict[str, object] = {}
     for section, (example,) in zip(sections, examples, strict=True):
         exec(compile(example, section.split("\n")[0], "exec"), known)  # noqa: S102
-    assert contents(made.model) == before
+    assert contents(place.model) == before

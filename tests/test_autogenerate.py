@@ -21,7 +21,7 @@ from real_tokenizers import real
 from safetensors.numpy import save_file
 from shared_models import SharedModel, shared_model
 from workspaces import Workspace as Place
-from workspaces import run_here
+from workspaces import edit, run_here
 
 from tokmigrate.commands.autogenerate import Generated, autogenerate
 from tokmigrate.commands.diff import Side, side_of
@@ -149,7 +149,7 @@ def test_both_models_of_a_workspace_get_the_migration(tmp_path: Path) -> None:
     said = run_here(tmp_path, "revision", "-m", "A thought", "--autogenerate", "--from", "m", "--to", "n")
     assert "note: it is for m; name n under its `models:` to stamp that model with it" in said.stderr
     (path,) = model.workspace.migrations.glob("*.yaml")
-    path.write_text(path.read_text("utf-8").replace('models: ["m"]', "models: [m, n]"), "utf-8")
+    edit(path, 'models: ["m"]', "models: [m, n]")
     refused = run_here(tmp_path, "lock")
     assert refused.returncode == 1
     assert "what to do: the model looks like one at" in refused.stderr

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from test_copying import MORE, SIZE, make_large
 from tracing import strace_works
-from workspaces import Workspace, command_line, contents, environment
+from workspaces import Workspace, command_line, contents, edit, environment
 
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import StorageError, VerificationError
@@ -62,7 +62,7 @@ def place(large: Workspace, tmp_path: Path) -> Workspace:
 
 
 def verify_with_transformers(place: Workspace) -> None:
-    place.settings.write_text(place.settings.read_text("utf-8").replace("verify: fast", "verify: full"), "utf-8")
+    edit(place.settings, "verify: fast", "verify: full")
 
 
 def run_in_session(place: Workspace, temporary: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -126,7 +126,7 @@ def test_a_verification_that_fails_leaves_nothing(
     place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     path = place.migration(3)
-    path.write_text(path.read_text("utf-8").replace('"<|pad|>"\n', '"a b c"\n'), "utf-8")
+    edit(path, '"<|pad|>"\n', '"a b c"\n')
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     before = contents(place.model)

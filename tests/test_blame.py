@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from making import TOKENS, Made, llama, workspace
-from workspaces import Workspace, make_workspace, run_here
+from workspaces import Workspace, edit, make_workspace, run_here
 
 from tokmigrate.audit.blame import BlameToken, blame_id, blame_text
 from tokmigrate.commands.downgrade import downgrade
@@ -136,8 +136,7 @@ def test_a_file_that_was_edited_or_is_gone_gives_no_line(tmp_path: Path) -> None
     made = made_of(tmp_path / "w", llama(tmp_path / "m"), [{"add_tokens": {"tokens": ["<x>"]}}])
     upgrade(made.workspace, made.entry("m"))
     (path,) = (made.root / "migrations").iterdir()
-    text = path.read_text("utf-8")
-    path.write_text(text.replace("<x>", "<z>"), "utf-8")
+    edit(path, "<x>", "<z>")
     (event,) = blamed(made, "<x>")[0].events
     assert (event.edited, event.location, event.message) == (True, None, "Step 1")
     path.unlink()

@@ -25,6 +25,7 @@ from workspaces import (
     REPOSITORY,
     Workspace,
     contents,
+    edit,
     on_terminal,
     run_here,
 )
@@ -175,7 +176,7 @@ def test_two_heads(place: Workspace) -> None:
 
 def test_problems_of_files_are_listed(place: Workspace) -> None:
     file = place.migration(2)
-    file.write_text(file.read_text("utf-8").replace("add_role_tokens", "add_rol_tokens"), "utf-8")
+    edit(file, "add_role_tokens", "add_rol_tokens")
     said = place.run("plan", "--json")
     assert said.returncode == 2
     (problem,) = document(said)["error"]["problems"]
@@ -218,7 +219,7 @@ def test_mistakes_are_reported(place: Workspace, sentence: tuple[str, ...], word
 
 def test_ambiguous_prefixes_are_reported(place: Workspace) -> None:
     file = place.migration(3)
-    file.write_text(file.read_text("utf-8").replace(HEAD, "9f3c99999999"), "utf-8")
+    edit(file, HEAD, "9f3c99999999")
     said = place.run("upgrade", "9f3c")
     assert said.returncode == 2
     assert "'9f3c' can mean any of 9f3c2a7e41b0" in said.stderr
@@ -465,14 +466,14 @@ def test_a_terminal_shows_what_is_being_done(place: Workspace) -> None:
     assert places == sorted(places)
     assert "2.1 MiB of 2.1 MiB" in sent
     assert not re.search(r"\d [kMG]B", sent)
-    place.settings.write_text(place.settings.read_text("utf-8").replace("verify: fast", "verify: full"), "utf-8")
+    edit(place.settings, "verify: fast", "verify: full")
     sent = on_terminal(place, "downgrade", "base")
     assert "demo: verifying" in sent
     assert "demo: reading" in on_terminal(place, "report")
 
 
 def test_a_plan_is_there_before_the_work(place: Workspace) -> None:
-    place.migration(3).write_text(place.migration(3).read_text("utf-8").replace('"<|pad|>"\n', '"a b c"\n'), "utf-8")
+    edit(place.migration(3), '"<|pad|>"\n', '"a b c"\n')
     done = place.run("upgrade")
     assert done.returncode == 1
     assert "rows          1024 → 1088" in done.stdout

@@ -9,10 +9,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from workspaces import HEAD, Contents, Workspace, command_line, contents, environment, make_workspace
+from workspaces import HEAD, Contents, Workspace, command_line, contents, environment
 
 # Upgrades or downgrades the model; says when it holds the lock, and goes on when it is told to.
 SLOW = """
@@ -60,24 +59,11 @@ class Slow:
         self.process.communicate(timeout=60)
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "workspace")
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Contents:
-    """Return the demo at the head of its migrations."""
-    upgraded = make_workspace(tmp_path_factory.mktemp("head") / "workspace")
-    assert upgraded.run("upgrade").returncode == 0
-    return contents(upgraded.model)
-
-
 @pytest.mark.parametrize("step", ["locked", "staged", "swapped"])
-def test_the_second_leaves_with_5(workspace: Workspace, head: Contents, step: str) -> None:
-    slow = Slow(workspace, step)
+def test_the_second_leaves_with_5(place: Workspace, head: Contents, step: str) -> None:
+    slow = Slow(place, step)
     words = ["downgrade", "base"] if step == "swapped" else ["upgrade"]
-    second = workspace.run(*words, "--json")
+    second = place.run(*words, "--json")
     assert second.returncode == 5, second.stdout + second.stderr
     error = json.loads(second.stdout)["error"]
     assert error["kind"] == "BusyError"
@@ -85,27 +71,27 @@ def test_the_second_leaves_with_5(workspace: Workspace, head: Contents, step: st
     assert "--lock-timeout" in error["hint"]
     slow.go_on()
     slow.ends_well()
-    assert contents(workspace.model) == head
-    assert workspace.left_over() == []
-    runs = workspace.asked("log")["runs"]
+    assert contents(place.model) == head
+    assert place.left_over() == []
+    runs = place.asked("log")["runs"]
     assert [run["status"] for run in runs] == ["APPLIED"]
 
 
-def test_recover_does_not_touch_what_is_in_progress(workspace: Workspace, head: Contents) -> None:
-    slow = Slow(workspace, "prepared")
-    second = workspace.run("recover")
+def test_recover_does_not_touch_what_is_in_progress(place: Workspace, head: Contents) -> None:
+    slow = Slow(place, "prepared")
+    second = place.run("recover")
     assert second.returncode == 5, second.stdout
     assert "locked by process" in second.stderr
-    assert sorted(workspace.left_over()) == ["journal", "stage"]
+    assert sorted(place.left_over()) == ["journal", "stage"]
     slow.go_on()
     slow.ends_well()
-    assert contents(workspace.model) == head
+    assert contents(place.model) == head
 
 
-def test_the_second_waits(workspace: Workspace, head: Contents) -> None:
-    slow = Slow(workspace, "staged")
+def test_the_second_waits(place: Workspace, head: Contents) -> None:
+    slow = Slow(place, "staged")
     command = [*command_line(), "upgrade", "--lock-timeout", "60", "--json"]
-    waiting = subprocess.Popen(command, cwd=workspace.root, env=environment(), stdout=subprocess.PIPE, text=True)
+    waiting = subprocess.Popen(command, cwd=place.root, env=environment(), stdout=subprocess.PIPE, text=True)
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(4)
     slow.go_on()
@@ -114,35 +100,34 @@ def test_the_second_waits(workspace: Workspace, head: Contents) -> None:
     assert waiting.returncode == 0
     found = json.loads(said)["models"][0]
     assert (found["changed"], found["migrations"], found["recovered"]) == (False, [], "nothing")
-    assert contents(workspace.model) == head
-    assert [run["status"] for run in workspace.asked("log")["runs"]] == ["APPLIED"]
+    assert contents(place.model) == head
+    assert [run["status"] for run in place.asked("log")["runs"]] == ["APPLIED"]
 
 
-def test_many_at_once(workspace: Workspace, head: Contents) -> None:
+def test_many_at_once(place: Workspace, head: Contents) -> None:
     command = [*command_line(), "upgrade", "--lock-timeout", "60", "--json"]
     several = [
-        subprocess.Popen(command, cwd=workspace.root, env=environment(), stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(command, cwd=place.root, env=environment(), stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
     said = [process.communicate(timeout=120)[0] for process in several]
     assert [process.returncode for process in several] == [0, 0, 0]
     assert sorted(json.loads(text)["models"][0]["changed"] for text in said) == [False, False, True]
-    assert contents(workspace.model) == head
-    assert [run["status"] for run in workspace.asked("log")["runs"]] == ["APPLIED"]
+    assert contents(place.model) == head
+    assert [run["status"] for run in place.asked("log")["runs"]] == ["APPLIED"]
 
 
 @pytest.mark.parametrize("step", ["locked", "swapped"])
-def test_the_lock_of_a_killed_process_is_free(workspace: Workspace, head: Contents, step: str) -> None:
-    slow = Slow(workspace, step)
+def test_the_lock_of_a_killed_process_is_free(place: Workspace, head: Contents, step: str) -> None:
+    slow = Slow(place, step)
     slow.is_killed()
     # The file still names the process that is gone.
-    assert json.loads((workspace.area / "lock").read_text("utf-8"))["pid"] == slow.process.pid
-    assert workspace.asked("upgrade")["models"][0]["to_revision"] in (HEAD, None)
-    assert contents(workspace.model) == head
+    assert json.loads((place.area / "lock").read_text("utf-8"))["pid"] == slow.process.pid
+    assert place.asked("upgrade")["models"][0]["to_revision"] in (HEAD, None)
+    assert contents(place.model) == head
 
 
-def test_who_reads_does_not_wait_long_for_a_locked_state(tmp_path: Path) -> None:
-    place = make_workspace(tmp_path / "workspace")
+def test_who_reads_does_not_wait_long_for_a_locked_state(place: Workspace) -> None:
     assert place.run("upgrade").returncode == 0
     holder = sqlite3.connect(place.root / ".tokmigrate" / "state.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")

@@ -140,14 +140,6 @@ class Story:
         assert self.workspace.left_over() == []
 
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Contents:
-    """Return the demo at the head of its migrations."""
-    upgraded = make_workspace(tmp_path_factory.mktemp("head") / "workspace")
-    change(upgraded.root, "upgrade")
-    return contents(upgraded.model)
-
-
 @pytest.fixture(params=DIRECTIONS)
 def story(tmp_path: Path, request: pytest.FixtureRequest, head: Contents) -> Story:
     return Story(tmp_path / "workspace", request.param, head)

@@ -15,7 +15,7 @@ from typing import Any
 import postgresql
 import pytest
 from test_filesystem import in_namespace
-from workspaces import DEMO, REPOSITORY, Workspace, environment, image
+from workspaces import DEMO, REPOSITORY, Workspace, edit, environment, image
 
 from tokmigrate.apply.abilities import Abilities
 from tokmigrate.commands.doctor import GIVES, DirectoryHealth, ModelHealth, WorkspaceHealth
@@ -25,9 +25,7 @@ from tokmigrate.state.database import open_state
 
 
 def examine(place: Workspace, *words: str, code: int = 0) -> dict[str, Any]:
-    done = place.run("doctor", *words, "--json")
-    assert done.returncode == code, done.stdout + done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
+    document = place.asked("doctor", *words, code=code)
     assert bool(document["problems"]) == bool(code)
     return document
 
@@ -160,8 +158,7 @@ def damaged_journal(place: Workspace) -> None:
 
 
 def missing_adapter(place: Workspace) -> None:
-    text = place.settings.read_text("utf-8")
-    place.settings.write_text(text.replace("path: models/demo", "path: models/demo, adapters: [lora]"), "utf-8")
+    edit(place.settings, "path: models/demo", "path: models/demo, adapters: [lora]")
 
 
 def interrupted_migrations(place: Workspace) -> None:
@@ -231,6 +228,6 @@ def test_a_state_in_postgresql(place: Workspace, url: str) -> None:
     with state.begin_write() as connection:
         connection.exec_driver_sql("CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
     reader = url.replace("postgres@", "reader@")
-    place.settings.write_text(place.settings.read_text("utf-8").replace(url, reader), "utf-8")
+    edit(place.settings, url, reader)
     (problem,) = examine(place, code=1)["problems"]
     assert "read only" in problem["message"]

@@ -15,7 +15,7 @@ import torch
 from blake3 import blake3
 from test_demo import model_of, tokenizer_of
 from test_semantic_undo import trained
-from workspaces import HEAD, Workspace, image, make_workspace
+from workspaces import HEAD, Workspace, edit, edit_json, image, make_workspace
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_ids_and_rules(place: Workspace) -> None:
     ],
 )
 def test_settings(place: Workspace, file: str, key: str, value: Any, said: str) -> None:
-    change(place.model / file, lambda document: document.update({key: value}))
+    edit_json(place.model / file, **{key: value})
     assert said in checked(place, 4)[0]
 
 
@@ -121,7 +121,7 @@ def test_a_changed_file_whose_undo_data_is_lost(place: Workspace) -> None:
     objects = (place.root / ".tokmigrate" / "objects").rglob("*")
     (held,) = (path for path in objects if path.is_file() and digest.endswith(path.name))
     held.unlink()
-    change(file, lambda document: document.update({"padding_side": "right"}))
+    edit_json(file, padding_side="right")
     assert "tokenizer_config.json was changed, and its earlier contents are unknown here" in checked(place, 4)[0]
 
 
@@ -136,7 +136,7 @@ def test_a_stamp_that_is_missing(place: Workspace) -> None:
 
 def test_a_stamp_of_another_model(place: Workspace, tmp_path: Path) -> None:
     other = make_workspace(tmp_path / "other")
-    change(other.model / "config.json", lambda document: document.update({"rope_theta": 12345.0}))
+    edit_json(other.model / "config.json", rope_theta=12345.0)
     assert other.run("upgrade").returncode == 0
     shutil.copy(other.model / "tokmigrate.json", place.model)
     assert "is of another model: its baseline is" in checked(place, 4)[0]
@@ -144,11 +144,11 @@ def test_a_stamp_of_another_model(place: Workspace, tmp_path: Path) -> None:
 
 def test_a_stamp_or_a_migration_that_was_edited(place: Workspace) -> None:
     path = place.migration(3)
-    path.write_text(path.read_text("utf-8").replace("side: left", "side: right"), "utf-8")
+    edit(path, "side: left", "side: right")
     refused = place.run("check")
     assert refused.returncode == 4
     assert "was edited" in refused.stderr or "was changed" in refused.stderr, refused.stderr
-    change(place.model / "tokmigrate.json", lambda document: document.update({"reshaped": False}))
+    edit_json(place.model / "tokmigrate.json", reshaped=False)
     assert place.run("check").returncode == 4
 
 
@@ -156,8 +156,7 @@ def test_a_copy_that_was_trained_elsewhere(place: Workspace, tmp_path: Path) -> 
     base = make_workspace(tmp_path / "base")
     target = place.root / "models" / "tuned"
     trained(place.model, target)
-    text = place.settings.read_text("utf-8")
-    place.settings.write_text(text.replace("verify:", "  tuned: {path: models/tuned}\nverify:"), "utf-8")
+    edit(place.settings, "verify:", "  tuned: {path: models/tuned}\nverify:")
     learnt = model_of(target).get_input_embeddings().weight.detach()
     taken = place.asked("stamp", "--from", "demo", "--model", "tuned")
     assert (taken["revision"], taken["undoable"]) == (HEAD, True)
@@ -175,8 +174,7 @@ def test_a_copy_that_was_trained_elsewhere(place: Workspace, tmp_path: Path) -> 
 def test_a_few_of_the_trained_tensors_are_named(place: Workspace) -> None:
     target = place.root / "models" / "tuned"
     trained(place.model, target)
-    text = place.settings.read_text("utf-8")
-    place.settings.write_text(text.replace("verify:", "  tuned: {path: models/tuned}\nverify:"), "utf-8")
+    edit(place.settings, "verify:", "  tuned: {path: models/tuned}\nverify:")
     said = place.run("stamp", "--from", "demo", "--model", "tuned").stdout.splitlines()[1]
     assert re.fullmatch(r"changed since it was migrated: (\d+) tensors: \S+, \S+, \S+ and \d+ more", said)
 
@@ -193,9 +191,8 @@ def test_what_is_not_a_copy_is_not_adopted(place: Workspace) -> None:
     target = place.root / "models" / "tuned"
     shutil.copytree(place.model, target)
     (target / "tokmigrate.json").unlink()
-    change(target / "tokenizer_config.json", lambda document: document.update({"eos_token": "<|pad|>"}))
-    text = place.settings.read_text("utf-8")
-    place.settings.write_text(text.replace("verify:", "  tuned: {path: models/tuned}\nverify:"), "utf-8")
+    edit_json(target / "tokenizer_config.json", eos_token="<|pad|>")
+    edit(place.settings, "verify:", "  tuned: {path: models/tuned}\nverify:")
     refused = place.run("stamp", "--from", "demo", "--model", "tuned")
     assert refused.returncode == 4
     assert "it does not mean what the other model means: role eos" in refused.stderr
@@ -254,11 +251,11 @@ def test_a_plan_is_applied_as_it_was_made(tmp_path: Path) -> None:
 
 def _edited(made: Workspace) -> None:
     path = made.migration(2)
-    path.write_text(path.read_text("utf-8").replace("preset: chatml", "preset: phi"), "utf-8")
+    edit(path, "preset: chatml", "preset: phi")
 
 
 def _another_file(made: Workspace) -> None:
-    change(made.model / "generation_config.json", lambda document: document.update({"top_k": 3}))
+    edit_json(made.model / "generation_config.json", top_k=3)
 
 
 def _other_weights(made: Workspace) -> None:
@@ -282,7 +279,7 @@ def _one_more_between(made: Workspace) -> None:
     text = text.replace("3b8f0d5a61c2", "111111111111").replace("null", "3b8f0d5a61c2")
     (made.root / "migrations" / "0001_z.yaml").write_text(text, "utf-8")
     second = made.migration(3)
-    second.write_text(second.read_text("utf-8").replace("n: 3b8f0d5a61c2", "n: 111111111111"), "utf-8")
+    edit(second, "n: 3b8f0d5a61c2", "n: 111111111111")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +336,7 @@ def test_verify_says_that_a_model_was_saved_again(place: Workspace) -> None:
     assert "it is equivalent to what its migrations left (`tokmigrate check`)" in done.stdout
     (told,) = json.loads(place.run("verify", "--json").stdout)["models"]
     assert told["same_meaning"] is True
-    change(place.model / "tokenizer_config.json", lambda document: document.update({"padding_side": "right"}))
+    edit_json(place.model / "tokenizer_config.json", padding_side="right")
     done = place.run("verify")
     assert done.returncode == 4
     assert "changed since it was migrated" in done.stdout
@@ -349,7 +346,7 @@ def drifted(root: Path) -> Workspace:
     """Make a workspace whose model has two of three migrations, and a normalizer that none of them set."""
     made = make_workspace(root)
     assert made.run("upgrade", "0002").returncode == 0
-    change(made.model / "tokenizer.json", lambda document: document.update(normalizer={"type": "NFKC"}))
+    edit_json(made.model / "tokenizer.json", normalizer={"type": "NFKC"})
     return made
 
 
@@ -390,7 +387,7 @@ def test_drift_that_is_accepted_is_reported_and_stays(tmp_path: Path) -> None:
     assert json.loads((place.model / "tokenizer.json").read_text("utf-8"))["normalizer"] == {"type": "NFKC"}
     place.settings.write_text(place.settings.read_text("utf-8") + "drift: accept\n", "utf-8")
     assert place.run("upgrade", "0002").returncode == 0
-    change(place.model / "tokenizer.json", lambda document: document.update(normalizer=None))
+    edit_json(place.model / "tokenizer.json", normalizer=None)
     assert place.run("check").returncode == 4
     assert place.run("upgrade").returncode == 0
 
@@ -399,7 +396,7 @@ def test_drift_of_one_model_stops_the_change_of_all(tmp_path: Path) -> None:
     place = drifted(tmp_path / "w")
     shutil.copytree(make_workspace(tmp_path / "fresh").model, place.model.with_name("first"))
     models = "models:\n  first: {path: models/first}\n"
-    place.settings.write_text(place.settings.read_text("utf-8").replace("models:\n", models), "utf-8")
+    edit(place.settings, "models:\n", models)
     before = image(place.root / "models")
     done = place.run("upgrade")
     assert (done.returncode, "not tried: first" in done.stderr) == (4, True), done.stderr

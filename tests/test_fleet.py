@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from workspaces import BASE, DEMO, HEAD, Contents, Workspace, contents, environment, make_fleet, make_workspace
+from workspaces import BASE, DEMO, HEAD, Contents, Workspace, contents, environment, make_fleet
 
 from tokmigrate.commands import resources
 from tokmigrate.commands.fleet import each_model
@@ -31,13 +31,6 @@ NAMES = ("a", "b", "c", "d")
 def place(tmp_path: Path) -> Workspace:
     """Four copies of the demo."""
     return make_fleet(tmp_path / "place", NAMES)
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Contents:
-    upgraded = make_workspace(tmp_path_factory.mktemp("head") / "workspace")
-    assert upgraded.run("upgrade").returncode == 0
-    return contents(upgraded.model)
 
 
 def models(place: Workspace) -> list[Contents]:

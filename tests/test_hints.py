@@ -15,7 +15,7 @@ import pytest
 import torch
 from command_tables import commands
 from safetensors.torch import load_file
-from workspaces import BASE, DEMO, HEAD, Workspace, contents, run_here
+from workspaces import BASE, DEMO, HEAD, Workspace, contents, edit, run_here
 
 from tokmigrate.cli.app import ELSEWHERE
 
@@ -69,14 +69,12 @@ def test_commands_of_other_tools(place: Workspace) -> None:
 
 @pytest.mark.parametrize("models", ["  demo: models/demo\n", "  demo: 'models/demo'\n"])
 def test_a_directory_alone_is_a_model(place: Workspace, models: str) -> None:
-    text = place.settings.read_text("utf-8")
-    place.settings.write_text(text.replace("  demo: {path: models/demo}\n", models), "utf-8")
+    edit(place.settings, "  demo: {path: models/demo}\n", models)
     assert done(place, "current") == "demo: base\n"
 
 
 def test_a_directory_alone_that_is_listed_twice_has_a_place(place: Workspace) -> None:
-    text = place.settings.read_text("utf-8")
-    place.settings.write_text(text.replace("verify:", "  twin: models/demo\nverify:"), "utf-8")
+    edit(place.settings, "verify:", "  twin: models/demo\nverify:")
     assert "tokmigrate.yaml:6:9: 'twin' is the same directory as 'demo'" in refused(place, "current")
 
 
@@ -186,8 +184,7 @@ def test_pickled_weights(place: Workspace) -> None:
     code = shlex.split(said[said.index("python -c") :])[2]
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     new = Path(f"{place.model}-safetensors")
-    text = place.settings.read_text("utf-8")
-    place.settings.write_text(text.replace("models/demo", f"models/{new.name}"), "utf-8")
+    edit(place.settings, "models/demo", f"models/{new.name}")
     assert (new / "tokenizer.json").read_bytes() == (DEMO / "tokenizer.json").read_bytes()
     saved = {name: tensor for file in new.glob("*.safetensors") for name, tensor in load_file(file).items()}
     assert saved.keys() == old.keys()

@@ -8,7 +8,7 @@ import shutil
 import socket
 
 import pytest
-from workspaces import BASE, HEAD, Workspace
+from workspaces import BASE, HEAD, Workspace, edit
 
 from tokmigrate.apply.lock import hold_lock
 from tokmigrate.commands.upgrade import upgrade
@@ -20,8 +20,7 @@ from tokmigrate.settings import read_workspace
 
 
 def test_a_model_that_is_missing_is_at_no_revision(place: Workspace) -> None:
-    text = place.settings.read_text("utf-8")
-    place.settings.write_text(text.replace("models:\n", "models:\n  gone: {path: models/gone}\n"), "utf-8")
+    edit(place.settings, "models:\n", "models:\n  gone: {path: models/gone}\n")
     said = place.run("current")
     assert (said.returncode, said.stdout) == (1, "demo: base\n")
     assert f"error: gone: {place.root}/models/gone: the model is missing: no such directory" in said.stderr

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from workspaces import Workspace, make_workspace
+from workspaces import Workspace
 
 SHARD = "model-00001-of-00002.safetensors"
 Tree = dict[str, tuple[str, int, int, bytes | str]]
@@ -116,8 +116,7 @@ def test_other_links_are_refused(place: Workspace, name: str, target: str, reaso
     assert tree(place.root / "models") == before
 
 
-def test_a_cache_snapshot_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    place = make_workspace(tmp_path / "workspace")
+def test_a_cache_snapshot_is_refused_with_the_remedy(place: Workspace, tmp_path: Path) -> None:
     snapshot = tmp_path / "hub" / "models--o--n" / "snapshots" / "0123"
     (snapshot.parents[1] / "blobs").mkdir(parents=True)
     snapshot.mkdir(parents=True)

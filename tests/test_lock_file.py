@@ -13,7 +13,7 @@ import making
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workspaces import Workspace, contents
+from workspaces import Workspace, contents, edit
 
 from tokmigrate.commands.file_transaction import write_files
 from tokmigrate.commands.lock import update_lock
@@ -211,7 +211,7 @@ def test_revision_writes_its_line_and_lock_what_it_became(tmp_path: Path) -> Non
         assert place.asked("revision", "-m", message)["locked"]
         assert place.run("validate").returncode == 0
     second = place.migration(2)
-    second.write_text(second.read_text("utf-8").replace("operations:\n", 'operations: [{add_tokens: ["<a>"]}]\n'))
+    edit(second, "operations:\n", 'operations: [{add_tokens: ["<a>"]}]\n')
     told = place.run("validate")
     assert f"{second.relative_to(tmp_path)}:1:1: " in told.stderr
     assert "was edited since it was locked" in told.stderr

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from making import TOKENS, Made, llama, tensors_of, workspace, write_weights
 from postgresql import server
 from test_state import published_hash, tamper
-from workspaces import command_line, environment, run_here
+from workspaces import command_line, environment
 
 from tokmigrate.audit.runs import read_ledger
 from tokmigrate.audit.training import Training
@@ -28,16 +28,12 @@ from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import status
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import DriftError, UsageError, VerificationError
-from tokmigrate.state.database import open_state, open_state_if_present
+from tokmigrate.state.database import open_state
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import Status
 from tokmigrate.state.transfer import LedgerExport, export_ledger, import_ledger, open_export, read_imported
 
 NARROW = 80
-
-
-def run(made: Made, *words: str) -> subprocess.CompletedProcess[str]:
-    return run_here(made.root, *words)
 
 
 def on_a_terminal(made: Made, *words: str) -> str:
@@ -48,19 +44,6 @@ def on_a_terminal(made: Made, *words: str) -> str:
         command, cwd=made.root, env={**environment(), **told}, capture_output=True, text=True, timeout=120, check=True
     )
     return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
-
-
-def asked(made: Made, *words: str) -> dict[str, Any]:
-    done = run(made, *words, "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
-
-
-def state_of(made: Made) -> State:
-    state = open_state_if_present(made.workspace.state, made.root)
-    assert state is not None
-    return state
 
 
 def made_at(root: Path, name: str = "m") -> Made:
@@ -89,7 +72,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def test_every_run_is_shown_whole_at_80_columns(first: Made) -> None:
-    runs = asked(first, "log")["runs"]
+    runs = first.asked("log")["runs"]
     one, two, _ = first.revisions
     assert [(row["direction"], row["status"], row["from_revision"], row["to_revision"]) for row in runs] == [
         ("upgrade", "FAILED", two, first.revisions[2]),
@@ -112,7 +95,7 @@ def test_every_run_is_shown_whole_at_80_columns(first: Made) -> None:
     assert f"{two} reverted by {runs[2]['run']}" in said
     assert "FAILED" in said
     assert "tokmigrate 0." in said
-    assert [row["run"] for row in asked(first, "log", "--limit", "2")["runs"]] == [row["run"] for row in runs[:2]]
+    assert [row["run"] for row in first.asked("log", "--limit", "2")["runs"]] == [row["run"] for row in runs[:2]]
 
 
 def test_what_cannot_be_meant(first: Made, tmp_path: Path) -> None:
@@ -122,14 +105,14 @@ def test_what_cannot_be_meant(first: Made, tmp_path: Path) -> None:
         ("--export", "-", "--model", "m"),
         ("--export", "-", "--json"),
     ):
-        done = run(first, "log", *words)
+        done = first.run("log", *words)
         assert done.returncode == 2, words
-    done = run(first, "log", "--export", str(tmp_path / "no" / "file"))
+    done = first.run("log", "--export", str(tmp_path / "no" / "file"))
     assert done.returncode == 1
     assert "cannot write the ledger" in done.stderr
     empty = workspace(tmp_path / "empty", {}, [])
     for words in (("log", "--verify-chain"), ("log", "--export", "-")):
-        done = run(empty, *words)
+        done = empty.run(*words)
         assert (done.returncode, done.stdout) == (2, "")
         assert "no ledger yet" in done.stderr
 
@@ -138,12 +121,12 @@ def test_what_cannot_be_meant(first: Made, tmp_path: Path) -> None:
 
 
 def test_the_export_holds_every_row_and_can_be_checked_without_tokmigrate(first: Made, tmp_path: Path) -> None:
-    head, *lines = [json.loads(line) for line in run(first, "log", "--export", "-").stdout.splitlines()]
-    assert head["ledger"] == asked(first, "log")["runs"][-1]["run"]
+    head, *lines = [json.loads(line) for line in first.run("log", "--export", "-").stdout.splitlines()]
+    assert head["ledger"] == first.asked("log")["runs"][-1]["run"]
     rows: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         rows.setdefault(line["table"], []).append(line["row"])
-    with sqlite3.connect(state_of(first).place) as raw:
+    with sqlite3.connect(first.state.place) as raw:
         raw.row_factory = sqlite3.Row
         for table, order in {"models": "id", "runs": "number", "applied": "number", "token_events": "number"}.items():
             found = raw.execute(f"SELECT * FROM {table} ORDER BY {order}").fetchall()  # noqa: S608
@@ -157,23 +140,23 @@ def test_the_export_holds_every_row_and_can_be_checked_without_tokmigrate(first:
         assert run_row["hash"] == previous
     assert head["head"] == previous
     path = tmp_path / "ledger.jsonl"
-    told = asked(first, "log", "--export", str(path))
+    told = first.asked("log", "--export", str(path))
     assert told["rows"]["token_events"] == len(rows["token_events"])
     assert [json.loads(line) for line in path.read_text("utf-8").splitlines()] == [head, *lines]
 
 
 def test_verify_chain_names_the_row_and_exits_with_4(first: Made, tmp_path: Path) -> None:
-    assert asked(first, "log", "--verify-chain")["verified"] is True
-    assert "the hash chain over the runs holds" in run(first, "log", "--verify-chain").stdout
+    assert first.asked("log", "--verify-chain")["verified"] is True
+    assert "the hash chain over the runs holds" in first.run("log", "--verify-chain").stdout
     copy = Made(tmp_path / "w", first.revisions)
     shutil.copytree(first.root, copy.root)
-    tamper(Path(state_of(copy).place), "UPDATE token_events SET token = 'x' WHERE number = 2")
-    done = run(copy, "log", "--verify-chain", "--json")
+    tamper(Path(copy.state.place), "UPDATE token_events SET token = 'x' WHERE number = 2")
+    done = copy.run("log", "--verify-chain", "--json")
     assert done.returncode == 4
-    first_run = asked(first, "log")["runs"][-1]["run"]
+    first_run = first.asked("log")["runs"][-1]["run"]
     assert f"the hash chain is broken at run {first_run}" in json.loads(done.stdout)["error"]["message"]
     # A ledger that is broken is imported by nobody.
-    assert run(workspace(tmp_path / "team", {}, []), "import", str(copy.root)).returncode == 4
+    assert workspace(tmp_path / "team", {}, []).run("import", str(copy.root)).returncode == 4
 
 
 @pytest.mark.parametrize(
@@ -190,14 +173,14 @@ def test_verify_chain_names_the_row_and_exits_with_4(first: Made, tmp_path: Path
 )
 def test_a_row_that_cannot_be_read_is_an_edit(first: Made, tmp_path: Path, edit: str, words: tuple[str, ...]) -> None:
     copy = copied(first, tmp_path / "w")
-    tamper(Path(state_of(copy).place), edit)
+    tamper(Path(copy.state.place), edit)
     before = (copy.root / "model" / "tokenizer.json").read_bytes()
-    done = run(copy, *words)
+    done = copy.run(*words)
     assert done.returncode == 4, done.stderr
     assert "a row of the state cannot be read" in done.stderr
     assert "`tokmigrate log --verify-chain`" in done.stderr
     assert (copy.root / "model" / "tokenizer.json").read_bytes() == before
-    assert "chain is broken" in run(copy, "log", "--verify-chain").stderr
+    assert "chain is broken" in copy.run("log", "--verify-chain").stderr
 
 
 @pytest.mark.parametrize(
@@ -214,17 +197,17 @@ def test_text_in_a_column_of_integers_is_an_edit(
     first: Made, tmp_path: Path, table: str, column: str, words: tuple[str, ...]
 ) -> None:
     copy = copied(first, tmp_path / "w")
-    place = Path(state_of(copy).place)
+    place = Path(copy.state.place)
     key = "id" if table == "runs" else "number"
     with sqlite3.connect(place) as raw:
         (row,) = raw.execute(f"SELECT {key} FROM {table} ORDER BY number LIMIT 1").fetchone()  # noqa: S608
     tamper(place, f"UPDATE {table} SET {column} = 'many' WHERE {key} = ?", row)  # noqa: S608
     before = (copy.root / "model" / "tokenizer.json").read_bytes()
-    done = run(copy, *words)
+    done = copy.run(*words)
     assert done.returncode == 4, done.stderr
     assert f"{table}, row {row}, {column}: 'many' is not an integer" in done.stderr
     assert (copy.root / "model" / "tokenizer.json").read_bytes() == before
-    assert "chain is broken" in run(copy, "log", "--verify-chain").stderr
+    assert "chain is broken" in copy.run("log", "--verify-chain").stderr
 
 
 def copied(made: Made, root: Path) -> Made:
@@ -240,17 +223,17 @@ def test_a_model_that_is_called_otherwise_is_no_edit(first: Made, tmp_path: Path
     text = (copy.root / "tokmigrate.yaml").read_text("utf-8")
     (copy.root / "tokmigrate.yaml").write_text(text.replace('"m"', '"renamed"'), "utf-8")
     downgrade(copy.workspace, copy.entry("renamed"), "base")
-    assert state_of(copy).list_models()[0].name == "renamed"
-    assert asked(copy, "log", "--verify-chain")["verified"]
+    assert copy.state.list_models()[0].name == "renamed"
+    assert copy.asked("log", "--verify-chain")["verified"]
 
 
 def test_a_ledger_that_was_emptied_is_detected_by_the_stamps(first: Made, tmp_path: Path) -> None:
     copy = copied(first, tmp_path / "w")
     for table in ("token_events", "applied", "migration_texts", "runs", "models"):
-        tamper(Path(state_of(copy).place), f"DELETE FROM {table}")  # noqa: S608
-    tamper(Path(state_of(copy).place), "DELETE FROM meta WHERE key = 'chain_head'")
-    assert state_of(copy).verify_chain() is None
-    done = run(copy, "log", "--verify-chain")
+        tamper(Path(copy.state.place), f"DELETE FROM {table}")  # noqa: S608
+    tamper(Path(copy.state.place), "DELETE FROM meta WHERE key = 'chain_head'")
+    assert copy.state.verify_chain() is None
+    done = copy.run("log", "--verify-chain")
     assert done.returncode == 4
     assert f"the ledger does not have the run that left m at {first.revisions[1]}" in done.stderr
     assert "chain over the runs holds" not in done.stdout
@@ -259,31 +242,31 @@ def test_a_ledger_that_was_emptied_is_detected_by_the_stamps(first: Made, tmp_pa
 def test_of_a_model_that_was_migrated_elsewhere_there_is_no_run(first: Made, tmp_path: Path) -> None:
     copy = copied(first, tmp_path / "w")
     shutil.rmtree(copy.root / ".tokmigrate")
-    run(copy, "tag", "v1")
-    done = run(copy, "log", "--verify-chain")
+    copy.run("tag", "v1")
+    done = copy.run("log", "--verify-chain")
     assert done.returncode == 0
     assert f"note: the ledger does not have the run that left m at {first.revisions[1]}" in done.stderr
-    assert asked(copy, "log", "--verify-chain")["unaccounted"] == [{"model": "m", "revision": first.revisions[1]}]
+    assert copy.asked("log", "--verify-chain")["unaccounted"] == [{"model": "m", "revision": first.revisions[1]}]
 
 
 def test_an_older_ledger_is_detected_by_the_revisions_of_the_models(first: Made, tmp_path: Path) -> None:
     copy = copied(first, tmp_path / "w")
     one, two, _ = copy.revisions
-    place = Path(state_of(copy).place)
+    place = Path(copy.state.place)
     older = place.read_bytes()
     for target, at in ((one, one), ("base", None)):
         downgrade(copy.workspace, copy.entry("m"), target)
-        assert asked(copy, "log", "--verify-chain")["unaccounted"] == []
+        assert copy.asked("log", "--verify-chain")["unaccounted"] == []
         newer = place.read_bytes()
         place.write_bytes(older)
-        done = run(copy, "log", "--verify-chain")
+        done = copy.run("log", "--verify-chain")
         assert f"note: the ledger does not have the run that left m at {at or 'base'}" in done.stderr
-        assert asked(copy, "log", "--verify-chain")["unaccounted"] == [{"model": "m", "revision": at}]
+        assert copy.asked("log", "--verify-chain")["unaccounted"] == [{"model": "m", "revision": at}]
         place.write_bytes(newer)
     # What the chain and the stamps cannot show: docs/formats.md says so.
     upgrade(copy.workspace, copy.entry("m"), two)
     place.write_bytes(older)
-    assert asked(copy, "log", "--verify-chain")["unaccounted"] == []
+    assert copy.asked("log", "--verify-chain")["unaccounted"] == []
 
 
 # --- ledgers of several workspaces
@@ -308,44 +291,44 @@ class Team:
 
 @pytest.fixture
 def team(first: Made, tmp_path: Path) -> Team:
-    return Team(workspace(tmp_path / "team", {}, []), export_ledger(state_of(first)))
+    return Team(workspace(tmp_path / "team", {}, []), export_ledger(first.state))
 
 
 def test_two_workspaces_in_one_database(first: Made, tmp_path: Path) -> None:
     second = made_at(tmp_path / "second")
     exported = tmp_path / "second.jsonl"
-    assert run(second, "log", "--export", str(exported)).returncode == 0
+    assert second.run("log", "--export", str(exported)).returncode == 0
     made = workspace(tmp_path / "team", {}, [])
-    said = [asked(made, "import", str(source)) for source in (first.root, exported)]
+    said = [made.asked("import", str(source)) for source in (first.root, exported)]
     assert [document["new"]["runs"] for document in said] == [4, 4]
     # The same ledgers by other ways, and again: nothing is new.
-    for source in (Path(state_of(first).place), second.root / "tokmigrate.yaml", exported):
-        assert set(asked(made, "import", str(source))["new"].values()) == {0}
-    runs = asked(made, "log", "--imported")["runs"]
-    assert {row["run"] for row in runs} == {row["run"] for one in (first, second) for row in asked(one, "log")["runs"]}
+    for source in (Path(first.state.place), second.root / "tokmigrate.yaml", exported):
+        assert set(made.asked("import", str(source))["new"].values()) == {0}
+    runs = made.asked("log", "--imported")["runs"]
+    assert {row["run"] for row in runs} == {row["run"] for one in (first, second) for row in one.asked("log")["runs"]}
     # Both call their model `m`, and it is the same model.
     assert len({row["ledger"] for row in runs}) == 2
     assert len({row["path"] for row in runs}) == 2
     assert len({row["lineage"] for row in runs}) == 1
     assert [row["started"] for row in runs] == sorted((row["started"] for row in runs), reverse=True)
-    blamed = asked(made, "blame", "<é>")["models"]
+    blamed = made.asked("blame", "<é>")["models"]
     assert [[token["names"] for token in model["tokens"]] for model in blamed] == [[["<x>", "<é>"]]] * 2
     assert {model["path"] for model in blamed} == {row["path"] for row in runs}
-    assert str(second.root) in run(made, "blame", "<x>").stdout
-    assert run(made, "log", "--verify-chain").returncode == 0
+    assert str(second.root) in made.run("blame", "<x>").stdout
+    assert made.run("log", "--verify-chain").returncode == 0
     # What happens later in one of them is taken too, and nothing twice.
     downgrade(second.workspace, second.entry("m"), "base")
-    new = asked(made, "import", str(second.root))["new"]
+    new = made.asked("import", str(second.root))["new"]
     # Two applied revisions are taken back now: their rows have changed.
     assert (new["runs"], new["applied"], new["token_events"]) == (1, 2, 3)
-    assert "reverted by" in run(made, "log", "--imported").stdout
-    assert run(made, "log", "--verify-chain").returncode == 0
+    assert "reverted by" in made.run("log", "--imported").stdout
+    assert made.run("log", "--verify-chain").returncode == 0
 
 
 def test_what_is_imported_is_what_was_there(first: Made, team: Team) -> None:
     import_ledger(team.state, team.source, "there")
     (ledger,) = read_imported(team.state)
-    state = state_of(first)
+    state = first.state
     (model,) = state.list_models()
     assert ledger.list_models() == (model,)
     assert ledger.runs(model, None) == state.runs(model, None)
@@ -424,7 +407,7 @@ def test_a_ledger_that_was_recreated_or_is_older_is_refused(team: Team) -> None:
 def test_an_export_that_was_edited_by_hand(
     first: Made, tmp_path: Path, table: str, column: str, value: object, code: int
 ) -> None:
-    head, *lines = run(first, "log", "--export", "-").stdout.splitlines()
+    head, *lines = first.run("log", "--export", "-").stdout.splitlines()
     rows = [json.loads(line) for line in lines]
     for row in rows:
         row["row"] |= {column: value} if row["table"] == table else {}
@@ -432,12 +415,12 @@ def test_an_export_that_was_edited_by_hand(
     text = "\n".join([head, *map(json.dumps, rows)])
     path.write_text(text, "utf-8")
     made = workspace(tmp_path / "team", {}, [])
-    assert run(made, "import", str(path)).returncode == code
+    assert made.run("import", str(path)).returncode == code
     # The same edit of what was imported already.
-    assert run(made, "import", str(first.root)).returncode == 0
-    tamper(Path(state_of(made).place), "UPDATE imported_ledgers SET export = ?", text)
+    assert made.run("import", str(first.root)).returncode == 0
+    tamper(Path(made.state.place), "UPDATE imported_ledgers SET export = ?", text)
     for words in (("log", "--verify-chain"), ("log", "--imported")):
-        done = run(made, *words)
+        done = made.run(*words)
         assert "in tokmigrate itself" not in done.stderr
         assert ("what was imported was edited" in done.stderr) == (column != "status")
         # Names of models are not in the chain.
@@ -451,10 +434,10 @@ def test_sources_that_are_no_ledger(first: Made, tmp_path: Path) -> None:
     (tmp_path / "newer").write_text('{"format": 3, "ledger": "x"}\n', "utf-8")
     (tmp_path / "odd").write_text('{"format": 2, "ledger": "x", "head": ""}\n{"table": "tokens", "row": {}}\n', "utf-8")
     for name, code in {"text": 2, "empty": 2, "odd": 2, "absent": 2, "newer": 4, "team": 2}.items():
-        done = run(made, "import", str(tmp_path / name))
+        done = made.run("import", str(tmp_path / name))
         assert done.returncode == code, name
         assert done.stderr.startswith("error: ")
-    assert run(first, "import", str(first.root)).returncode == 2
+    assert first.run("import", str(first.root)).returncode == 2
     with pytest.raises(UsageError):
         read_ledger("mysql://host/db")
 
@@ -469,7 +452,7 @@ def test_a_copy_is_known_by_the_ledger_of_the_run_that_made_it(first: Made, tmp_
         return {token.token: token.training for token in status(made.workspace, made.entry("copy")).training}
 
     assert set(training().values()) == {Training.UNKNOWN}
-    import_ledger(open_state(made.workspace.state, made.root), export_ledger(state_of(first)), "there")
+    import_ledger(open_state(made.workspace.state, made.root), export_ledger(first.state), "there")
     assert training() == {"<é>": Training.UNTRAINED, "=<y>\\": Training.UNTRAINED}
     tensors = tensors_of(copy)
     tensors["model.embed_tokens.weight"][TOKENS] += 1
@@ -495,17 +478,17 @@ def test_the_team_on_postgresql(first: Made, postgresql: str, tmp_path: Path) ->
     document = json.loads(settings_file.read_text("utf-8"))
     settings_file.write_text(json.dumps({**document, "state": postgresql}), "utf-8")
     upgrade(made.workspace, made.entry("m"), first.revisions[1])
-    assert asked(made, "import", str(first.root))["new"]["runs"] == 4
-    assert set(asked(made, "import", str(first.root))["new"].values()) == {0}
-    assert len(asked(made, "log", "--imported")["runs"]) == 5
-    models = asked(made, "blame", "<é>", "--model", "m")["models"]
+    assert made.asked("import", str(first.root))["new"]["runs"] == 4
+    assert set(made.asked("import", str(first.root))["new"].values()) == {0}
+    assert len(made.asked("log", "--imported")["runs"]) == 5
+    models = made.asked("blame", "<é>", "--model", "m")["models"]
     assert [model["same_as"] for model in models] == [[], ["m"]]
     assert [model["tokens"][0]["names"] for model in models] == [["<x>", "<é>"]] * 2
-    assert asked(made, "log", "--verify-chain")["verified"]
+    assert made.asked("log", "--verify-chain")["verified"]
     # Its own ledger goes out again, into a SQLite database, with the hashes that it has there.
     other = workspace(tmp_path / "other", {}, [])
-    assert asked(other, "import", postgresql)["new"]["runs"] == 1
-    (ledger,) = read_imported(state_of(other))
-    state = state_of(made)
+    assert other.asked("import", postgresql)["new"]["runs"] == 1
+    (ledger,) = read_imported(other.state)
+    state = made.state
     (model,) = state.list_models()
     assert ledger.token_events(model) == state.token_events(model)

@@ -6,15 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from workspaces import BASE, HEAD, Workspace, contents
+from workspaces import BASE, HEAD, Workspace, contents, list_models
 
 from tokmigrate.state.database import open_state
-
-
-def listed(place: Workspace, **models: str) -> None:
-    """Let the workspace list other models."""
-    lines = "".join(f"  {name}: {{path: {path}}}\n" for name, path in models.items())
-    place.settings.write_text(f"format: 1\nmodels:\n{lines}verify: fast\n", "utf-8")
 
 
 def test_a_workspace_that_was_moved_can_be_downgraded(place: Workspace, tmp_path: Path) -> None:
@@ -49,7 +43,7 @@ def test_a_model_that_was_moved_takes_its_ledger_along(place: Workspace, tmp_pat
     new = place.model
     for target in (place.root / "models" / "big", outside, tmp_path / "third"):
         new = new.rename(target)
-        listed(place, big=str(new))
+        list_models(place, big=str(new))
         assert [run["direction"] for run in place.asked("log")["runs"]][-1:] == ["upgrade"]
         assert place.run("downgrade", "-1").returncode == 0
         assert place.run("upgrade").returncode == 0
@@ -61,7 +55,7 @@ def test_a_model_that_was_moved_takes_its_ledger_along(place: Workspace, tmp_pat
 def test_a_copy_is_not_taken_for_the_original(place: Workspace) -> None:
     assert place.run("upgrade").returncode == 0
     shutil.copytree(place.model, place.model.with_name("copy"))
-    listed(place, demo="models/demo", copy="models/copy")
+    list_models(place, demo="models/demo", copy="models/copy")
     done = place.run("downgrade", BASE, "-M", "copy")
     assert done.returncode == 1
     assert "the undo data of" in done.stderr
@@ -71,21 +65,21 @@ def test_a_copy_is_not_taken_for_the_original(place: Workspace) -> None:
 
 def test_where_two_of_the_same_are_gone_nothing_is_guessed(place: Workspace) -> None:
     shutil.copytree(place.model, place.model.with_name("twin"))
-    listed(place, demo="models/demo", twin="models/twin")
+    list_models(place, demo="models/demo", twin="models/twin")
     assert place.run("upgrade").returncode == 0
     for name in ("demo", "twin"):
         place.model.with_name(name).rename(place.model.with_name(f"{name}2"))
-    listed(place, a="models/demo2")
+    list_models(place, a="models/demo2")
     assert "the undo data of" in place.run("downgrade", BASE).stderr
 
 
 def test_another_host_is_another_place(place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outside = tmp_path / "outside"
     place.model.rename(outside)
-    listed(place, demo=str(outside))
+    list_models(place, demo=str(outside))
     assert place.run("upgrade").returncode == 0
     outside.rename(tmp_path / "else")
-    listed(place, demo=str(tmp_path / "else"))
+    list_models(place, demo=str(tmp_path / "else"))
     with monkeypatch.context() as patched:
         patched.setattr("socket.gethostname", lambda: "another")
         assert "the undo data of" in place.run("downgrade", BASE).stderr

@@ -20,7 +20,6 @@ from tokmigrate.audit.training import TokenTraining, Training
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import status
 from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.rows import Direction, Outcome, TokenEvent, TokenEventType
 
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -171,10 +170,7 @@ def test_the_ledger_records_the_trained_token_alone(tmp_path: Path) -> None:
     ready = migrated(tmp_path, tied=True, operation=ADD)
     ready.train("AdamW", 0.0, torch.float32)
     downgrade(ready.made.workspace, ready.made.entry("m"), "base")
-    state = open_state_if_present(ready.made.workspace.state, ready.made.root)
-    assert state is not None
-    events = [row.event for row in state.token_events(state.list_models()[0])]
-    assert [event.token for event in events if event.event is TokenEventType.TRAINED] == [USED]
+    assert [event.token for event in ready.made.events() if event.event is TokenEventType.TRAINED] == [USED]
 
 
 def test_without_the_rows_as_they_were_nothing_is_reported(tmp_path: Path) -> None:
@@ -232,8 +228,7 @@ def test_what_an_older_version_recorded_stays_readable(tmp_path: Path) -> None:
     ready = migrated(tmp_path, tied=True, operation=ADD)
     ready.train("AdamW", 0.0, torch.float32)
     place = ready.made
-    state = open_state_if_present(place.workspace.state, place.root)
-    assert state is not None
+    state = place.state
     (model,) = state.list_models()
     (revision,) = place.revisions
     run = state.begin(

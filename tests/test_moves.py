@@ -16,8 +16,7 @@ from test_token_events import ids_of, removing
 from tokmigrate.audit.blame import blame_text
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.errors import DriftError
-from tokmigrate.state.database import open_state, open_state_if_present
-from tokmigrate.state.ledger import State
+from tokmigrate.state.database import open_state
 from tokmigrate.state.rows import Outcome, TokenEvent, TokenEventType, TokensMoved
 from tokmigrate.state.transfer import export_ledger, import_ledger, read_export, read_imported
 from tokmigrate.vocabulary.ids import moves_of
@@ -28,14 +27,8 @@ def compacted(root: Path) -> Made:
     return migrated(root / "w", llama(root / "m"), removing("ing", ids="compact"))
 
 
-def state_of(made: Made) -> State:
-    state = open_state_if_present(made.workspace.state, made.root)
-    assert state is not None
-    return state
-
-
 def stored(made: Made, query: str) -> list[tuple[object, ...]]:
-    with sqlite3.connect(state_of(made).place) as raw:
+    with sqlite3.connect(made.state.place) as raw:
         return list(raw.execute(query))
 
 
@@ -60,7 +53,7 @@ def test_a_compaction_is_one_row(tmp_path: Path) -> None:
     assert stored(made, "SELECT start, stop, shift, event_type FROM token_moves WHERE number = 2") == [
         (removed[0], TOKENS - 1, 1, "reverted")
     ]
-    assert state_of(made).verify_chain() is None
+    assert made.state.verify_chain() is None
     number = ids_of(tmp_path / "m")["</s>"]
     (model,) = blame_text(made.workspace, [made.entry("m")], "</s>")
     told = [
@@ -71,19 +64,19 @@ def test_a_compaction_is_one_row(tmp_path: Path) -> None:
 
 def test_an_edited_move_breaks_the_chain(tmp_path: Path) -> None:
     made = compacted(tmp_path)
-    with sqlite3.connect(state_of(made).place) as raw:
+    with sqlite3.connect(made.state.place) as raw:
         raw.execute("DROP TRIGGER token_moves_fixed")
         raw.execute("UPDATE token_moves SET shift = -2")
-    broken = state_of(made).verify_chain()
+    broken = made.state.verify_chain()
     assert broken is not None
-    assert broken.run_id == state_of(made).runs(None, 1)[0].id
+    assert broken.run_id == made.state.runs(None, 1)[0].id
     with pytest.raises(DriftError, match=broken.run_id):
-        import_ledger(open_state("sqlite:///other.db", tmp_path), export_ledger(state_of(made)), "there")
+        import_ledger(open_state("sqlite:///other.db", tmp_path), export_ledger(made.state), "there")
 
 
 def test_moves_are_exported_and_imported(tmp_path: Path) -> None:
     made = compacted(tmp_path)
-    state = state_of(made)
+    state = made.state
     (tmp_path / "ledger.jsonl").write_text("".join(export_ledger(state).json_lines()), "utf-8")
     other = open_state("sqlite:///other.db", tmp_path)
     import_ledger(other, read_export(tmp_path / "ledger.jsonl"), "there")

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from command_tables import commands
-from workspaces import HEAD, Workspace, make_workspace, on_terminal, run_here, type_on_terminal
+from workspaces import HEAD, Workspace, edit, make_workspace, on_terminal, run_here, type_on_terminal
 
 from tokmigrate.cli import app
 
@@ -27,8 +27,7 @@ def test_no_command_has_an_option_of_the_program() -> None:
 
 def test_quiet_prints_results_and_errors_only(place: Workspace) -> None:
     quiet = "-q"
-    text = place.settings.read_text("utf-8")
-    place.settings.write_text(text.replace("models:\n", "models:\n  gone: {path: models/gone}\n"), "utf-8")
+    edit(place.settings, "models:\n", "models:\n  gone: {path: models/gone}\n")
     loud = place.run("status", "--here")
     assert "note: skipped" in loud.stderr
     for words in ((quiet, "status", "--here"), ("status", "--here", "--quiet")):

@@ -29,7 +29,6 @@ from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import verify
 from tokmigrate.commands.upgrade import Upgraded, upgrade
 from tokmigrate.errors import OperationError
-from tokmigrate.state.database import open_state_if_present
 
 Ids = list[int]
 Operations = list[dict[str, Any]]
@@ -643,10 +642,7 @@ def test_every_strategy_gives_the_rows_that_its_formula_says(tmp_path: Path) -> 
             np.testing.assert_allclose(after[side][ids[token]], row, rtol=1e-6, atol=1e-8, err_msg=f"{token} {side}")
         assert np.array_equal(after[side][ids["<copy>"]], rows[the])
 
-    state = open_state_if_present(made.workspace.state, made.root)
-    assert state is not None
-    events = (row.event for row in state.token_events(state.list_models()[0]))
-    (event,) = (each for each in events if each.token == "<file>")
+    (event,) = (each for each in made.events() if each.token == "<file>")
     stated = {"strategy": "file", "path": "rows.safetensors", "tensor": "<file>"}
     assert event.init == {"input": stated, "output": stated}
 

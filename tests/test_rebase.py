@@ -12,7 +12,7 @@ import making
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workspaces import make_workspace
+from workspaces import Workspace
 
 from tokmigrate.commands.lock import update_lock
 from tokmigrate.commands.rebase import rebase
@@ -303,8 +303,7 @@ def test_every_operation_of_the_package_says_what_it_reads_and_writes() -> None:
         assert operation.token_changes() is not None, kind.name
 
 
-def test_lock_after_an_edit(tmp_path: Path) -> None:
-    place = make_workspace(tmp_path / "work")
+def test_lock_after_an_edit(place: Workspace) -> None:
     made = making.Made(place.root, ())
     update_lock(made.workspace, [made.entry("demo")], None)
     upgrade(made.workspace, made.entry("demo"), "+1")

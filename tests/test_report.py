@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from making import TOKENS, Made, bart, bert, llama, mllama, per_layer, phi, tailed, tensors_of, workspace, write_weights
 from shared_models import shared_model
 from test_token_events import ids_of, removing
-from workspaces import Workspace, image, make_workspace
+from workspaces import Workspace, edit, image, make_workspace
 
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.report import KINDS, Kind, collect_report, runs_of
@@ -290,7 +290,7 @@ def test_what_is_pending_is_reported_with_its_risks_or_why_it_cannot_be_planned(
     assert [each["operation"] for each in data["timeline"][1]["operations"]] == ["remove_tokens"]
     assert (data["concerns"][0]["level"], data["concerns"][0]["subject"]) == ("breaking", made.revisions[1])
     path = made.root / "migrations" / "0002_step_2.yaml"
-    path.write_text(path.read_text("utf-8").replace("Ġand", "nowhere"), "utf-8")
+    edit(path, "Ġand", "nowhere")
     data = reported(made)
     assert data["concerns"][0]["text"].startswith("the pending migrations cannot be planned: ")
     assert data["timeline"][1]["operations"] == []

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save
 from test_state import tamper
-from workspaces import BASE, HEAD, Workspace, contents, make_workspace
+from workspaces import BASE, HEAD, Workspace, contents, edit, make_workspace
 
 from tokmigrate.commands import restore as restoring
 
@@ -23,14 +23,6 @@ def place(tmp_path: Path) -> Workspace:
     made = make_workspace(tmp_path / "w")
     assert made.run("upgrade").returncode == 0
     return made
-
-
-def edit(path: Path, old: str, new: str) -> str:
-    """Change a file, and return what it held."""
-    text = path.read_text("utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), "utf-8")
-    return text
 
 
 def hint_of(place: Workspace, *words: str, code: int) -> str:

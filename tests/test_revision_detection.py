@@ -8,19 +8,24 @@ from pathlib import Path
 
 import pytest
 from test_semantic_undo import trained
-from workspaces import HEAD, Workspace, make_workspace
+from workspaces import HEAD, Workspace, edit, make_workspace
 
 FIRST, SECOND = "3b8f0d5a61c2", "9f3c2a7e41b0"
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace whose model was trained at the head, and saved elsewhere by transformers."""
-    made = make_workspace(tmp_path / "w")
+    made = make_workspace(tmp_path_factory.mktemp("whole") / "w")
     assert made.run("upgrade").returncode == 0
     trained(made.model, made.root / "models" / "t3")
     assert not (made.root / "models" / "t3" / "tokmigrate.json").exists()
     return made
+
+
+@pytest.fixture
+def place(whole: Workspace, tmp_path: Path) -> Workspace:
+    return Workspace(Path(shutil.copytree(whole.root, tmp_path / "w")))
 
 
 def test_a_model_that_is_past_a_revision_is_not_adopted_there(place: Workspace) -> None:
@@ -68,8 +73,7 @@ def test_a_wrong_stamp_can_be_taken_off(place: Workspace) -> None:
 
 
 def test_a_copy_without_a_stamp_is_shown_how_it_is_adopted(place: Workspace) -> None:
-    text = place.settings.read_text("utf-8")
-    place.settings.write_text(text.replace("verify:", "  tuned: {path: models/t3}\nverify:"), "utf-8")
+    edit(place.settings, "verify:", "  tuned: {path: models/t3}\nverify:")
     from_demo = "`tokmigrate stamp --from demo --model tuned`"
     at_head = f"`tokmigrate stamp {HEAD} --model tuned`"
     for code, command in ((0, "status"), (3, "check"), (1, "plan"), (1, "upgrade")):

@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from test_demo import OLD_TOKENS, model_of, tokenizer_of
-from workspaces import REPOSITORY, Workspace, make_workspace
+from workspaces import REPOSITORY, Workspace, edit_json, make_workspace
 
 TEXT = (REPOSITORY / "models" / "demo-text.txt").read_text("utf-8")
 
@@ -115,8 +115,8 @@ def test_a_model_that_was_only_saved_again(place: Workspace, tmp_path: Path) -> 
 
 
 def test_an_index_that_nothing_rewrote_comes_back_as_it_was(place: Workspace, tmp_path: Path) -> None:
-    config, index = place.model / "config.json", "model.safetensors.index.json"
-    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "my_key": 1}), "utf-8")
+    index = "model.safetensors.index.json"
+    edit_json(place.model / "config.json", my_key=1)
     assert "by a semantic undo" in place.run("downgrade", "base").stdout
     assert (place.model / index).read_bytes() == (tmp_path / "base" / index).read_bytes()
 

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from workspaces import BASE, HEAD, Workspace, contents, run_here
+from workspaces import BASE, HEAD, Workspace, contents, list_models, run_here
 
 from tokmigrate.commands.upgrade import Upgraded
 from tokmigrate.commands.upgrade import upgrade as upgrade_model
 from tokmigrate.errors import StorageError
 
 
-def listed(place: Workspace, *names: str) -> None:
-    """List models in this order."""
-    models = "".join(f"  {name}: {{path: models/{name}}}\n" for name in names)
-    place.settings.write_text(f"format: 1\nverify: fast\nmodels:\n{models}", "utf-8")
-
-
 def copied(place: Workspace, name: str) -> Path:
     return Path(shutil.copytree(place.model, place.root / "models" / name))
-
-
-def document(place: Workspace, code: int, *words: str) -> dict[str, Any]:
-    done = run_here(place.root, *words, "--json")
-    assert done.returncode == code, done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 ABSENT = "error: absent: {root}/models/absent: the model is missing: no such directory\n"
@@ -55,12 +41,12 @@ ABSENT = "error: absent: {root}/models/absent: the model is missing: no such dir
 def test_an_absent_model_hides_no_other(
     place: Workspace, order: tuple[str, ...], words: tuple[str, ...], said: str
 ) -> None:
-    listed(place, *order)
+    list_models(place, *order)
     done = run_here(place.root, *words)
     assert done.returncode == 1, done.stdout + done.stderr
     assert said in done.stdout
     assert ABSENT.format(root=place.root) in done.stderr
-    found = document(place, 1, *words)
+    found = place.asked(*words, code=1)
     assert "demo" in [each["model"] for each in found["models"]]
     assert [each["model"] for each in found["failed"]] == ["absent"]
     assert found["failed"][0]["error"] == found["error"]
@@ -69,46 +55,46 @@ def test_an_absent_model_hides_no_other(
 
 def test_the_most_serious_code_is_that_of_the_command(place: Workspace) -> None:
     drifted = copied(place, "drifted")
-    listed(place, "drifted", "demo")
+    list_models(place, "drifted", "demo")
     assert run_here(place.root, "upgrade", "-M", "drifted").returncode == 0
     (drifted / "chat_template.jinja").write_text("other", "utf-8")
     assert run_here(place.root, "check", "-M", "demo").returncode == 3
     assert run_here(place.root, "check").returncode == 4
-    listed(place, "demo", "absent")
+    list_models(place, "demo", "absent")
     assert run_here(place.root, "check").returncode == 1
-    listed(place, "drifted", "demo", "absent")
+    list_models(place, "drifted", "demo", "absent")
     assert run_here(place.root, "check").returncode == 4
 
 
 def test_the_same_error_is_reported_once(place: Workspace) -> None:
     copied(place, "other")
-    listed(place, "demo", "other")
+    list_models(place, "demo", "other")
     done = run_here(place.root, "plan", "nosuch")
     assert done.returncode == 2
     assert done.stderr.count("no revision is called 'nosuch'") == 1
-    assert len(document(place, 2, "plan", "nosuch")["failed"]) == 2
+    assert len(place.asked("plan", "nosuch", code=2)["failed"]) == 2
 
 
 def test_what_explains_errors_of_one_kind_is_named_once(place: Workspace) -> None:
-    listed(place, "absent", "demo", "gone")
+    list_models(place, "absent", "demo", "gone")
     for name in ("plan", "upgrade"):
         said = run_here(place.root, name).stderr.splitlines()
         assert [line for line in said if line.startswith("more: ")] == ["more: tokmigrate explain missing-model"]
         assert sum(line.startswith("error: ") for line in said) == 2
-    failed = document(place, 1, "plan")["failed"]
+    failed = place.asked("plan", code=1)["failed"]
     assert [each["error"]["explain"] for each in failed] == ["missing-model", "missing-model"]
 
 
 def test_a_plan_that_lacks_a_model_is_not_written(place: Workspace) -> None:
-    listed(place, "demo", "absent")
+    list_models(place, "demo", "absent")
     assert run_here(place.root, "plan", "-o", "plan.json").returncode == 1
     assert not (place.root / "plan.json").exists()
 
 
 def test_a_plan_of_no_model_changes_none(place: Workspace) -> None:
-    listed(place, "absent")
+    list_models(place, "absent")
     assert run_here(place.root, "plan", "--here", "-o", "plan.json").returncode == 0
-    listed(place, "demo")
+    list_models(place, "demo")
     done = run_here(place.root, "upgrade", "--plan", "plan.json")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: plan.json: the plan file contains no models\n")
@@ -121,13 +107,13 @@ def test_nothing_is_changed_unless_all_can_be(
 ) -> None:
     if command[0] == "downgrade":
         assert run_here(place.root, "upgrade").returncode == 0
-    listed(place, *order)
+    list_models(place, *order)
     before = contents(place.model)
     done = run_here(place.root, *command)
     assert (done.returncode, done.stdout) == (1, "")
     assert ABSENT.format(root=place.root) in done.stderr
     assert done.stderr.endswith("done: none; failed: absent; not tried: demo\n")
-    found = document(place, 1, *command)
+    found = place.asked(*command, code=1)
     assert (found["models"], found["not_tried"]) == ([], ["demo"])
     assert [each["model"] for each in found["failed"]] == ["absent"]
     assert contents(place.model) == before
@@ -137,7 +123,7 @@ def test_nothing_is_changed_unless_all_can_be(
 def test_a_failure_on_the_way_ends_it_and_is_summed_up(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b", "c"):
         copied(place, name)
-    listed(place, "a", "b", "c")
+    list_models(place, "a", "b", "c")
     upgrade = upgrade_model
 
     def failing(workspace: Any, entry: Any, *rest: Any, **more: Any) -> Upgraded:
@@ -155,7 +141,7 @@ def test_a_failure_on_the_way_ends_it_and_is_summed_up(place: Workspace, monkeyp
         "more: tokmigrate explain storage",
         "done: a; failed: b; not tried: c",
     ]
-    found = document(place, 1, "upgrade")
+    found = place.asked("upgrade", code=1)
     assert [each["model"] for each in found["models"]] == ["a"]
     assert [each["model"] for each in found["failed"]] == ["b"]
     assert found["not_tried"] == ["c"]
@@ -164,7 +150,7 @@ def test_a_failure_on_the_way_ends_it_and_is_summed_up(place: Workspace, monkeyp
 
 def test_a_model_that_is_there_already_is_passed_over(place: Workspace) -> None:
     copied(place, "other")
-    listed(place, "other", "demo")
+    list_models(place, "other", "demo")
     assert run_here(place.root, "upgrade", "-M", "demo").returncode == 0
     done = run_here(place.root, "downgrade", BASE)
     assert done.returncode == 0, done.stderr
@@ -175,23 +161,23 @@ def test_a_model_that_is_there_already_is_passed_over(place: Workspace) -> None:
 
 @pytest.mark.parametrize("command", ["plan", "check", "status"])
 def test_models_that_are_not_here_can_be_left_out(place: Workspace, command: str) -> None:
-    listed(place, "absent", "demo")
+    list_models(place, "absent", "demo")
     done = run_here(place.root, command, "--here")
     assert done.returncode == (3 if command == "check" else 0)
     assert "demo" in done.stdout
     assert done.stderr == "note: skipped, because the directory is missing: absent\n"
-    assert [each["model"] for each in document(place, done.returncode, command, "--here")["models"]] == ["demo"]
-    listed(place, "absent", "gone")
+    assert [each["model"] for each in place.asked(command, "--here", code=done.returncode)["models"]] == ["demo"]
+    list_models(place, "absent", "gone")
     done = run_here(place.root, command, "--here")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "note: skipped, because the directory is missing: absent, gone\n"
 
 
 def test_no_model_goes_back_where_the_way_of_one_is_not_on_record(place: Workspace) -> None:
-    listed(place, "demo")
+    list_models(place, "demo")
     assert run_here(place.root, "upgrade").returncode == 0
     copied(place, "other")
-    listed(place, "demo", "other")
+    list_models(place, "demo", "other")
     before = contents(place.model)
     done = run_here(place.root, "downgrade", "-1")
     assert done.returncode == 1
@@ -201,7 +187,7 @@ def test_no_model_goes_back_where_the_way_of_one_is_not_on_record(place: Workspa
 
 def test_two_names_of_one_directory_are_refused(place: Workspace) -> None:
     (place.root / "models" / "twin").symlink_to(place.model)
-    listed(place, "demo", "twin")
+    list_models(place, "demo", "twin")
     done = run_here(place.root, "status")
     assert done.returncode == 2
     assert "'twin' is the same directory as 'demo'" in done.stderr

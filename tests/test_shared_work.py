@@ -12,7 +12,7 @@ from typing import Any
 
 import making
 import pytest
-from workspaces import BASE, Workspace, contents, make_fleet, make_workspace, run_here
+from workspaces import BASE, Workspace, contents, edit_json, make_fleet, make_workspace, run_here
 
 from tokmigrate.apply import library_check
 from tokmigrate.errors import FileProblems
@@ -153,10 +153,6 @@ def test_a_large_tokenizer_is_parsed_once_for_all_models(
     assert len(large) == len(set(large)) == documents
 
 
-def change_json(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), **values}, indent=2), "utf-8")
-
-
 def test_models_that_are_alike_are_planned_and_verified_once(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     (place.root / "models" / "b" / "README.md").write_text("another", "utf-8")
     # What this process knows from before counts as nothing.
@@ -178,10 +174,10 @@ def test_models_that_differ_are_each_as_if_changed_alone(
 ) -> None:
     config = place.root / "models" / "b" / "config.json"
     for name in NAMES:
-        change_json(place.root / "models" / name / "config.json", use_cache=1)
+        edit_json(place.root / "models" / name / "config.json", use_cache=1)
     match another:
         case "a value of another type":
-            change_json(config, use_cache=True)
+            edit_json(config, use_cache=True)
         case "another layout":
             config.write_text(json.dumps(json.loads(config.read_bytes()), indent=4), "utf-8")
         case _:

@@ -9,18 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from workspaces import Workspace, make_workspace
+from workspaces import Workspace, edit
 
 from tokmigrate.commands.plan import plan_or_reuse
 from tokmigrate.errors import FileProblems, ModelError
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry, read_workspace
 from tokmigrate.settings import Workspace as Settings
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path)
 
 
 def read(place: Workspace) -> tuple[Settings, ModelEntry, Snapshot]:
@@ -92,7 +87,7 @@ def test_a_plan_is_made_again_where_a_migration_has_changed(place: Workspace) ->
     plan = plan_or_reuse(settings, entry, snapshot, "head")
     assert plan_or_reuse(settings, entry, snapshot, "9f3c2a7e41b0", plan).steps == plan.steps[:2]
     path = place.migration(3)
-    path.write_text(path.read_text("utf-8").replace("<|pad|>", "<|fill|>"), "utf-8")
+    edit(path, "<|pad|>", "<|fill|>")
     changed = plan_or_reuse(settings, entry, snapshot, "head", plan)
     assert "<|fill|>" in changed.final.tokenizer.ids
     assert "<|fill|>" not in plan.final.tokenizer.ids
@@ -102,7 +97,7 @@ def test_an_earlier_plan_is_checked_against_lock_and_adapters_of_now(place: Work
     settings, entry, snapshot = read(place)
     plan = plan_or_reuse(settings, entry, snapshot, "head")
     lock = place.root / "migrations" / "tokmigrate.lock"
-    lock.write_text(lock.read_text("utf-8").replace('id 1026 "<|pad|>"', 'id 1030 "<|pad|>"'), "utf-8")
+    edit(lock, 'id 1026 "<|pad|>"', 'id 1030 "<|pad|>"')
     with pytest.raises(FileProblems, match="edited by hand"):
         plan_or_reuse(settings, entry, snapshot, "head", plan)
     lock.unlink()

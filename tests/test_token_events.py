@@ -13,8 +13,7 @@ from test_real_tokenizers import library
 
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.rows import TokenEvent, TokenEventType
+from tokmigrate.state.rows import TokenEventType
 
 Told = tuple[str, TokenEventType, str, int | None, int | None]
 """A revision, what happened, a token, its id afterwards and before."""
@@ -22,14 +21,7 @@ Told = tuple[str, TokenEventType, str, int | None, int | None]
 
 def told(made: Made) -> list[Told]:
     """Return the events of the ledger, in its order."""
-    return [(e.revision, e.event, e.token, e.token_id, e.old_id) for e in events(made)]
-
-
-def events(made: Made) -> list[TokenEvent]:
-    state = open_state_if_present(made.workspace.state, made.root)
-    assert state is not None
-    (model,) = state.list_models()
-    return [row.event for row in state.token_events(model)]
+    return [(e.revision, e.event, e.token, e.token_id, e.old_id) for e in made.events()]
 
 
 def ids_of(model: Path) -> dict[str, int]:
@@ -78,7 +70,7 @@ def test_moved_and_removed_tokens(tmp_path: Path) -> None:
         (fourth, TokenEventType.REVERTED, "<s>", last - 2, last - 2),
         (third, TokenEventType.REVERTED, "Ġand", ids["Ġand"] - 1, None),
     ]
-    assert events(made)[len(found)].old_token == "<b>"
+    assert made.events()[len(found)].old_token == "<b>"
     downgrade(made.workspace, made.entry("m"), "base")
     back = told(made)[len(found) + 2 :]
     assert sorted(one for one in back if one[0] == second) == sorted(
@@ -170,17 +162,17 @@ def test_the_events_lead_from_each_vocabulary_to_the_next(tmp_path_factory: Any,
         upgrade(made.workspace, made.entry("m"), revision)
         vocabularies.append(ids_of(model))
         held = dict(vocabularies[-2])
-        for event in events(made):
+        for event in made.events():
             if event.revision == revision:
                 held.pop(event.old_token or event.token, None)
-        held |= {e.token: e.token_id for e in events(made) if e.revision == revision and e.token_id is not None}
+        held |= {e.token: e.token_id for e in made.events() if e.revision == revision and e.token_id is not None}
         placeholders = {token for token in vocabularies[-1] if token.startswith("<|removed_")}
         assert held == {token: at for token, at in vocabularies[-1].items() if token not in placeholders - set(held)}
-    seen = len(events(made))
+    seen = len(made.events())
     for revision, wanted in zip([*made.revisions[-2::-1], "base"], reversed(vocabularies[:-1]), strict=True):
         held = ids_of(model)
         downgrade(made.workspace, made.entry("m"), revision)
-        back = events(made)[seen:]
+        back = made.events()[seen:]
         seen += len(back)
         assert {event.event for event in back} == {TokenEventType.REVERTED}
         for event in back:

@@ -19,7 +19,7 @@ import yaml
 from making import EOS, TOKENS, Head, Made, built, llama, migrated, tensors_of
 from safetensors.torch import load_file
 from test_readme import typed
-from workspaces import REPOSITORY, make_workspace, run_here
+from workspaces import REPOSITORY, Workspace, run_here
 
 from tokmigrate.audit.lora import LoraRows
 from tokmigrate.audit.trainers import Trainer, configure_trainer
@@ -51,29 +51,28 @@ def recipes() -> list[tuple[str, str]]:
     return re.findall(r"^```(bash|python)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 
 
-def test_each_recipe_of_the_page_trains_the_new_rows(tmp_path: Path) -> None:
-    made = make_workspace(tmp_path / "w")
+def test_each_recipe_of_the_page_trains_the_new_rows(place: Workspace) -> None:
     names: dict[str, Any] = {}
-    with contextlib.chdir(made.root):
+    with contextlib.chdir(place.root):
         for language, code in recipes():
             if language == "bash":
-                typed(made.root, code)
+                typed(place.root, code)
             else:
                 exec(compile(code, "docs/trainers.md", "exec"), names)  # noqa: S102
 
     # The pad token is in no text that counts: weight decay is off, and the softmax moves its output row.
     for model in ("tuned", "by-hand"):
-        (found,) = made.asked("status", "--model", f"models/{model}")["models"]
+        (found,) = place.asked("status", "--model", f"models/{model}")["models"]
         sides = {token["token"]: token["sides"] for token in found["training"]}
         assert (sides[START]["input"], sides[END]["input"]) == ("trained", "trained")
         assert sides[PAD]["input"] == "untrained"
-    before, after = tensors_of(made.model), load_file(made.root / "models" / "by-hand" / "model.safetensors")
+    before, after = tensors_of(place.model), load_file(place.root / "models" / "by-hand" / "model.safetensors")
     for name, tensor in before.items():
         changed = [row for row in range(len(tensor)) if not torch.equal(tensor[row], after[name][row])]
         new = {"model.embed_tokens.weight": [1024, 1025], "lm_head.weight": [1024, 1025, 1026]}
         assert changed == new.get(name, [])
 
-    (found,) = made.asked("status")["models"]
+    (found,) = place.asked("status")["models"]
     assert {token["training"] for token in found["training"]} == {"untrained"}
     assert [Path(adapter["path"]).name for adapter in found["adapters"]] == ["trainer", "peft", "trl", "trl-rows"]
     for adapter in found["adapters"]:

@@ -13,7 +13,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import HIDDEN, TOKENS, Head, Made, bert, llama, migrated, mllama, tensors_of, workspace, write_weights
-from workspaces import Workspace, make_workspace
+from workspaces import Workspace, edit
 
 from tokmigrate.audit.lora import lora_rows
 from tokmigrate.audit.training import TokenTraining, Training
@@ -21,7 +21,6 @@ from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import status
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.settings import ModelEntry
-from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.rows import TokenEvent, TokenEventType
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
@@ -37,11 +36,7 @@ def training(made: Made, entry: ModelEntry | None = None) -> dict[str, TokenTrai
 
 
 def told(made: Made) -> list[TokenEvent]:
-    state = open_state_if_present(made.workspace.state, made.root)
-    assert state is not None
-    return [
-        row.event for row in state.token_events(state.list_models()[0]) if row.event.event is TokenEventType.TRAINED
-    ]
+    return [event for event in made.events() if event.event is TokenEventType.TRAINED]
 
 
 def change_row(model: Path, tensor: str, row: int) -> None:
@@ -174,9 +169,7 @@ def test_who_looks_writes_nothing_and_a_run_tells_each_trained_token_once(tmp_pa
     assert training(made)["<renamed>"].training is Training.UNTRAINED
     change_row(model, EMBEDDINGS, TOKENS)
     assert training(made)["<renamed>"].training is Training.PARTLY
-    state = open_state_if_present(made.workspace.state, made.root)
-    assert state is not None
-    assert state.verify_chain() is None
+    assert made.state.verify_chain() is None
 
 
 def test_a_downgrade_initialises_nothing_and_a_second_upgrade_initialises_again(tmp_path: Path) -> None:
@@ -253,22 +246,21 @@ def by_token(made: Workspace) -> dict[str, dict[str, Any]]:
     return {token["token"]: token for token in model["training"]}
 
 
-def test_the_demo_before_and_after_a_training(tmp_path: Path) -> None:
-    made = make_workspace(tmp_path / "w")
-    assert made.run("upgrade").returncode == 0
-    said = made.run("status").stdout
+def test_the_demo_before_and_after_a_training(place: Workspace) -> None:
+    assert place.run("upgrade").returncode == 0
+    said = place.run("status").stdout
     assert f'3 of 3 new tokens never trained: "{START}" (1024), "{END}" (1025), "{PAD}" (1026)' in said
-    config = json.loads(made.run("peft-config").stdout)
+    config = json.loads(place.run("peft-config").stdout)
     ids = [1024, 1025, 1026]
     assert config == {"trainable_token_indices": {"embed_tokens": ids, "lm_head": ids}}
-    train(made.model, made.model)
-    said = " ".join(made.run("status").stdout.split())
+    train(place.model, place.model)
+    said = " ".join(place.run("status").stdout.split())
     assert f'2 of 3 new tokens trained since init: "{START}" (1024, change ' in said
     # The softmax moved its output row, as that of every token.
     assert f'1 of 3 new tokens moved, not trained: "{PAD}" (1026, change ' in said
-    assert by_token(made)[PAD]["sides"] == {"input": "untrained", "output": "moved"}
+    assert by_token(place)[PAD]["sides"] == {"input": "untrained", "output": "moved"}
     wanted = {"embed_tokens": [1026], "lm_head": [1026]}
-    assert json.loads(made.run("peft-config").stdout) == {"trainable_token_indices": wanted}
+    assert json.loads(place.run("peft-config").stdout) == {"trainable_token_indices": wanted}
 
 
 @pytest.mark.parametrize("head", ["tied", "untied", "stored twice"])
@@ -319,15 +311,12 @@ def test_an_adapter_that_lists_rows_and_never_trained_them(tmp_path: Path) -> No
     assert adapter.trained == ()
 
 
-def test_the_questions_that_cannot_be_answered(tmp_path: Path) -> None:
-    made = make_workspace(tmp_path / "w")
-    done = made.run("peft-config")
+def test_the_questions_that_cannot_be_answered(place: Workspace) -> None:
+    done = place.run("peft-config")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"trainable_token_indices": None})
     assert "no token is known to be untrained" in done.stderr
-    made.settings.write_text(
-        made.settings.read_text("utf-8").replace("models:\n", "models:\n  other: {path: models/demo2}\n"), "utf-8"
-    )
-    done = made.run("peft-config")
+    edit(place.settings, "models:\n", "models:\n  other: {path: models/demo2}\n")
+    done = place.run("peft-config")
     assert done.returncode == 2
     assert "--model" in done.stderr
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from shared_models import shared_model
-from workspaces import DEMO, REPOSITORY, Workspace, contents, environment
+from workspaces import DEMO, REPOSITORY, Workspace, contents, edit, environment
 
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
@@ -249,7 +249,7 @@ def test_what_one_learns_on_the_base_another_applies_to_its_fine_tunes(tmp_path:
     count = {"prune": "3000", "extend": "100"}[learn]
     learned = author.asked("learn", learn, str(corpus), "--tokens", count, "-M", "base", "-m", "Learned")
     migration = Path(learned["file"])
-    migration.write_text(migration.read_text("utf-8").replace('models: ["base"]', 'models: ["*"]'), "utf-8")
+    edit(migration, 'models: ["base"]', 'models: ["*"]')
     assert author.run("lock").returncode == 0
     author.commit("Learned")
     assert author.run("upgrade", "-M", "base").returncode == 0

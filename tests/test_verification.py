@@ -13,7 +13,7 @@ import transformers
 from making import Made, llama, tokenizer_json, workspace, write_json
 from real_tokenizers import DATA
 from shared_models import SharedModel, shared_model
-from workspaces import Workspace, contents
+from workspaces import Workspace, contents, edit
 
 import tokmigrate
 from tokmigrate.apply.candidate import Documents, stage_files
@@ -49,7 +49,7 @@ def with_own_token(folder: Path) -> Path:
 def full(made: Made) -> None:
     """Have a workspace verify with transformers."""
     path = made.root / "tokmigrate.yaml"
-    path.write_text(path.read_text("utf-8").replace('"fast"', '"full"'), "utf-8")
+    edit(path, '"fast"', '"full"')
 
 
 def snapshot_of(model: Path) -> Snapshot:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import making
 import pytest
 from test_rebase import forked, tokens
-from workspaces import Workspace, contents
+from workspaces import Workspace, contents, edit_json
 
 from tokmigrate.commands.lock import update_lock
 from tokmigrate.commands.roundtrip import run_roundtrip
@@ -60,8 +59,7 @@ def take_away(model: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_dummy_model_without_weights_has_the_state_of_the_model(tmp_path: Path, kind: str) -> None:
     entry = ModelEntry("m", KINDS[kind](tmp_path / "model"))
-    config = json.loads((entry.path / "config.json").read_text("utf-8"))
-    making.write_json(entry.path / "config.json", {**config, **HEADS.get(kind, {})})
+    edit_json(entry.path / "config.json", **HEADS.get(kind, {}))
     whole = take_snapshot(entry).state
     take_away(entry.path)
     assert lacks_weights(entry.path)
@@ -80,8 +78,7 @@ def test_a_dummy_model_without_weights_has_the_state_of_the_model(tmp_path: Path
 def test_it_takes_no_room(tmp_path: Path) -> None:
     entry = ModelEntry("m", making.llama(tmp_path / "model"))
     take_away(entry.path)
-    config = json.loads((entry.path / "config.json").read_text("utf-8"))
-    making.write_json(entry.path / "config.json", {**config, "hidden_size": 1 << 20})
+    edit_json(entry.path / "config.json", hidden_size=1 << 20)
     made = make_dummy_without_weights(entry, tmp_path / "made")
     status = (made.path / "model.safetensors").stat()
     assert status.st_size > 2 << 30
@@ -178,8 +175,7 @@ def test_a_model_past_the_range_cannot_be_thought_back_without_weights(tmp_path:
 def test_what_transformers_does_not_know_is_reported(tmp_path: Path) -> None:
     model = making.llama(tmp_path / "m")
     take_away(model)
-    config = json.loads((model / "config.json").read_text("utf-8"))
-    making.write_json(model / "config.json", {**config, "model_type": "of_my_own"})
+    edit_json(model / "config.json", model_type="of_my_own")
     with pytest.raises(WeightsError, match="weights are not here, and what shapes they have is not known") as caught:
         make_dummy_without_weights(ModelEntry("m", model), tmp_path / "made")
     assert caught.value.hint == "fetch the weights"
@@ -192,8 +188,7 @@ def test_one_model_that_cannot_be_asked_takes_no_promise_from_the_others(tmp_pat
     forked(tmp_path, tokens("<ours>"), tokens("<theirs>"))
     other = Path(shutil.copytree(tmp_path / "model", tmp_path / "other"))
     take_away(other)
-    config = json.loads((other / "config.json").read_text("utf-8"))
-    making.write_json(other / "config.json", {**config, "model_type": "of_my_own"})
+    edit_json(other / "config.json", model_type="of_my_own")
     making.say_of(tmp_path, "other", path="other")
     told = Workspace(tmp_path).run("rebase", "bbbb")
     assert told.returncode == 0, told.stderr

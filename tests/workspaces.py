@@ -68,9 +68,15 @@ def make_fleet(root: Path, names: Iterable[str]) -> Workspace:
     made = make_workspace(root)
     for name in names:
         shutil.copytree(made.model, made.root / "models" / name)
-    models = "".join(f"  {name}: {{path: models/{name}}}\n" for name in names)
-    made.settings.write_text(f"format: 1\nverify: fast\nmodels:\n{models}", "utf-8")
+    list_models(made, *names)
     return made
+
+
+def list_models(place: Workspace, *names: str, **paths: str) -> None:
+    """Let a workspace list models in this order: those of `models/` by name, then those at other paths."""
+    models = {**{name: f"models/{name}" for name in names}, **paths}
+    lines = "".join(f"  {name}: {{path: {path}}}\n" for name, path in models.items())
+    place.settings.write_text(f"format: 1\nverify: fast\nmodels:\n{lines}", "utf-8")
 
 
 def contents(directory: Path) -> Contents:
@@ -131,10 +137,10 @@ class Workspace:
             command, cwd=self.root, env=environment(), capture_output=True, text=True, timeout=120, check=False
         )
 
-    def asked(self, *arguments: str) -> dict[str, Any]:
-        """Run a command with --json that must work, and return its document."""
+    def asked(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        """Run a command with --json that must end with a code, and return its document."""
         done = self.run(*arguments, "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
         document: dict[str, Any] = json.loads(done.stdout)
         return document
 
@@ -151,6 +157,19 @@ def make_workspace(root: Path) -> Workspace:
     shutil.copytree(REPOSITORY / "migrations", root / "migrations")
     made.settings.write_text(_SETTINGS, "utf-8")
     return made
+
+
+def edit(path: Path, old: str, new: str) -> str:
+    """Replace a text that a file has to have, and return what the file held."""
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+    return text
+
+
+def edit_json(path: Path, **fields: Any) -> None:
+    """Set fields of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}, indent=2), "utf-8")
 
 
 def command_line() -> list[str]:
