@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,8 +52,20 @@ def place(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Contents:
-    """The demo at the head of its migrations."""
-    upgraded = make_workspace(tmp_path_factory.mktemp("head") / "workspace")
-    assert upgraded.run("upgrade").returncode == 0
+def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The demo at the head of its migrations; no test changes it."""
+    made = make_workspace(tmp_path_factory.mktemp("upgraded") / "workspace")
+    assert made.run("upgrade").returncode == 0
+    return made
+
+
+@pytest.fixture
+def head(upgraded: Workspace) -> Contents:
+    """The files of the demo at the head of its migrations."""
     return contents(upgraded.model)
+
+
+@pytest.fixture
+def place_at_head(upgraded: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the demo at the head of its migrations."""
+    return Workspace(Path(shutil.copytree(upgraded.root, tmp_path / "place")))

@@ -19,10 +19,8 @@ from workspaces import HEAD, Workspace, edit, edit_json, image, make_workspace
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    made = make_workspace(tmp_path / "w")
-    assert made.run("upgrade").returncode == 0
-    return made
+def place(place_at_head: Workspace) -> Workspace:
+    return place_at_head
 
 
 def change(path: Path, edit: Callable[[Any], None]) -> None:

@@ -19,10 +19,8 @@ FIRST, SECOND = "3b8f0d5a61c2", "9f3c2a7e41b0"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    made = make_workspace(tmp_path / "w")
-    assert made.run("upgrade").returncode == 0
-    return made
+def place(place_at_head: Workspace) -> Workspace:
+    return place_at_head
 
 
 def hint_of(place: Workspace, *words: str, code: int) -> str:

@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from test_demo import OLD_TOKENS, model_of, tokenizer_of
-from workspaces import REPOSITORY, Workspace, edit_json, make_workspace
+from workspaces import DEMO, REPOSITORY, Workspace, edit_json, make_workspace
 
 TEXT = (REPOSITORY / "models" / "demo-text.txt").read_text("utf-8")
 
@@ -65,11 +65,9 @@ def settings(directory: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    made = make_workspace(tmp_path / "w")
-    shutil.copytree(made.model, tmp_path / "base")
-    assert made.run("upgrade").returncode == 0
-    return made
+def place(place_at_head: Workspace, tmp_path: Path) -> Workspace:
+    shutil.copytree(DEMO, tmp_path / "base")
+    return place_at_head
 
 
 @pytest.mark.parametrize("with_tokenizer", [True, False], ids=["model and tokenizer", "model alone"])

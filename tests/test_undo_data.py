@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workspaces import HEAD, Workspace, make_workspace
+from workspaces import HEAD, Workspace
 
 from tokmigrate.apply.undo_record import list_objects
 from tokmigrate.settings import read_workspace
@@ -18,18 +18,9 @@ from tokmigrate.state.objects import ObjectStore
 FIRST, SECOND = "3b8f0d5a61c2", "9f3c2a7e41b0"
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Return a workspace at the head, which each test copies."""
-    made = make_workspace(tmp_path_factory.mktemp("whole") / "w")
-    assert made.run("upgrade").returncode == 0
-    return made
-
-
 @pytest.fixture
-def place(whole: Workspace, tmp_path: Path) -> Workspace:
-    shutil.copytree(whole.root, tmp_path / "w")
-    return Workspace(tmp_path / "w")
+def place(place_at_head: Workspace) -> Workspace:
+    return place_at_head
 
 
 def records(place: Workspace) -> dict[str, str]:
