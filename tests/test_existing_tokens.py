@@ -35,7 +35,7 @@ def migrated(root: Path, *operations: dict[str, Any]) -> making.Made:
 @pytest.mark.parametrize("operation", [{"add_role_tokens": {"preset": "chatml"}}, {"add_tokens": {"tokens": [*OWN]}}])
 def test_the_hint_names_reuse_and_following_it_helps(tmp_path: Path, operation: dict[str, Any]) -> None:
     made = migrated(tmp_path / "w", operation)
-    refused = Workspace(made.workspace.root).run("upgrade")
+    refused = made.run("upgrade")
     assert refused.returncode == 1
     assert "the token '<|im_start|>' exists already" in refused.stderr
     hint = refused.stderr.partition("what to do: ")[2]
@@ -51,10 +51,9 @@ def test_the_hint_names_reuse_and_following_it_helps(tmp_path: Path, operation: 
 def test_a_token_of_an_earlier_migration_is_said_to_be_that_migrations(tmp_path: Path) -> None:
     add = {"add_tokens": {"tokens": ["<tool>"]}}
     made = making.workspace(tmp_path, {"m": base(tmp_path / "m")}, [{"operations": [add]}, {"operations": [add]}])
-    here = Workspace(tmp_path)
-    assert here.run("upgrade", "0001").returncode == 0
+    assert made.run("upgrade", "0001").returncode == 0
     for command in ("plan", "upgrade", "lock"):
-        refused = here.run(command)
+        refused = made.run(command)
         assert refused.returncode == 1
         assert f"what to do: {made.revisions[0]} adds it: leave it out here\n" in refused.stderr
 

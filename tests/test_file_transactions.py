@@ -281,11 +281,10 @@ def test_owners_and_links_stay(tmp_path: Path) -> None:
 def test_with_three_heads_one_goes_behind_another_at_a_time(tmp_path: Path) -> None:
     made, entry = forked(tmp_path, tokens("<ours>"), tokens("<theirs>"))
     add(tmp_path, "0002_third.yaml", "cccccccccccc", made.revisions[0], **tokens("<third>"))
-    here = Workspace(tmp_path)
-    told = here.run("rebase", "bbbb", "--onto", "aaaa")
+    told = made.run("rebase", "bbbb", "--onto", "aaaa")
     assert told.returncode == 0, told.stderr
     assert "still several heads; next: `tokmigrate rebase` again" in told.stdout
     with pytest.raises(HistoryError):
         update_lock(made.workspace, [entry], None)
-    assert here.run("rebase", "cccc").returncode == 0
+    assert made.run("rebase", "cccc").returncode == 0
     assert len(validate(made.workspace).chain) == 4

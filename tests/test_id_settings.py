@@ -12,7 +12,6 @@ import making
 import pytest
 import transformers
 from making import BOS, EOS, TOKENS, Made, write_json
-from workspaces import Workspace
 
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.plan import plan
@@ -176,8 +175,7 @@ def test_a_declared_field_is_set(tmp_path: Path) -> None:
     with pytest.raises(OperationError, match="no configuration of this model has a field that names the whistle_token"):
         final(made)
     making.say_of(made.root, "m", id_fields={"whistle_token": "ids"})
-    again = Workspace(made.root)
-    assert again.run("upgrade").returncode == 0
+    assert made.run("upgrade").returncode == 0
     assert json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))["whistle_token"] == TOKENS - 2
 
 
@@ -238,16 +236,15 @@ def test_the_list_of_special_tokens_is_changed_and_kept_in_step(tmp_path: Path) 
 def test_lint_and_check_warn_of_an_id_without_token(tmp_path: Path) -> None:
     files = {"config.json": {"image_token_index": TOKENS + 9, "suppress_tokens": [-1, 3]}}
     made = made_with(tmp_path, files, ADD)
-    here = Workspace(made.workspace.root)
     said = f"config.json: 'image_token_index' holds {TOKENS + 9}, which no token has, and has no row"
-    linted = here.run("lint")
+    linted = made.run("lint")
     assert f"TM308 warning: {said}" in linted.stdout
     assert "set_special_tokens: {image: …}" in linted.stdout
-    assert here.run("upgrade").returncode == 0
-    checked = here.run("check")
+    assert made.run("upgrade").returncode == 0
+    checked = made.run("check")
     assert checked.returncode == 0
     assert f"warning: {said}" in checked.stdout
-    assert json.loads(here.run("check", "--json").stdout)["models"][0]["notes"] == [said]
+    assert json.loads(made.run("check", "--json").stdout)["models"][0]["notes"] == [said]
 
 
 def test_it_is_written_squashed_and_derived_again(tmp_path: Path) -> None:

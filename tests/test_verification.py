@@ -13,7 +13,7 @@ import transformers
 from making import Made, llama, tokenizer_json, workspace, write_json
 from real_tokenizers import DATA
 from shared_models import SharedModel, shared_model
-from workspaces import Workspace, contents, edit
+from workspaces import contents, edit
 
 import tokmigrate
 from tokmigrate.apply.candidate import Documents, stage_files
@@ -81,10 +81,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def test_no_model_is_changed_where_the_libraries_refuse_another(fleet: Made, tmp_path: Path) -> None:
-    here = Workspace(fleet.root)
     sound = fleet.entry("a-sound").path
     before = contents(sound)
-    done = here.run("upgrade")
+    done = fleet.run("upgrade")
     assert done.returncode == 1
     assert "both before and after the change, transformers gives 1 tokens other ids: {'<|endoftext|>'" in done.stderr
     assert "`verify: fast` in tokmigrate.yaml" in done.stderr
@@ -93,29 +92,27 @@ def test_no_model_is_changed_where_the_libraries_refuse_another(fleet: Made, tmp
     with_others = shutil.copytree(fleet.root.parent, tmp_path / "copy")
     copied = workspace(with_others / "w", {"a-sound": with_others / "a", "b-odd": with_others / "b"}, [ADD])
     full(copied)
-    going = Workspace(copied.root).run("upgrade", "--keep-going")
+    going = copied.run("upgrade", "--keep-going")
     assert going.returncode == 1
     assert going.stderr.endswith("done: a-sound; failed: b-odd; not tried: none\n")
     # What the hint names lets the other one through.
     copied = workspace(with_others / "w", {"a-sound": with_others / "a", "b-odd": with_others / "b"}, [ADD])
-    assert Workspace(copied.root).run("upgrade").returncode == 0
+    assert copied.run("upgrade").returncode == 0
 
 
 def test_what_transformers_adds_is_reported_before_anything_is_verified(fleet: Made) -> None:
-    here = Workspace(fleet.root)
     for command in ("plan", "status"):
-        done = here.run(command, "-M", "b-odd")
+        done = fleet.run(command, "-M", "b-odd")
         assert done.returncode == 0
         assert "transformers adds '<|endoftext|>' when it loads the tokenizer" in " ".join(done.stdout.split())
-        assert "transformers adds" not in here.run(command, "-M", "a-sound").stdout
+        assert "transformers adds" not in fleet.run(command, "-M", "a-sound").stdout
 
 
 def test_migrations_are_tried_with_what_an_upgrade_verifies_with(fleet: Made) -> None:
-    here = Workspace(fleet.root)
-    done = here.run("test", "-M", "b-odd")
+    done = fleet.run("test", "-M", "b-odd")
     assert done.returncode == 1
     assert "transformers gives 1 tokens other ids" in done.stderr
-    passed = here.run("test", "-M", "a-sound")
+    passed = fleet.run("test", "-M", "a-sound")
     assert passed.returncode == 0
     assert "tokenizers and transformers load it as planned" in passed.stdout
 
@@ -155,12 +152,11 @@ def test_what_transformers_could_not_load_before_is_not_the_migrations_fault(tmp
     model = with_settings(llama(tmp_path / "m"), tokenizer_class="MarianTokenizer")
     made = workspace(tmp_path / "w", {"m": model}, [ADD])
     full(made)
-    here = Workspace(made.root)
     for command in ("plan", "status"):
-        said = " ".join(here.run(command).stdout.split())
+        said = " ".join(made.run(command).stdout.split())
         assert "cannot load the tokenizer: MarianTokenizer needs source.spm, target.spm, vocab.json" in said
     before = contents(model)
-    done = here.run("upgrade")
+    done = made.run("upgrade")
     assert done.returncode == 1
     assert "both before and after the change, transformers cannot load the tokenizer" in done.stderr
     assert "the migration is not the cause" in done.stderr

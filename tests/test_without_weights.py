@@ -134,16 +134,15 @@ def test_migrations_are_tried_and_linted(tmp_path: Path, steps: int) -> None:
     if steps:
         upgrade(made.workspace, made.entry("m"), "+1")
     take_away(tmp_path / "m")
-    here = Workspace(tmp_path)
-    told = here.run("lint")
+    told = made.run("lint")
     assert "'<a>' exists already" in told.stdout, told
     assert "not looked at" not in told.stderr
     (tmp_path / "migrations" / "0003_step_3.yaml").unlink()
-    told = here.run("test")
+    told = made.run("test")
     assert told.returncode == 0, told.stderr
     assert "passed" in told.stdout
     assert "its weights are not here: the dummy model has the shapes that its configuration gives them" in told.stdout
-    assert here.asked("test")["models"][0]["made_of"] == "configuration"
+    assert made.asked("test")["models"][0]["made_of"] == "configuration"
     assert run_roundtrip(made.workspace, made.entry("m")).migrations[0].revision == made.revisions[steps]
 
 
@@ -168,7 +167,7 @@ def test_a_model_past_the_range_cannot_be_thought_back_without_weights(tmp_path:
     made = making.workspace(tmp_path, {"m": model}, [tokens("<a>"), tokens("<b>")])
     upgrade(made.workspace, made.entry("m"))
     take_away(model)
-    told = Workspace(tmp_path).run("squash", "1:2")
+    told = made.run("squash", "1:2")
     assert (told.returncode, "no model here to try it on" in told.stderr) == (1, True)
 
 
