@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Literal
 
 from tokmigrate.errors import FileProblems, LimitError, Problem, TokenizerError, TokmigrateError, VerificationError
 from tokmigrate.formatting import format_count
@@ -75,34 +75,19 @@ _FORKS = sys.platform == "linux"
 """Libraries of macOS do not survive a fork."""
 
 
-class Worker(Protocol):
-    """A process that works on one question; leaving it ends it."""
-
-    def wait(self) -> int:
-        """Return its exit code; that of a signal is negative."""
-
-
-class _Forked:
-    """A worker that the server forked, known by its status socket."""
-
-    def __init__(self, status: socket.socket) -> None:
-        self._status = status
-
-    def wait(self) -> int:
-        """Return its exit code; that of a signal is negative."""
-        code = self._status.recv(16)
-        # Without a word the server itself was ended, as by the kernel when memory is short.
-        return int(code) if code else -signal.SIGKILL
-
-
 @contextmanager
-def start_worker(question: Question, environment: Mapping[str, str], streams: tuple[int, int, int]) -> Iterator[Worker]:
-    """Start a worker with these descriptors as its standard streams, and kill it if it is still there at the end."""
+def start_worker(
+    question: Question, environment: Mapping[str, str], streams: tuple[int, int, int]
+) -> Iterator[Callable[[], int]]:
+    """Start a worker with these descriptors as its standard streams, and kill it if it is still there at the end.
+
+    It gives a function that waits for the exit code of the worker; that of a signal is negative.
+    """
     if not _FORKS:
         command, variables = _command(question), {**_environment(), **environment}
         with subprocess.Popen(command, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=variables) as child:
             try:
-                yield child
+                yield child.wait
             finally:
                 child.kill()
         return
@@ -110,7 +95,13 @@ def start_worker(question: Question, environment: Mapping[str, str], streams: tu
     with status:
         with given:
             _SERVER.send(question, environment, [*streams, given.fileno()])
-        yield _Forked(status)
+        yield lambda: _receive_code(status)
+
+
+def _receive_code(status: socket.socket) -> int:
+    code = status.recv(16)
+    # Without a word the server itself was ended, as by the kernel when memory is short.
+    return int(code) if code else -signal.SIGKILL
 
 
 class _Server:
@@ -271,7 +262,7 @@ def _replies(
         with (
             os.fdopen(source, "rb", buffering=0) as said,
             os.fdopen(sink, "wb") as written,
-            start_worker(question, environment, (asked.fileno(), sink, complaints.fileno())) as worker,
+            start_worker(question, environment, (asked.fileno(), sink, complaints.fileno())) as wait,
         ):
             written.close()
             try:
@@ -285,7 +276,7 @@ def _replies(
                 raise _failure(question, request, f"no answer within {timeout:g} seconds") from error
             except ValueError as error:
                 raise _failure(question, request, "an answer that is not JSON") from error
-            code = worker.wait()
+            code = wait()
         if code != 0:
             complaints.seek(0)
             stderr = complaints.read().decode("utf-8", "replace")
