@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from tokmigrate.apply.lock import is_held, read_holder
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError
 from tokmigrate.files import exists
-from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry
+
+if TYPE_CHECKING:
+    from tokmigrate.model.snapshot import Snapshot
 
 
 def is_in_progress(entry: ModelEntry) -> bool:
@@ -61,6 +64,9 @@ def guard_reading(entry: ModelEntry) -> Iterator[None]:
 
 def read_snapshot(entry: ModelEntry) -> Snapshot:
     """Return a model, which another process may be changing meanwhile, as `guard_reading` lets it be read."""
+    # `tokmigrate current` asks the rest of this module, and loads nothing that reads weights.
+    from tokmigrate.model.snapshot import take_snapshot  # noqa: PLC0415
+
     with guard_reading(entry):
         return take_snapshot(entry)
 
