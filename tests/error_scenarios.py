@@ -411,7 +411,7 @@ def an_unknown_activation(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> 
 def too_little_memory(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> Trouble:
     settings = place.settings.read_text("utf-8").replace("verify: fast", "verify: full")
     place.settings.write_text(f"{settings}worker: {{memory_mib: 400}}\n", "utf-8")
-    write_migration(place, """  - set_chat_template: "{{ 'x' * 140000000 }}"\n""")
+    write_migration(place, """  - set_chat_template: "{{ 'x' * 106000000 }}"\n""")
     return Trouble("upgrade")
 
 
