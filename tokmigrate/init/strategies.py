@@ -39,9 +39,10 @@ class Mean(RowStrategy):
 class Zeros(RowStrategy):
     """A row of zeros.
 
-    For padding rows, and for tokens that are trained before anything reads them. On the output side it gives
-    the token the logit 0, which wins the softmax wherever all other logits are negative: `mean` has a bound
-    there, a row of zeros has none.
+    For padding rows. On the output side it gives the token the logit 0, which wins the softmax wherever all
+    other logits are negative: `mean` has a bound there, a row of zeros has none. On the input side it may not
+    be trainable: a text that begins with the token stays zero through a model with RMSNorm, and the
+    gradient overflows (measured with SmolLM2). Train rows that begin otherwise, as `normal` does.
     """
 
     strategy: Literal["zeros"]
