@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from workspaces import contents, image
 
 from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.plan import plan
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.vocabulary.ids import tombstone
@@ -201,3 +202,13 @@ def test_rows_that_the_output_side_alone_loses_come_back(tmp_path: Path, rows: l
     assert [len(tensors[name]) for name in ("lm_head.weight", "model.embed_tokens.weight")] == [rows[-1], rows[-1] + 8]
     downgrade(made.workspace, entry, "base")
     assert image(tmp_path / "model") == base
+
+
+def test_a_plan_counts_rows_that_the_output_side_alone_loses(tmp_path: Path) -> None:
+    making.mllama(tmp_path / "model", spare=3)
+    made = making.workspace(
+        tmp_path, {"model": tmp_path / "model"}, [{"operations": [{"resize_vocab": {"rows": 283}}]}]
+    )
+    planned = plan(made.workspace, made.entry("model"), "head")
+    # The last input row, and the last output row, which is of another id.
+    assert planned.bytes_of_lost_rows == sum(tensor.row_bytes for tensor in planned.snapshot.tensors)

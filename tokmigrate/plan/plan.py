@@ -224,9 +224,7 @@ class Plan:
     @property
     def bytes_of_lost_rows(self) -> int:
         """The bytes of these rows, in all tensors."""
-        lost = self.edit.find_lost_rows()
-        ids = self.snapshot.state.rows
-        return sum(count(tensor.window.clip(lost, ids)) * tensor.row_bytes for tensor in self.snapshot.tensors)
+        return sum(count(tensor.window.lost_rows(self.edit)) * tensor.row_bytes for tensor in self.snapshot.tensors)
 
     def render_document(self, state: ModelState, name: str) -> bytes | None:
         """Return the bytes of a document in a state, as `render_document` does; large parts are rendered once."""
