@@ -150,14 +150,17 @@ def list_initialised_tokens(snapshot: Snapshot) -> Iterator[tuple[str, int, Made
 
 @dataclass(frozen=True)
 class _Row:
-    """A row as it is stored now, and its fingerprint."""
+    """The fingerprint of a row now, and whether it is as it was initialised, None where that is not known."""
 
-    raw: bytes
     now: RowFingerprint
+    is_same: bool | None
 
-    def still_is(self, then: RowFingerprint) -> bool | None:
-        """Return what `then.still_is` says of it."""
-        return self.now == then if self.now.dtype == then.dtype else then.still_is(self.raw, self.now.dtype)
+    @staticmethod
+    def of(raw: bytes, now: RowFingerprint, then: RowFingerprint | None) -> _Row:
+        """Compare a row, stored as `raw`, with the fingerprint on record, if there is one."""
+        if then is None:
+            return _Row(now, None)
+        return _Row(now, now == then if now.dtype == then.dtype else then.still_is(raw, now.dtype))
 
 
 def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...]:
@@ -167,16 +170,12 @@ def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...
         return ()
     rows: dict[int, dict[Side, _Row]] = {number: {} for _, number, _ in initialised}
     matrices = embeddings(snapshot.tensors)
-    # Many rows may be the same.
-    fingerprint = cache(RowFingerprint.of)
+    marks = {number: known.fingerprints(made) for _, number, made in initialised}
     for side, tensor in matrices.items():
-        for number, raw in _read_rows(snapshot, tensor, rows).items():
-            rows[number][side] = _Row(raw, fingerprint(raw, tensor.dtype))
+        for number, raw in _read_rows(snapshot, tensor, rows):
+            rows[number][side] = _Row.of(raw, RowFingerprint.of(raw, tensor.dtype), marks[number].get(side))
     changed = {
-        made.revision
-        for _, number, made in initialised
-        for side, mark in known.fingerprints(made).items()
-        if side in rows[number] and rows[number][side].still_is(mark) is False
+        made.revision for _, number, made in initialised if any(row.is_same is False for row in rows[number].values())
     }
     movements: dict[Side, dict[int, Movement]] = {side: {} for side in matrices}
     # Which rows a migration left is not on record, or not here, for some.
@@ -190,7 +189,7 @@ def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...
             number,
             made,
             known.init_records.get((made.revision, made.label)),
-            known.fingerprints(made),
+            marks[number],
             rows[number],
             {side: found[number] for side, found in movements.items() if number in found},
         )
@@ -221,7 +220,7 @@ def _movements(
         for origin in origins[bisect_left(origins, piece.start) : bisect_left(origins, piece.stop)]
     }
     places = {**kept, **new}
-    now = _read_rows(snapshot, tensor, places)
+    now = dict(_read_rows(snapshot, tensor, places))
     numbers = list(now)
     if not any(number in new for number in numbers):
         return {}
@@ -288,18 +287,15 @@ def list_trained_events(found: Iterable[TokenTraining]) -> tuple[TokenEvent, ...
     )
 
 
-def _read_rows(snapshot: Snapshot, tensor: VocabularyTensor, wanted: Iterable[int]) -> dict[int, bytes]:
+def _read_rows(snapshot: Snapshot, tensor: VocabularyTensor, wanted: Iterable[int]) -> Iterator[tuple[int, bytes]]:
     stop = tensor.window.ids(snapshot.state.rows)
     numbers = [number for number in wanted if number < stop]
-    found: dict[int, bytes] = {}
     with snapshot.weights.open_rows(tensor.name, tensor.axis) as rows:
         for part in cut_runs(runs(numbers), max(1, BLOCK_BYTES // max(1, tensor.row_bytes))):
             octets = rows.read_runs(part).tobytes()
             starts = range(0, len(octets), tensor.row_bytes)
-            found |= {
-                number: octets[at : at + tensor.row_bytes] for number, at in zip(expand(part), starts, strict=True)
-            }
-    return found
+            for number, at in zip(expand(part), starts, strict=True):
+                yield number, octets[at : at + tensor.row_bytes]
 
 
 def _compare(
@@ -315,7 +311,7 @@ def _compare(
     reasons: list[str | None] = []
     provenance: Mapping[str, Any] | None = None
     for side, row in rows.items():
-        same = row.still_is(marks[side]) if side in marks else None
+        same = row.is_same
         movement = movements.get(side)
         is_given = record is not None and side in record.from_file
         told = record.from_file[side] if record and is_given else None
