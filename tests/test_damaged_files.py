@@ -325,13 +325,13 @@ def mutations_of(value: Any) -> Iterator[Any]:
             yield with_instead(value, at, instead)
 
 
-class InMemory:
+class InMemory(ObjectStore):
     """The objects of a store, and more."""
 
     def __init__(self, store: ObjectStore) -> None:
+        super().__init__(store.root)
         digests = (path.parent.name + path.name for path in store.root.glob("??/*"))
         self.held = {digest: store.get(digest) for digest in digests}
-        self._store = store
 
     def put(self, data: bytes) -> str:
         digest = blake3(data).hexdigest()
@@ -339,7 +339,7 @@ class InMemory:
         return digest
 
     def get(self, digest: str) -> bytes:
-        return self.held.get(digest) or self._store.get(digest)
+        return self.held.get(digest) or super().get(digest)
 
 
 def test_an_undo_record_of_another_shape(places_of_work: dict[str, Workspace]) -> None:

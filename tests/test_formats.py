@@ -132,7 +132,7 @@ def test_an_undo_record_of_format_1_is_read(tmp_path: Path) -> None:
         left={"a": None, "b": b"after"},
         metadata={"a": metadata},
         edit=RowEdit.identity(4),
-        saved={"t": b"rows"},
+        saved={"t": objects.put(b"rows")},
         shards={},
         left_shards={"s": "digest"},
         left_tensors={"t": "digest"},

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -199,3 +200,63 @@ def test_what_is_being_written_is_not_taken_for_left_behind(
     (store.root / ".unfinished-0123").write_bytes(b"r1")
     store.remove_unfinished()
     assert unfinished(store) == []
+
+
+LONG = bytes(blake3(b"long").digest(length=9 << 20))
+
+
+def cut(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+@pytest.mark.parametrize("data", [b"", b"x", RANDOM, COMPRESSIBLE, LONG, COMPRESSIBLE * 200], ids=len)
+@pytest.mark.parametrize("size", [70_001, 3 << 20])
+def test_parts_come_back_as_a_whole_and_from_any_place(store: ObjectStore, data: bytes, size: int) -> None:
+    with store.open_batch() as batch:
+        digest = batch.put_parts(cut(data, size))
+        assert batch.put_parts(cut(data, 1 << 20)) == digest
+    assert digest == blake3(data).hexdigest()
+    assert unfinished(store) == []
+    stored = path_of(store, digest).read_bytes()
+    assert len(stored) <= len(data) + 1
+    assert store.put(data) == digest
+    assert path_of(store, digest).read_bytes() == stored
+    assert store.get(digest) == data
+    opened = store.open(digest)
+    for begin in (len(data) // 2, 0, len(data) // 3, max(0, len(data) - 5)):
+        assert opened.read(begin, 1000) == data[begin : begin + 1000]
+    assert unfinished(store) == []
+
+
+def test_parts_that_end_with_an_error_leave_nothing(store: ObjectStore) -> None:
+    def parts() -> Iterator[bytes]:
+        yield LONG
+        raise ValueError("the model cannot be read")
+
+    with pytest.raises(ValueError, match="the model"), store.open_batch() as batch:
+        batch.put_parts(parts())
+    assert digests_of(store) == unfinished(store) == []
+
+
+@pytest.mark.parametrize("data", [b"rows", COMPRESSIBLE, LONG, COMPRESSIBLE * 200], ids=len)
+@pytest.mark.parametrize("place", [0, 1, 0.5, -1])
+def test_what_is_damaged_is_not_opened(store: ObjectStore, data: bytes, place: float) -> None:
+    digest = store.put(data)
+    path = path_of(store, digest)
+    stored = bytearray(path.read_bytes())
+    stored[int(place * len(stored)) if place == 0.5 else int(place)] ^= 1
+    path.write_bytes(stored)
+    with pytest.raises(UndoError, match="damaged"):
+        store.open(digest)
+    with store.open_batch() as batch:
+        assert batch.put_parts(cut(data, 1 << 20)) == digest
+    assert store.open(digest).read(0, len(data)) == data
+
+
+def test_what_is_missing_is_not_opened(store: ObjectStore) -> None:
+    digest = store.put(b"rows")
+    store.require(digest)
+    path_of(store, digest).unlink()
+    for ask in (store.open, store.require):
+        with pytest.raises(UndoError, match="missing"):
+            ask(digest)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokmigrate.apply.build_downgrade import collect_lost_rows, inverse
+from tokmigrate.apply.build_downgrade import inverse, read_lost_rows
 from tokmigrate.init import InitRecipe
 from tokmigrate.init.rows import SideInit
 from tokmigrate.vocabulary.ids import Run, count, expand, runs
@@ -148,11 +148,13 @@ def went_back(chain: tuple[RowEdit, ...], window: Window, matrix: list[int]) -> 
     saved: dict[str, bytes] = {}
     for number in reversed(range(len(chain))):
         before = matrices[number]
-        saved[str(number)] = collect_lost_rows(
+        parts = read_lost_rows(
             chain[number],
             window,
+            8,
             lambda start, stop, held=before: b"".join(row.to_bytes(8, "big", signed=True) for row in held[start:stop]),
         )
+        saved[str(number)] = b"".join(parts)
         back = back.then(inverse(chain[number], str(number), Window(short=SHORT)))
     own = window.of(back)
     found = []

@@ -6,7 +6,7 @@ restored. If the model was trained or rewritten, the undo is semantic: see `mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -30,11 +30,11 @@ from tokmigrate.model.references.token_texts import find_named_tokens, without_a
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, view
-from tokmigrate.model.weights.tensor_rows import shard_digest
+from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, shard_digest
 from tokmigrate.model.weights.weights import INDEX
 from tokmigrate.plan.plan import render_document, with_index_sizes
 from tokmigrate.plan.shard_layout import find_baseline_start, lay_out_on_disk
-from tokmigrate.vocabulary.ids import count, expand
+from tokmigrate.vocabulary.ids import count, cut_runs, expand
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, OutputRowAdded, RestoredRow, RowEdit, Window, join_pieces
 
 Files = dict[str, bytes | None]
@@ -116,13 +116,8 @@ def _restore_index(
 
 def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict[str, ShardImage]:
     """Return the new vocabulary shards: rows that `edit` keeps stay as they are now."""
-    tensors = snapshot.tensors_by_name
-    made = {
-        name: {recipe: stored.row(name, recipe) for _, recipe in tensor.window.of(edit).recipes()}
-        for name, tensor in tensors.items()
-    }
     found = read_contents(snapshot)
-    tables = edit_tables(found.tables, edit, tensors, made)
+    tables = edit_tables(found.tables, edit, snapshot.tensors_by_name, stored.row)
     images: dict[str, ShardImage] = {}
     for file in snapshot.vocabulary_shards:
         header = snapshot.weights.shard(file).header
@@ -298,7 +293,7 @@ def build_downgrade(
     removed -= images.keys()
     trained = _find_changed_shards(snapshot, undone, known)
     files, rewritten = documents_before(snapshot, undone, edit, keeps_shards=bool(trained and removed))
-    stored = StoredRows(snapshot, dict(zip(records, undone, strict=True)))
+    stored = StoredRows.open(snapshot, dict(zip(records, undone, strict=True)), objects)
     if trained or (removed and INDEX in rewritten):
         images, removed = shards_before(snapshot, edit, stored), set()
     stamp = next((undo.files[STAMP] for undo in reversed(undone)), None)
@@ -342,9 +337,14 @@ def _tokenizer(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> Tokeniz
     return view(parse_document(TOKENIZER, text, TOKENIZER)) if text is not None else None
 
 
-def collect_lost_rows(edit: RowEdit, window: Window, read: Callable[[int, int], bytes]) -> bytes:
-    """Return the rows of a tensor that `edit` loses, joined; `read` returns those from a row up to another."""
-    return b"".join(read(*run) for run in window.lost_rows(edit))
+def read_lost_rows(edit: RowEdit, window: Window, row_bytes: int, read: Callable[[int, int], bytes]) -> Iterator[bytes]:
+    """Yield the rows of a tensor that `edit` loses, in the order of `Window.lost_rows`, some megabytes at a time.
+
+    Args:
+        read: Returns those from a row up to another.
+    """
+    for group in cut_runs(window.lost_rows(edit), max(1, BLOCK_BYTES // max(1, row_bytes))):
+        yield b"".join(read(*run) for run in group)
 
 
 def _find_changed_shards(snapshot: Snapshot, undone: Sequence[Undo], known: Mapping[str, str]) -> frozenset[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from blake3 import blake3
 
-from tokmigrate.apply.build_downgrade import collect_lost_rows
+from tokmigrate.apply.build_downgrade import read_lost_rows
 from tokmigrate.apply.candidate import Candidate, Change, Completion, Documents, ShardImage
 from tokmigrate.apply.digests import Tables, edit_tables, lineage
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
@@ -123,13 +123,14 @@ class UpgradeBuilder:
             after_tables = tables
             after_images = images
             if changes_rows:
-                after_tables = edit_tables(tables, _in_terms_of_disk(step, reached), self._tensors, self._made)
+                after_tables = edit_tables(tables, _in_terms_of_disk(step, reached), self._tensors, self._new_row)
                 after_images = self._images(step.before, step.after, after_tables)
             left = {name: self._plan.render_document(step.after, name) for name in sorted(step.after.touched)}
             after_stamp = self._stamp(stamp, step, left, after_images)
             files = {name: texts.get(name) for name in left}
             files[STAMP], left[STAMP] = stamp.encode() if stamp else None, after_stamp.encode()
-            undo = self._undo(step, edit, (files, left), images, (after_images, after_tables), len(applied_steps))
+            after = (after_images, after_tables)
+            undo = self._undo(step, edit, (files, left), images, after, len(applied_steps), objects)
             copies = {
                 copy.copy.lineage: copy.keep_undo(
                     len(applied_steps), edit, step.after.edit, _in_terms_of_disk(step, reached), objects
@@ -160,7 +161,10 @@ class UpgradeBuilder:
             raise ValueError("a plan without steps has no upgrade")
         self.applied_steps = tuple(applied_steps)
         digests = {name: stamp.shards[name].digest for name in self._plan.shard_layouts}
-        return Completion(stamp.encode(), digests, lambda tensor, recipe: self._made[tensor][recipe])
+        return Completion(stamp.encode(), digests, self._new_row)
+
+    def _new_row(self, tensor: str, recipe: Recipe) -> bytes:
+        return self._made[tensor][recipe]
 
     def _images(self, before: ModelState, after: ModelState, tables: Tables) -> dict[str, ShardImage]:
         if not tables:
@@ -211,6 +215,7 @@ class UpgradeBuilder:
         images: Mapping[str, ShardImage],
         after: tuple[Mapping[str, ShardImage], Tables],
         number: int,
+        objects: NewObjects,
     ) -> Undo:
         files, left = documents
         left_images, left_tables = after
@@ -225,8 +230,12 @@ class UpgradeBuilder:
             left_tensors |= {name: digest for name, digest in self._fixed.items() if name in written}
         present = [name for name in (*files, *shards) if exists(directory / name)]
         saved = {
-            name: collect_lost_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))
-            for name in (self._rows if changes_rows else ())
+            name: objects.put_parts(
+                read_lost_rows(
+                    step.after.edit, self._tensors[name].window, rows.geometry.row_bytes, self._reader(name, edit)
+                )
+            )
+            for name, rows in sorted(self._rows.items() if changes_rows else ())
         }
         metadata = {name: read_metadata(real_path(directory, name)) for name in present}
         links = {name: link for name in present if (link := read_link_metadata(directory / name)) is not None}

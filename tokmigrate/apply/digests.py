@@ -7,13 +7,12 @@ bytes. The state between two migrations is thus proven without a pass over the w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from blake3 import blake3
 
-from tokmigrate.apply.new_rows import RowBytes
 from tokmigrate.apply.shard_pass import Contents, read_shard
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.snapshot import Snapshot
@@ -21,10 +20,11 @@ from tokmigrate.model.weights.tensor_rows import DIGEST_BYTES, digest_samples, s
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import Shard
 from tokmigrate.vocabulary.ids import Run
-from tokmigrate.vocabulary.row_edit import CopiedRows, RowEdit
+from tokmigrate.vocabulary.row_edit import CopiedRows, Recipe, RowEdit
 
 Tables = Mapping[str, bytes]
 """For each vocabulary tensor the digests of its rows, 32 bytes each."""
+_SAME = 64
 
 
 def read_contents(
@@ -42,16 +42,21 @@ def read_contents(
     return found
 
 
-def edit_tables(tables: Tables, edit: RowEdit, tensors: Mapping[str, VocabularyTensor], made: RowBytes) -> Tables:
-    """Return the digests of the rows after `edit`, whose recipes are those of `made`."""
+def edit_tables(
+    tables: Tables,
+    edit: RowEdit,
+    tensors: Mapping[str, VocabularyTensor],
+    new_row: Callable[[str, Recipe], bytes],
+) -> Tables:
+    """Return the digests of the rows after `edit`; `new_row` returns the bytes of one of a tensor by its recipe."""
     result: dict[str, bytes] = {}
-    # Many new rows may be the same.
-    digest = cache(lambda row: blake3(row).digest())
+    # Many new rows may be the same; of rows that were stored there may be gigabytes.
+    digest = lru_cache(_SAME)(lambda row: blake3(row).digest())
     for name, table in tables.items():
         result[name] = b"".join(
             table[piece.start * DIGEST_BYTES : piece.stop * DIGEST_BYTES]
             if isinstance(piece, CopiedRows)
-            else digest(made[name][piece.recipe])
+            else digest(new_row(name, piece.recipe))
             for piece in tensors[name].window.of(edit).pieces
         )
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
+from tokmigrate.apply.build_downgrade import read_lost_rows
 from tokmigrate.apply.digests import edit_tables
 from tokmigrate.apply.file_metadata import read_metadata
 from tokmigrate.apply.gguf_change import GgufChange, GgufCompletion
@@ -20,7 +21,7 @@ from tokmigrate.model.gguf_rows import encode_row
 from tokmigrate.model.gguf_vocabulary import AGAIN
 from tokmigrate.model.weights.tensor_rows import shard_digest
 from tokmigrate.plan.plan import CopyPlan
-from tokmigrate.vocabulary.row_edit import Recipe, RestoredRow, RowEdit
+from tokmigrate.vocabulary.row_edit import WHOLE, Recipe, RestoredRow, RowEdit
 
 _CONVERT = AGAIN.replace("migration", "downgrade")
 
@@ -60,20 +61,23 @@ class GgufUpgrade:
             own: The same, with the recipes in terms of the rows on disk.
         """
         digest, head = self._digest, self._heads[number]
-        lost: dict[str, bytes] = {}
+        lost: dict[str, str] = {}
         if not step.is_identity:
             tensors = self.copy.rows_of(step.old_rows)
             for name in tensors:
                 with self.copy.open_rows(name) as rows:
                     read = read_edited(rows, self._made[name], before)
-                    lost[name] = b"".join(read(*run) for run in step.find_lost_rows())
-            self._tables = edit_tables(self._tables, own, tensors, self._made)
+                    lost[name] = objects.put_parts(read_lost_rows(step, WHOLE, rows.geometry.row_bytes, read))
+            self._tables = edit_tables(self._tables, own, tensors, self._new_row)
         self._digest = self._digest_of(self._heads[number + 1])
         metadata = read_metadata(self.copy.path)
         return keep_gguf_undo(GgufUndo(head.raw, head.file_size, digest, self._digest, lost, metadata), objects)
 
     def _complete(self) -> GgufCompletion:
-        return GgufCompletion(lambda tensor, recipe: self._made[tensor][recipe], None, self._digest)
+        return GgufCompletion(self._new_row, None, self._digest)
+
+    def _new_row(self, tensor: str, recipe: Recipe) -> bytes:
+        return self._made[tensor][recipe]
 
     def _digest_of(self, head: Head) -> str:
         return shard_digest(self.copy.layout(head), self._tables, self.change.contents.fixed)
@@ -101,7 +105,7 @@ def read_gguf_records(
     return undone
 
 
-def build_gguf_downgrade(copy: GgufCopy, edit: RowEdit, undone: Mapping[str, GgufUndo]) -> GgufChange:
+def build_gguf_downgrade(copy: GgufCopy, edit: RowEdit, undone: Mapping[str, GgufUndo], objects: Objects) -> GgufChange:
     """Return the change that undoes migrations of a GGUF.
 
     Args:
@@ -112,12 +116,13 @@ def build_gguf_downgrade(copy: GgufCopy, edit: RowEdit, undone: Mapping[str, Ggu
     last, first = latest_first[0], latest_first[-1]
     head = parse_head(first.head, first.size, str(copy.path))
     sizes = copy.row_bytes
+    opened = {digest: objects.open(digest) for undo in latest_first for digest in undo.lost.values()}
 
     def row(tensor: str, recipe: Recipe) -> bytes:
         if not isinstance(recipe, RestoredRow):
             raise UndoError("the undo data holds no row of it", where=tensor, hint="restore the GGUF from a backup")
         size = sizes[tensor]
-        return undone[recipe.record].lost[tensor][recipe.slot * size : (recipe.slot + 1) * size]
+        return opened[undone[recipe.record].lost[tensor]].read(recipe.slot * size, size)
 
     completion = GgufCompletion(row, last.after, first.before, first.metadata)
     return GgufChange(copy, head, edit, lambda: completion)

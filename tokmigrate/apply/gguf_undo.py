@@ -23,14 +23,14 @@ class GgufUndo:
         size: The bytes of the file before.
         before: The digest of its contents before, as `shard_digest` makes it.
         after: That of its contents afterwards.
-        lost: For each tensor the rows that the migration loses, joined, in rising order.
+        lost: For each tensor the rows that the migration loses, joined in rising order and kept: their digest.
     """
 
     head: bytes = field(repr=False)
     size: int
     before: str
     after: str
-    lost: Mapping[str, bytes] = field(repr=False)
+    lost: Mapping[str, str]
     metadata: FileMetadata
 
 
@@ -56,7 +56,7 @@ def keep_gguf_undo(undo: GgufUndo, objects: NewObjects) -> str:
         "size": undo.size,
         "digest_before": undo.before,
         "digest_after": undo.after,
-        "lost_rows": {name: objects.put(rows) for name, rows in sorted(undo.lost.items())},
+        "lost_rows": dict(undo.lost),
         "metadata": undo.metadata.to_json(),
     }
     return objects.put(json.dumps(record, sort_keys=True).encode())
@@ -65,9 +65,10 @@ def keep_gguf_undo(undo: GgufUndo, objects: NewObjects) -> str:
 def read_gguf_undo(digest: str, objects: Objects) -> GgufUndo:
     """Return a stored record; raises UndoError where it is missing, damaged or of a newer format."""
     record = _read_record(digest, objects)
-    lost = {name: objects.get(rows) for name, rows in record.lost_rows.items()}
+    for rows in record.lost_rows.values():
+        objects.require(rows)
     before, after = record.digest_before, record.digest_after
-    return GgufUndo(objects.get(record.head), record.size, before, after, lost, record.metadata)
+    return GgufUndo(objects.get(record.head), record.size, before, after, record.lost_rows, record.metadata)
 
 
 def list_gguf_objects(digest: str, objects: Objects) -> Iterator[str]:

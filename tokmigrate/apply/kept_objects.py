@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -13,12 +14,32 @@ class Objects(Protocol):
         """Return the bytes of a digest."""
         ...
 
+    def open(self, digest: str) -> StoredBytes:
+        """Give the bytes of a digest to be read from any place, for which they are not all held in memory."""
+        ...
+
+    def require(self, digest: str) -> None:
+        """Raise UndoError where nothing has that digest."""
+        ...
+
+
+class StoredBytes(Protocol):
+    """Bytes that are kept."""
+
+    def read(self, begin: int, size: int) -> bytes:
+        """Return `size` bytes from `begin` on; fewer where there are not so many."""
+        ...
+
 
 class NewObjects(Protocol):
     """Undo data that is kept together."""
 
     def put(self, data: bytes) -> str:
         """Keep bytes and return their digest."""
+        ...
+
+    def put_parts(self, parts: Iterable[bytes]) -> str:
+        """Keep parts, joined, as `put` does; they are not all held in memory."""
         ...
 
 

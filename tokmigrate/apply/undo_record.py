@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from tokmigrate.apply.candidate import ShardImage
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.apply.gguf_undo import list_gguf_objects
-from tokmigrate.apply.kept_objects import NewObjects, Objects
+from tokmigrate.apply.kept_objects import NewObjects, Objects, StoredBytes
 from tokmigrate.apply.new_rows import InitRows, StoredInitRows
 from tokmigrate.errors import UndoError, WeightsError
 from tokmigrate.formats import UNDO_RECORD, check_version
@@ -63,7 +63,7 @@ class Undo:
         left: The bytes of each of them afterwards, the stamp's among them.
         metadata: Mode, owner and times of those files and of the shards before.
         edit: The rows after the migration in terms of those before it.
-        saved: For each tensor the rows that the edit loses, joined, in the order of `Window.lost_rows`.
+        saved: For each tensor what `read_lost_rows` gives, joined and kept: its digest.
         shards: Header and digest of each shard before.
         left_shards: The digest of each shard afterwards.
         left_tensors: The digest of each tensor in them afterwards, by its name.
@@ -77,7 +77,7 @@ class Undo:
     left: Mapping[str, bytes | None]
     metadata: Mapping[str, FileMetadata]
     edit: RowEdit
-    saved: Mapping[str, bytes]
+    saved: Mapping[str, str]
     shards: Mapping[str, ShardImage]
     left_shards: Mapping[str, str]
     left_tensors: Mapping[str, str]
@@ -130,7 +130,7 @@ def keep(undo: Undo, objects: NewObjects) -> str:
         "metadata": {name: metadata.to_json() for name, metadata in undo.metadata.items()},
         "old_rows": undo.edit.old_rows,
         "rows": [[piece.start, piece.stop] if isinstance(piece, CopiedRows) else None for piece in undo.edit.pieces],
-        "lost_rows": {name: objects.put(data) for name, data in sorted(undo.saved.items())},
+        "lost_rows": dict(undo.saved),
         "shards_before": {
             name: {"header": objects.put(image.header.raw), "size": image.header.file_size, "digest": image.digest}
             for name, image in sorted(undo.shards.items())
@@ -146,7 +146,7 @@ def keep(undo: Undo, objects: NewObjects) -> str:
 
 
 def read_undo_record(digest: str, objects: Objects) -> Undo:
-    """Return a stored undo record; the new rows of its edit are left out.
+    """Return a stored undo record; the new rows of its edit are left out. The rows that it lost are not read.
 
     Raises:
         UndoError: It is missing, damaged or of a newer format.
@@ -161,12 +161,14 @@ def read_undo_record(digest: str, objects: Objects) -> Undo:
         }
     except (ValueError, WeightsError) as error:
         raise _damaged_error(digest) from error
+    for rows in record.lost_rows.values():
+        objects.require(rows)
     return Undo(
         files=StoredFiles(record.files_before, objects),
         left=StoredFiles(record.files_after, objects),
         metadata=record.metadata,
         edit=edit,
-        saved={name: objects.get(data) for name, data in record.lost_rows.items()},
+        saved=record.lost_rows,
         shards=shards,
         left_shards=record.shards_after,
         left_tensors=record.tensors_after,
@@ -273,6 +275,13 @@ class StoredRows:
 
     snapshot: Snapshot
     undone: Mapping[str, Undo]
+    opened: Mapping[str, StoredBytes]
+
+    @staticmethod
+    def open(snapshot: Snapshot, undone: Mapping[str, Undo], objects: Objects) -> StoredRows:
+        """Give the rows of records; raises UndoError where they are missing or damaged."""
+        saved = {digest for undo in undone.values() for digest in undo.saved.values()}
+        return StoredRows(snapshot, undone, {digest: objects.open(digest) for digest in sorted(saved)})
 
     @cached_property
     def _tensors(self) -> Mapping[str, VocabularyTensor]:
@@ -290,7 +299,7 @@ class StoredRows:
         if isinstance(recipe, RestoredRow) and undo is not None and name in undo.saved:
             dtype = undo.dtypes[name]
             size = tensor.row_bytes * ITEM_BITS[dtype] // ITEM_BITS[tensor.dtype]
-            held = undo.saved[name][recipe.slot * size : (recipe.slot + 1) * size]
+            held = self.opened[undo.saved[name]].read(recipe.slot * size, size)
         if not held:
             raise UndoError("the undo data holds no row of it", where=name, hint="restore the model from a backup")
         if dtype == tensor.dtype:

@@ -179,7 +179,7 @@ def copies_down(
         message = f"{format_count(len(left), 'GGUF')} that followed it upwards and are not listed stay as they are"
         on_progress(Warned(entry.name, message))
     return tuple(
-        build_gguf_downgrade(copy, back.candidate.documents.edit, read_gguf_records(copy, held, objects))
+        build_gguf_downgrade(copy, back.candidate.documents.edit, read_gguf_records(copy, held, objects), objects)
         for copy in copies
     )
 

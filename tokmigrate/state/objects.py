@@ -10,10 +10,13 @@ import fcntl
 import os
 import re
 import secrets
+import tempfile
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from io import BytesIO
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,10 +24,8 @@ from blake3 import blake3
 
 from tokmigrate.errors import StorageError, UndoError
 from tokmigrate.files import MissingFileError, fsync_directory, has_directory, has_file, open_for_reading, read_file
-from tokmigrate.state.packing import Blocks, compress
+from tokmigrate.state.packing import RAW, ZLIB, Blocks, compress, pack
 
-_RAW = b"r"
-_ZLIB = b"z"
 _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = ".unfinished-"
@@ -53,6 +54,29 @@ class ObjectStore:
     def get(self, digest: str) -> bytes:
         """Return the bytes of an object; raises UndoError where it is missing or damaged."""
         return b"".join(self._stream(digest))
+
+    def open(self, digest: str) -> OpenObject:
+        """Give an object to be read from any place; raises UndoError where it is missing or damaged.
+
+        A large one that is compressed is written to a file without a name, which goes when nobody reads it any more.
+        """
+        held = b"".join(islice(self._stream(digest), _IN_MEMORY // _CHUNK))
+        if len(held) < _IN_MEMORY:
+            return OpenObject(BytesIO(held))
+        del held
+        if _is_raw(self._path(digest)):
+            self.check(digest)
+            return OpenObject(self._path(digest).open("rb"), len(RAW))
+        with _storage(self.root):
+            unpacked = OpenObject(tempfile.TemporaryFile(dir=self.root))  # noqa: SIM115 - closed with what is given
+            for data in self._stream(digest):
+                unpacked.file.write(data)
+        return unpacked
+
+    def require(self, digest: str) -> None:
+        """Raise UndoError where an object is missing; its bytes are not looked at."""
+        if not self.has(digest):
+            raise _undo_error(self._path(digest), digest, "missing")
 
     def check(self, digest: str) -> None:
         """Read an object; raises UndoError where it is missing or damaged."""
@@ -108,8 +132,26 @@ class ObjectStore:
         return self.root / digest[:2] / digest[2:]
 
 
+class OpenObject:
+    """The bytes of an object; the file that has them, from `start` on, is closed with it."""
+
+    def __init__(self, file: BinaryIO, start: int = 0) -> None:
+        self.file = file
+        self._start = start
+
+    def read(self, begin: int, size: int) -> bytes:
+        """Return `size` bytes from `begin` on; fewer where the object ends."""
+        self.file.seek(self._start + begin)
+        return self.file.read(size)
+
+    def __del__(self) -> None:
+        self.file.close()
+
+
 _OPEN_FILES = 100
 _LARGEST_ALIKE = 64 << 20
+_IN_MEMORY = 8 << 20
+"""Larger objects that come in parts, or are read in parts, are not held as a whole."""
 _ALIKE = 8
 """So many objects are kept to compare others with, up to so many bytes."""
 
@@ -133,16 +175,37 @@ class ObjectBatch:
         stored = self._encode(data)
         path = self._store._path(digest)
         with _storage(self._store.root):
-            _make_folder(self._store.root)
-            if not path.parent.is_dir():
-                path.parent.mkdir(exist_ok=True)
-                self._folders.add(self._store.root)
-            if not self._is_there(digest, stored):
-                self._write(path, stored)
-            self._folders.add(path.parent)
+            if not (has_file(path) and read_file(path) == stored) and not self._is_sound(digest):
+                unfinished, file = self._open_new()
+                file.write(stored)
+                self._name(digest, unfinished, file)
         self._kept.add(digest)
-        if len(self._written) >= _OPEN_FILES:
-            self.finish()
+        return digest
+
+    def put_parts(self, parts: Iterable[bytes]) -> str:
+        """Keep parts, joined, and return their digest, as `put` does; few of them are held in memory."""
+        rest = iter(parts)
+        held: list[bytes] = []
+        while sum(map(len, held)) < _IN_MEMORY:
+            part = next(rest, None)
+            if part is None:
+                return self.put(b"".join(held))
+            held.append(part)
+        seen = blake3()
+
+        def hashed() -> Iterator[bytes]:
+            for part in chain(held, rest):
+                seen.update(part)
+                yield part
+
+        with _storage(self._store.root):
+            unfinished, file = self._open_new()
+            for data in pack(hashed()):
+                file.write(data)
+            digest = seen.hexdigest()
+            if digest not in self._kept and not self._is_sound(digest):
+                self._name(digest, unfinished, file)
+        self._kept.add(digest)
         return digest
 
     def finish(self) -> None:
@@ -160,25 +223,34 @@ class ObjectBatch:
         packed, blocks = compress(data, self._alike)
         if len(blocks) > 1 and len(data) <= _LARGEST_ALIKE:
             self._alike.append(blocks)
-        return _ZLIB + packed if blocks else _RAW + data
+        return ZLIB + packed if blocks else RAW + data
 
-    def _is_there(self, digest: str, stored: bytes) -> bool:
-        path = self._store._path(digest)
-        with suppress(UndoError):
-            if not (has_file(path) and read_file(path) == stored):
-                self._store.check(digest)
-            return True
-        return False
+    def _is_sound(self, digest: str) -> bool:
+        try:
+            self._store.check(digest)
+        except UndoError:
+            return False
+        return True
 
-    def _write(self, path: Path, stored: bytes) -> None:
+    def _open_new(self) -> tuple[Path, BinaryIO]:
+        _make_folder(self._store.root)
         unfinished, file = self._store._new_file()
         # What cannot be removed harms nothing, and must not hide why it is left.
         self._files.callback(_remove, unfinished)
         # Closing unlocks it, and it has its name by then.
-        self._files.enter_context(file)
-        file.write(stored)
+        return unfinished, self._files.enter_context(file)
+
+    def _name(self, digest: str, unfinished: Path, file: BinaryIO) -> None:
+        """Give a file the name of its digest when the batch ends."""
         file.flush()
+        path = self._store._path(digest)
+        if not path.parent.is_dir():
+            path.parent.mkdir(exist_ok=True)
+            self._folders.add(self._store.root)
+        self._folders.add(path.parent)
         self._written.append((file, unfinished, path))
+        if len(self._written) >= _OPEN_FILES:
+            self.finish()
 
 
 def _remove(path: Path) -> None:
@@ -194,13 +266,18 @@ def _undo_error(path: Path, digest: str, what: str) -> UndoError:
     )
 
 
+def _is_raw(path: Path) -> bool:
+    with open_for_reading(path) as file:
+        return file.read(1) == RAW
+
+
 def _unpack(file: BinaryIO) -> Iterator[bytes]:
     kind = file.read(1)
-    if kind == _RAW:
+    if kind == RAW:
         while data := file.read(_CHUNK):
             yield data
         return
-    if kind != _ZLIB:
+    if kind != ZLIB:
         raise zlib.error("no object")
     unpacker = zlib.decompressobj()
     while not unpacker.eof:

@@ -7,9 +7,12 @@ earlier one is not compressed again. What is stored is one zlib stream (RFC 1950
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
+RAW, ZLIB = b"r", b"z"
+"""The first byte of a stored object: its bytes follow as they are, or a stream."""
 BLOCK_BYTES = 1 << 18
 _LEVEL = 3
 _HEADER, _END = b"\x78\x5e", b"\x03\x00"
@@ -47,6 +50,28 @@ def compress(data: bytes, earlier: Iterable[Blocks] = ()) -> tuple[bytes, Blocks
     made += trail
     check = zlib.adler32(data).to_bytes(4, "big")
     return b"".join((_HEADER, *(block.packed for block in made), _END, check)), made
+
+
+def pack(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield an object as it is stored, its first byte included, without holding all of it.
+
+    Args:
+        parts: What it is joined of; the first decides whether it is compressed.
+    """
+    rest = iter(parts)
+    first = next(rest, b"")
+    lead, strategy = _compress_first(first[:BLOCK_BYTES])
+    if len(lead.packed) >= _PAYS_BELOW * len(lead.raw):
+        yield RAW + first
+        yield from rest
+        return
+    check = 1
+    yield ZLIB + _HEADER
+    for part in chain([first], rest):
+        check = zlib.adler32(part, check)
+        for place in range(0, len(part), BLOCK_BYTES):
+            yield _compress_block(part[place : place + BLOCK_BYTES], strategy).packed
+    yield _END + check.to_bytes(4, "big")
 
 
 Shared = tuple[int, Blocks, Blocks]
