@@ -193,14 +193,14 @@ class ObjectBatch:
             held.append(part)
         seen = blake3()
 
-        def hashed() -> Iterator[bytes]:
+        def hash_parts() -> Iterator[bytes]:
             for part in chain(held, rest):
                 seen.update(part)
                 yield part
 
         with _storage(self._store.root):
             unfinished, file = self._open_new()
-            for data in pack(hashed()):
+            for data in pack(hash_parts()):
                 file.write(data)
             digest = seen.hexdigest()
             if digest not in self._kept and not self._is_sound(digest):
