@@ -7,10 +7,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 from making import Made, tensors_of, workspace, write_weights
 from safetensors.torch import save_file
 from workspaces import DEMO, run_here
@@ -20,6 +24,8 @@ from tokmigrate.audit.training import TokenTraining, Training
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import status
 from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.model.weights import movement
+from tokmigrate.model.weights.movement import Tracked, find_movements
 from tokmigrate.state.rows import Direction, Outcome, TokenEvent, TokenEventType
 
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -245,3 +251,29 @@ def test_what_an_older_version_recorded_stays_readable(tmp_path: Path) -> None:
     said = run_here(place.root, "blame", UNUSED).stdout
     assert "moved, not trained" in said
     assert "found trained" in said
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_movements_do_not_depend_on_how_many_rows_are_read_at_a_time(seed: int, is_output: bool) -> None:
+    numbers = np.random.default_rng(seed)
+    count, width = int(numbers.integers(1, 40)), int(numbers.choice([1, 3, 17, 32]))
+    # Some rows have one init.
+    then = numbers.standard_normal((count, width))[numbers.integers(0, count, count)]
+    common = 0.05 * numbers.standard_normal(width)
+    moves = [
+        0 * then,
+        -0.01 * then,
+        common + 0 * then,
+        0.1 * numbers.standard_normal(then.shape),
+        common - 0.001 * then,
+    ]
+    kinds = numbers.integers(0, len(moves), count)
+    now = then + np.stack([moves[kind][row] for row, kind in enumerate(kinds)])
+    now[numbers.integers(0, count)] *= numbers.choice([1.0, np.nan], p=[0.8, 0.2])
+    rows = Tracked(then, now, is_absent=numbers.random(count) < 0.3, is_sample=numbers.random(count) < 0.3)
+
+    def judge(at_a_time: int) -> list[tuple[str, str | None]]:
+        with patch.object(movement, "_BLOCK_NUMBERS", at_a_time * width):
+            return [(each.kind, each.why) for each in find_movements(rows, is_output=is_output)]
+
+    assert judge(1) == judge(3) == judge(1000)

@@ -16,11 +16,11 @@ from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
 from tokmigrate.apply.gguf_migrations import GgufUpgrade
 from tokmigrate.apply.kept_objects import NewObjects, ObjectKeeper
 from tokmigrate.apply.new_rows import (
-    InitRows,
     RowBytes,
+    StoredInitRows,
     find_populations,
     find_references,
-    init_rows,
+    keep_init_rows,
     new_row_bytes,
     open_tensors,
     read_edited,
@@ -137,7 +137,7 @@ class UpgradeBuilder:
                 )
                 for copy in self.copies
             }
-            undo = replace(undo, init_rows=self._init_rows(step, edit, reached), copies=copies)
+            undo = replace(undo, init_rows=self._keep_init_rows(step, edit, reached, objects), copies=copies)
             delta = step.delta
             applied_steps.append(
                 AppliedStep(
@@ -246,9 +246,11 @@ class UpgradeBuilder:
         """Return what reads the rows of a tensor after `edit`, from one up to another."""
         return read_edited(self._rows[tensor], self._made.get(tensor, {}), self._tensors[tensor].window.of(edit))
 
-    def _init_rows(self, step: Step, edit: RowEdit, reached: RowEdit) -> Mapping[Side, InitRows]:
-        """Return the new rows of each side, with rows to compare them with."""
-        found: dict[Side, InitRows] = {}
+    def _keep_init_rows(
+        self, step: Step, edit: RowEdit, reached: RowEdit, objects: NewObjects
+    ) -> Mapping[Side, StoredInitRows]:
+        """Keep the new rows of each side, with rows to compare them with."""
+        found: dict[Side, StoredInitRows] = {}
         matrices = embeddings(self._snapshot.tensors)
         references = find_references(step.after)
         for side, tensor in matrices.items() if "input" in matrices else ():
@@ -259,7 +261,7 @@ class UpgradeBuilder:
                 return read(before, before + 1) if isinstance(before, int) else None
 
             made = self._made.get(tensor.name, {})
-            rows = init_rows(step.after, reached, tensor.dtype, made, references, read_copied)
+            rows = keep_init_rows(step.after, reached, tensor.dtype, made, references, read_copied, objects)
             if rows is not None:
                 found[side] = rows
         return found

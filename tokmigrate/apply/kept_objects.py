@@ -26,6 +26,11 @@ class Objects(Protocol):
 class StoredBytes(Protocol):
     """Bytes that are kept."""
 
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        ...
+
     def read(self, begin: int, size: int) -> bytes:
         """Return `size` bytes from `begin` on; fewer where there are not so many."""
         ...

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tokmigrate.apply.kept_objects import NewObjects, Objects, StoredBytes
 from tokmigrate.init.rows import InitRecipe, initialise_rows
 from tokmigrate.init.statistics import RowStatistics
 from tokmigrate.model.documents.state import ModelState
@@ -196,43 +197,38 @@ class StoredInitRows(BaseModel):
 
 @dataclass(frozen=True)
 class InitRows:
-    """Rows of one matrix after a migration.
+    """Rows of one matrix after a migration, as its undo record holds them.
 
     Args:
         dtype: The dtype that they were stored in.
-        new: The place of each new row among `rows`, by its label.
+        new: The place of each new row among the rows, by its label.
         spare: The places of rows of the baseline without a token, by their numbers there.
         sample: Those of a sample of rows with a token.
-        rows: The rows, each once.
+        row_bytes: The bytes of a row.
+        data: The rows, each once.
     """
 
     dtype: str
     new: Mapping[str, int]
     spare: Mapping[int, int]
     sample: Mapping[int, int]
-    rows: tuple[bytes, ...] = field(repr=False)
+    row_bytes: int
+    data: StoredBytes = field(repr=False)
+
+    @staticmethod
+    def open(held: StoredInitRows, objects: Objects) -> InitRows:
+        """Return what an undo record holds; raises UndoError where the rows are missing or damaged."""
+        data = objects.open(held.rows)
+        size = data.size // held.count if held.count else 0
+        return InitRows(held.dtype, held.new, dict(held.spare), dict(held.sample), size, data)
+
+    def row(self, place: int) -> bytes:
+        """Return the bytes of a row."""
+        return self.data.read(place * self.row_bytes, self.row_bytes)
 
     def mark(self, label: str) -> RowFingerprint:
         """Return the mark of a new row."""
-        return RowFingerprint.of(self.rows[self.new[label]], self.dtype)
-
-    def store(self, put: Callable[[bytes], str]) -> StoredInitRows:
-        """Return it as an undo record holds it, with its rows kept by `put`, which returns their digest."""
-        return StoredInitRows(
-            dtype=self.dtype,
-            new=dict(self.new),
-            spare=list(self.spare.items()),
-            sample=list(self.sample.items()),
-            count=len(self.rows),
-            rows=put(b"".join(self.rows)),
-        )
-
-    @staticmethod
-    def of(held: StoredInitRows, data: bytes) -> InitRows:
-        """Return what an undo record holds."""
-        size = len(data) // held.count if held.count else 0
-        rows = tuple(data[place * size : (place + 1) * size] for place in range(held.count))
-        return InitRows(held.dtype, held.new, dict(held.spare), dict(held.sample), rows)
+        return RowFingerprint.of(self.row(self.new[label]), self.dtype)
 
 
 @dataclass(frozen=True)
@@ -251,15 +247,16 @@ def find_references(after: ModelState) -> References:
     return References(spread(free), [row for row in sample if row in texts])
 
 
-def init_rows(
+def keep_init_rows(
     after: ModelState,
     reached: RowEdit,
     dtype: str,
     made: Mapping[Any, bytes],
     references: References,
     kept: Callable[[int], bytes | None],
-) -> InitRows | None:
-    """Return the rows of a matrix that a step makes, with rows to compare them with; None where it makes none.
+    objects: NewObjects,
+) -> StoredInitRows | None:
+    """Keep the rows of a matrix that a step makes, with rows to compare them with; None where it makes none.
 
     Args:
         reached: The rows after it in terms of the rows on disk.
@@ -287,7 +284,15 @@ def init_rows(
         return found
 
     sample = collect_origins(references.sample)
-    return InitRows(dtype, new, collect_origins(references.spare), sample, tuple(places))
+    spare = collect_origins(references.spare)
+    return StoredInitRows(
+        dtype=dtype,
+        new=new,
+        spare=list(spare.items()),
+        sample=list(sample.items()),
+        count=len(places),
+        rows=objects.put_parts(places),
+    )
 
 
 def spread(rows: Sequence[int]) -> Sequence[int]:

@@ -70,7 +70,7 @@ class Undo:
         adapters: The undo record of each adapter that went along, by the adapter's lineage.
         copies: That of each GGUF, by its lineage.
         links: The symbolic links before among the names of those files and shards.
-        init_rows: The new rows of each side, and rows to compare them with; none in records of older versions.
+        init_rows: What `keep_init_rows` returned for each side; nothing in records of older versions.
     """
 
     files: Mapping[str, bytes | None]
@@ -83,7 +83,7 @@ class Undo:
     left_tensors: Mapping[str, str]
     adapters: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, LinkMetadata] = field(default_factory=dict)
-    init_rows: Mapping[Side, InitRows] = field(default_factory=dict)
+    init_rows: Mapping[Side, StoredInitRows] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -140,7 +140,7 @@ def keep(undo: Undo, objects: NewObjects) -> str:
         "adapters": dict(undo.adapters),
         **({"links": {name: link.to_json() for name, link in undo.links.items()}} if undo.links else {}),
         **({"copies": dict(undo.copies)} if undo.copies else {}),
-        "init_rows": {side: rows.store(objects.put).model_dump() for side, rows in undo.init_rows.items()},
+        "init_rows": {side: rows.model_dump() for side, rows in undo.init_rows.items()},
     }
     return objects.put(json.dumps(record, sort_keys=True).encode())
 
@@ -230,7 +230,7 @@ def read_init_rows(digest: str, objects: Objects) -> Mapping[Side, InitRows]:
     """Return the new rows of an undo record by their side; none where the record, or what it names, is not here."""
     try:
         held = _record(objects.get(digest), digest).init_rows
-        return {side: InitRows.of(rows, objects.get(rows.rows)) for side, rows in held.items()}
+        return {side: InitRows.open(rows, objects) for side, rows in held.items()}
     except UndoError:
         return {}
 

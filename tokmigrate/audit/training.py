@@ -8,7 +8,7 @@ comparison with rows of tokens that no text had (`model.weights.movement`), whic
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, cached_property
@@ -23,10 +23,11 @@ from tokmigrate.apply.undo_record import read_init_rows
 from tokmigrate.audit.token_history import InitRecord, RowKey, read_init_records
 from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.documents.state import Made
-from tokmigrate.model.formats.dtype import to_float64
+from tokmigrate.model.formats.dtype import Matrix, to_float64
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.movement import (
     Movement,
+    Places,
     RowFingerprint,
     RowFingerprints,
     Tracked,
@@ -35,7 +36,7 @@ from tokmigrate.model.weights.movement import (
     format_fingerprints,
     parse_fingerprints,
 )
-from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES
+from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.state import transfer
 from tokmigrate.state.rows import AppliedRow, ModelRow, Status, TokenEvent, TokenEventType
@@ -220,20 +221,43 @@ def _movements(
         for origin in origins[bisect_left(origins, piece.start) : bisect_left(origins, piece.stop)]
     }
     places = {**kept, **new}
-    now = dict(_read_rows(snapshot, tensor, places))
-    numbers = list(now)
+    stop = tensor.window.ids(state.rows)
+    numbers = sorted(number for number in places if number < stop)
     if not any(number in new for number in numbers):
         return {}
-    tracked = Tracked(
-        then=np.stack([to_float64(held.rows[places[number]], held.dtype) for number in numbers]),
-        now=np.stack([to_float64(now[number], tensor.dtype) for number in numbers]),
-        # Without a token now, and when they were recorded.
-        is_absent=np.array([n not in texts and (n in new or state.lineage.row(n) in held.spare) for n in numbers]),
-        is_sample=np.array([number in kept and number in texts for number in numbers]),
-    )
-    tied = side == "input" and snapshot.state.traits.tied
-    judged = find_movements(tracked, is_output=tied or side == "output")
+    tied = side == "input" and state.traits.tied
+    with snapshot.weights.open_rows(tensor.name, tensor.axis) as rows:
+        tracked = Tracked(
+            then=_RecordedRows(held, [places[number] for number in numbers]),
+            now=_StoredRows(rows, numbers),
+            # Without a token now, and when they were recorded.
+            is_absent=np.array([n not in texts and (n in new or state.lineage.row(n) in held.spare) for n in numbers]),
+            is_sample=np.array([number in kept and number in texts for number in numbers]),
+        )
+        judged = find_movements(tracked, is_output=tied or side == "output")
     return {number: movement for number, movement in zip(numbers, judged, strict=True) if number in new}
+
+
+@dataclass(frozen=True)
+class _RecordedRows:
+    """Rows of an undo record, by their order in `places`."""
+
+    held: InitRows
+    places: Sequence[int]
+
+    def __getitem__(self, chosen: Places, /) -> Matrix:
+        return np.stack([to_float64(self.held.row(self.places[number]), self.held.dtype) for number in chosen])
+
+
+@dataclass(frozen=True)
+class _StoredRows:
+    """Rows of a matrix as it is, by their order in `numbers`."""
+
+    rows: TensorRows
+    numbers: Sequence[int]
+
+    def __getitem__(self, chosen: Places, /) -> Matrix:
+        return np.stack([self.rows.row(self.numbers[number]) for number in chosen])
 
 
 def training_on_record(state: State | None, snapshot: Snapshot, objects: Objects) -> tuple[TokenTraining, ...]:

@@ -139,6 +139,11 @@ class OpenObject:
         self.file = file
         self._start = start
 
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.file.seek(0, os.SEEK_END) - self._start
+
     def read(self, begin: int, size: int) -> bytes:
         """Return `size` bytes from `begin` on; fewer where the object ends."""
         self.file.seek(self._start + begin)
@@ -186,11 +191,13 @@ class ObjectBatch:
         """Keep parts, joined, and return their digest, as `put` does; few of them are held in memory."""
         rest = iter(parts)
         held: list[bytes] = []
-        while sum(map(len, held)) < _IN_MEMORY:
+        size = 0
+        while size < _IN_MEMORY:
             part = next(rest, None)
             if part is None:
                 return self.put(b"".join(held))
             held.append(part)
+            size += len(part)
         seen = blake3()
 
         def hash_parts() -> Iterator[bytes]:

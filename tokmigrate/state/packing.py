@@ -58,7 +58,7 @@ def pack(parts: Iterable[bytes]) -> Iterator[bytes]:
     Args:
         parts: What it is joined of; the first decides whether it is compressed.
     """
-    rest = iter(parts)
+    rest = _gather(parts)
     first = next(rest, b"")
     lead, strategy = _compress_first(first[:BLOCK_BYTES])
     if len(lead.packed) >= _PAYS_BELOW * len(lead.raw):
@@ -72,6 +72,20 @@ def pack(parts: Iterable[bytes]) -> Iterator[bytes]:
         for place in range(0, len(part), BLOCK_BYTES):
             yield _compress_block(part[place : place + BLOCK_BYTES], strategy).packed
     yield _END + check.to_bytes(4, "big")
+
+
+def _gather(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield parts with those that are smaller than a block joined."""
+    held: list[bytes] = []
+    size = 0
+    for part in parts:
+        held.append(part)
+        size += len(part)
+        if size >= BLOCK_BYTES:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
 
 
 Shared = tuple[int, Blocks, Blocks]

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 from blake3 import blake3
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Mask: TypeAlias = "npt.NDArray[np.bool_]"
+Places: TypeAlias = "npt.NDArray[np.int64]"
 
 NO_REFERENCE = "there is no row of a token known to be absent whose movement it could be compared with"
 NOT_CLEAR = "its movement is neither that of rows without occurrences nor clearly another"
@@ -44,6 +44,9 @@ _COHERENT = 0.5
 """The least cosine with their common direction at which rows count as moving together."""
 _ROWS = 4
 """So few rows have no common direction."""
+_MOST = 1024
+"""So many rows are enough to find the common direction."""
+_BLOCK_NUMBERS = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,14 @@ class Movement:
     why: str | None = None
 
 
+class Rows(Protocol):
+    """The rows of a matrix, from which some are read at a time."""
+
+    def __getitem__(self, places: Places, /) -> Matrix:
+        """Return the rows at some places, `(places, width)`."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Tracked:
     """Rows of one matrix at their init, or when they were recorded, and now.
@@ -72,65 +83,109 @@ class Tracked:
         is_sample: Which are a sample of the vocabulary, of whose occurrences nothing is known.
     """
 
-    then: Matrix
-    now: Matrix
+    then: Rows
+    now: Rows
     is_absent: Mask
     is_sample: Mask
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Some of the rows, all finite: their places, and what they were and are, `(rows, width)`."""
+
+    places: Places
+    then: Matrix
+    now: Matrix
+
+    @property
+    def changes(self) -> list[float | None]:
+        """The norm of each change as a share of the row's norm before."""
+        steps, sizes = (np.linalg.norm(rows, axis=1) for rows in (self.now - self.then, self.then))
+        return [float(step) / float(size) if size else None for step, size in zip(steps, sizes, strict=True)]
+
+    @property
+    def steps(self) -> Matrix:
+        """The change of each row without its part along the row itself, which weight decay changes."""
+        steps = self.now - self.then
+        sizes = np.einsum("ij,ij->i", self.then, self.then)
+        along = np.einsum("ij,ij->i", steps, self.then)
+        share = np.divide(along, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+        free: Matrix = steps - share[:, np.newaxis] * self.then
+        return free
 
 
 def find_movements(rows: Tracked, *, is_output: bool) -> tuple[Movement, ...]:
     """Return what happened to rows of output embeddings, or of tied ones; else of input embeddings alone.
 
-    Of a row that holds an infinity or a NaN it is not known.
+    Of a row that holds an infinity or a NaN it is not known. Rows are read several times, some megabytes at a time.
     """
-    finite = np.all(np.isfinite(rows.then) & np.isfinite(rows.now), axis=1)
-    kept = Tracked(rows.then[finite], rows.now[finite], rows.is_absent[finite], rows.is_sample[finite])
-    judged = iter(_output_movements(kept) if is_output else _input_movements(kept))
-    return tuple(next(judged) if is_finite else Movement("unknown", why=NOT_FINITE) for is_finite in finite)
+    changed = np.zeros(len(rows.is_absent), np.int64)
+    finite = np.zeros(len(changed), np.bool_)
+    for block in _blocks(rows, np.arange(len(changed))):
+        finite[block.places] = np.all(np.isfinite(block.then) & np.isfinite(block.now), axis=1)
+        changed[block.places] = np.count_nonzero(block.now != block.then, axis=1)
+    found = {int(place): Movement("untrained", 0.0) for place in np.flatnonzero(finite & (changed == 0))}
+    moved = np.flatnonzero(finite & (changed > 0))
+    found |= _output_movements(rows, finite, moved) if is_output else _input_movements(rows, finite, changed)
+    return tuple(found.get(place) or Movement("unknown", why=NOT_FINITE) for place in range(len(changed)))
 
 
-def _input_movements(rows: Tracked) -> tuple[Movement, ...]:
-    changed = np.count_nonzero(rows.now != rows.then, axis=1)
-    nearer = (np.abs(rows.now) <= np.abs(rows.then)) & (rows.now * rows.then >= 0)
-    decayed = np.all(nearer, axis=1) & (changed >= _FEWEST)
-    # A decay of that size may take a smaller number beyond zero.
-    reach = _MARGIN * float(np.max(np.abs(rows.now - rows.then)[decayed], initial=0.0))
-    is_beyond = np.any(~nearer & (np.maximum(np.abs(rows.then), np.abs(rows.now)) > reach), axis=1)
-    stayed = (changed == 0) & np.any(rows.then != 0, axis=1)
-    has_reference = bool(np.any(decayed | stayed))
-
-    def of(row: int) -> Movement:
-        change = _change(rows, row)
-        if decayed[row]:
-            return Movement("moved", change)
-        if not has_reference:
-            return Movement("unknown", change, why=NO_REFERENCE)
-        if not is_beyond[row]:
-            return Movement("unknown", change, why=NOT_CLEAR)
-        return Movement("trained", change)
-
-    return tuple(of(row) if changed[row] else Movement("untrained", 0.0) for row in range(len(rows.now)))
+def _blocks(rows: Tracked, places: Places) -> Iterator[_Block]:
+    """Yield rows in blocks of a few megabytes, in the order of their places."""
+    size = max(1, _BLOCK_NUMBERS // max(1, rows.now[places[:1]].size)) if len(places) else 1
+    for start in range(0, len(places), size):
+        part = places[start : start + size]
+        yield _Block(part, rows.then[part], rows.now[part])
 
 
-def _output_movements(rows: Tracked) -> tuple[Movement, ...]:
-    steps = _free_of_decay(rows)
-    moved = np.any(rows.now != rows.then, axis=1)
-    by_twins = _by_twins(rows, steps, moved)
-    alike = [row for row, movement in by_twins.items() if movement.kind == "moved"]
-    proven = rows.is_absent | np.isin(np.arange(len(moved)), alike)
-    common = _common(steps, (rows.is_sample | proven) & moved) or _common(steps, proven & moved)
+def _input_movements(rows: Tracked, finite: Mask, changed: Places) -> dict[int, Movement]:
+    """Return what happened to the changed rows by their places; `changed` counts the numbers of each that did."""
+    decayed = np.zeros(len(changed), np.bool_)
+    has_reference, reach = False, 0.0
+    for block in _blocks(rows, np.flatnonzero(finite)):
+        own = np.all(_is_nearer(block), axis=1) & (changed[block.places] >= _FEWEST)
+        decayed[block.places] = own
+        stayed = (changed[block.places] == 0) & np.any(block.then != 0, axis=1)
+        has_reference |= bool(np.any(own | stayed))
+        # A decay of that size may take a smaller number beyond zero.
+        reach = max(reach, _MARGIN * float(np.max(np.abs(block.now - block.then)[own], initial=0.0)))
+    found: dict[int, Movement] = {}
+    for block in _blocks(rows, np.flatnonzero(finite & (changed > 0))):
+        largest = np.maximum(np.abs(block.then), np.abs(block.now))
+        is_beyond = np.any(~_is_nearer(block) & (largest > reach), axis=1)
+        for place, change, beyond in zip(block.places, block.changes, is_beyond, strict=True):
+            if decayed[place]:
+                found[int(place)] = Movement("moved", change)
+            elif not has_reference:
+                found[int(place)] = Movement("unknown", change, why=NO_REFERENCE)
+            elif not beyond:
+                found[int(place)] = Movement("unknown", change, why=NOT_CLEAR)
+            else:
+                found[int(place)] = Movement("trained", change)
+    return found
 
-    def of(row: int) -> Movement:
-        if not moved[row]:
-            return Movement("untrained", 0.0)
-        if row in by_twins:
-            return by_twins[row]
-        change = _change(rows, row)
-        if common is None:
-            return Movement("unknown", change, why=NO_REFERENCE)
-        return common.judge(steps[row], change)
 
-    return tuple(of(row) for row in range(len(rows.now)))
+def _is_nearer(block: _Block) -> Mask:
+    """Return which numbers are no farther from zero than they were, and not beyond it."""
+    nearer: Mask = (np.abs(block.now) <= np.abs(block.then)) & (block.now * block.then >= 0)
+    return nearer
+
+
+def _output_movements(rows: Tracked, finite: Mask, moved: Places) -> dict[int, Movement]:
+    """Return what happened to the rows that `moved`, by their places."""
+    found = _by_twins(rows, moved)
+    proven = rows.is_absent & finite
+    proven[[place for place, movement in found.items() if movement.kind == "moved"]] = True
+    reference = np.intersect1d(moved, np.flatnonzero(rows.is_sample | proven))
+    common = _common(rows, reference) or _common(rows, reference[proven[reference]])
+    for block in _blocks(rows, moved[[int(place) not in found for place in moved]]):
+        steps = block.steps if common is not None else None
+        for number, (place, change) in enumerate(zip(block.places, block.changes, strict=True)):
+            if common is None or steps is None:
+                found[int(place)] = Movement("unknown", change, why=NO_REFERENCE)
+            else:
+                found[int(place)] = common.judge(steps[number], change)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,9 +208,16 @@ class _Common:
         return Movement("unknown", change, likeness, NOT_CLEAR)
 
 
-def _common(steps: Matrix, chosen: Mask) -> _Common | None:
-    """Return how most of the chosen rows move together, None where most of them do not."""
-    held = steps[chosen]
+def _common(rows: Tracked, chosen: Places) -> _Common | None:
+    """Return how most of the chosen rows move together, None where most of them do not.
+
+    Of very many, some are taken, evenly spread.
+    """
+    if len(chosen) > _MOST:
+        chosen = chosen[np.arange(_MOST) * len(chosen) // _MOST]
+    if len(chosen) < _ROWS:
+        return None
+    held = np.concatenate([block.steps for block in _blocks(rows, chosen)])
     norms = np.linalg.norm(held, axis=1)
     held, norms = held[norms > 0], norms[norms > 0]
     if len(held) < _ROWS:
@@ -176,54 +238,47 @@ def _common(steps: Matrix, chosen: Mask) -> _Common | None:
     )
 
 
-def _by_twins(rows: Tracked, steps: Matrix, moved: Mask) -> dict[int, Movement]:
+def _by_twins(rows: Tracked, moved: Places) -> dict[int, Movement]:
     """Return what rows with one init show about each other: those that are still equal had no occurrence."""
     groups: defaultdict[bytes, list[int]] = defaultdict(list)
-    for place in np.flatnonzero(moved):
-        groups[rows.then[place].tobytes()].append(int(place))
+    sums: dict[int, float] = {}
+    for block in _blocks(rows, moved):
+        for place, then, now in zip(block.places, block.then, block.now, strict=True):
+            groups[blake3(then.tobytes()).digest()].append(int(place))
+            sums[int(place)] = float(now.sum())
     found: dict[int, Movement] = {}
     for group in groups.values():
-        reference = _still_equal(rows.now, steps, group, rows.is_absent)
-        if reference is None or len(group) < 2:
+        reference = _still_equal(rows, group, sums) if len(group) > 1 else None
+        if reference is None:
             continue
-        step, norm = steps[reference], float(np.linalg.norm(steps[reference]))
-        for row in group:
-            apart = float(np.linalg.norm(steps[row] - step)) / norm if norm else 0.0
-            size = float(np.linalg.norm(steps[row]))
-            likeness = float(steps[row] @ step) / (size * norm) if size and norm else None
-            if apart <= _EQUAL:
-                found[row] = Movement("moved", _change(rows, row), likeness)
-            elif apart >= _APART:
-                found[row] = Movement("trained", _change(rows, row), likeness)
+        (step,) = next(_blocks(rows, np.array([reference]))).steps
+        norm = float(np.linalg.norm(step))
+        for block in _blocks(rows, np.array(group)):
+            for place, own, change in zip(block.places, block.steps, block.changes, strict=True):
+                apart = float(np.linalg.norm(own - step)) / norm if norm else 0.0
+                size = float(np.linalg.norm(own))
+                likeness = float(own @ step) / (size * norm) if size and norm else None
+                if apart <= _EQUAL:
+                    found[int(place)] = Movement("moved", change, likeness)
+                elif apart >= _APART:
+                    found[int(place)] = Movement("trained", change, likeness)
     return found
 
 
-def _still_equal(now: Matrix, steps: Matrix, group: list[int], is_absent: Mask) -> int | None:
+def _still_equal(rows: Tracked, group: list[int], sums: Mapping[int, float]) -> int | None:
     """Return a row without occurrences among rows with one init: one known to be absent, or one that has an equal."""
-    absent = next((row for row in group if is_absent[row]), None)
+    absent = next((row for row in group if rows.is_absent[row]), None)
     if absent is not None:
         return absent
     # Equal rows have equal sums, so those next to each other by it are all that have to be compared.
-    ordered = sorted(group, key=lambda row: float(now[row].sum()))
-    for one, other in pairwise(ordered):
-        if np.linalg.norm(steps[one] - steps[other]) <= _EQUAL * np.linalg.norm(steps[one]):
-            return one
+    ordered = np.array(sorted(group, key=lambda row: sums[row]))
+    last: tuple[int, Matrix] | None = None
+    for block in _blocks(rows, ordered):
+        for place, step in zip(block.places, block.steps, strict=True):
+            if last is not None and np.linalg.norm(last[1] - step) <= _EQUAL * np.linalg.norm(last[1]):
+                return last[0]
+            last = int(place), step
     return None
-
-
-def _free_of_decay(rows: Tracked) -> Matrix:
-    """Return the change of each row without its part along the row itself, which weight decay changes."""
-    steps = rows.now - rows.then
-    sizes = np.einsum("ij,ij->i", rows.then, rows.then)
-    along = np.einsum("ij,ij->i", steps, rows.then)
-    share = np.divide(along, sizes, out=np.zeros_like(sizes), where=sizes > 0)
-    free: Matrix = steps - share[:, np.newaxis] * rows.then
-    return free
-
-
-def _change(rows: Tracked, row: int) -> float | None:
-    size = float(np.linalg.norm(rows.then[row]))
-    return float(np.linalg.norm(rows.now[row] - rows.then[row])) / size if size else None
 
 
 _FINGERPRINT = re.compile(r"(input|output) (\w+) ([0-9a-f]{64})")
