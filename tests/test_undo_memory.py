@@ -11,6 +11,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from workspaces import Workspace, contents, make_workspace
 
+from tokmigrate.apply.undo_record import read_undo_record
+from tokmigrate.settings import read_workspace
+from tokmigrate.state.database import open_state
+from tokmigrate.state.objects import ObjectStore
+
 MATRICES = ("model.embed_tokens.weight", "lm_head.weight")
 FIRST = "bbbbbbbbbbbb"
 WIDTH, TOKENS = 4096, 2000
@@ -54,6 +59,28 @@ def test_lost_rows_are_not_held(place: Workspace) -> None:
     peaks = {step[0]: peak_of(lambda step=step: place.asked(*step)) for step in steps}
     assert contents(place.model) == before
     assert max(peaks.values()) < LOST_BYTES / 2, peaks
+
+
+def test_damaged_rows_change_nothing(place: Workspace) -> None:
+    place.asked("upgrade")
+    before = contents(place.model)
+    settings = read_workspace(place.settings, {})
+    state, store = open_state(settings.state, settings.root), ObjectStore(settings.objects)
+    applied = state.list_applied(state.model_for("demo", place.model))
+    digest = read_undo_record(str(applied[-1].record.undo), store).saved[MATRICES[0]]
+    lost = store.root / digest[:2] / digest[2:]
+    held = lost.read_bytes()
+    assert len(held) > LOST_BYTES / len(MATRICES) / 2
+    lost.write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
+    done = place.run("downgrade", FIRST)
+    assert (done.returncode, "damaged" in done.stderr) == (1, True), done.stderr
+    lost.unlink()
+    done = place.run("downgrade", FIRST)
+    assert (done.returncode, "missing" in done.stderr) == (1, True), done.stderr
+    assert contents(place.model) == before
+    assert place.left_over() == []
+    lost.write_bytes(held)
+    place.asked("downgrade", FIRST)
 
 
 def test_rows_of_a_trained_model_are_not_held(place: Workspace) -> None:

@@ -293,7 +293,7 @@ def build_downgrade(
     removed -= images.keys()
     trained = _find_changed_shards(snapshot, undone, known)
     files, rewritten = documents_before(snapshot, undone, edit, keeps_shards=bool(trained and removed))
-    stored = StoredRows.open(snapshot, dict(zip(records, undone, strict=True)), objects)
+    stored = StoredRows(snapshot, dict(zip(records, undone, strict=True)), objects)
     if trained or (removed and INDEX in rewritten):
         images, removed = shards_before(snapshot, edit, stored), set()
     stamp = next((undo.files[STAMP] for undo in reversed(undone)), None)

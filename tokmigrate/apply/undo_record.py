@@ -271,17 +271,17 @@ def _damaged_error(digest: str) -> UndoError:
 
 @dataclass(frozen=True)
 class StoredRows:
-    """The rows of undo records, by the digests of these."""
+    """The rows of undo records, by the digests of these; an object is opened when the first of its rows is read."""
 
     snapshot: Snapshot
     undone: Mapping[str, Undo]
-    opened: Mapping[str, StoredBytes]
+    objects: Objects
+    _opened: dict[str, StoredBytes] = field(default_factory=dict, init=False)
 
-    @staticmethod
-    def open(snapshot: Snapshot, undone: Mapping[str, Undo], objects: Objects) -> StoredRows:
-        """Give the rows of records; raises UndoError where they are missing or damaged."""
-        saved = {digest for undo in undone.values() for digest in undo.saved.values()}
-        return StoredRows(snapshot, undone, {digest: objects.open(digest) for digest in sorted(saved)})
+    def _open(self, digest: str) -> StoredBytes:
+        if digest not in self._opened:
+            self._opened[digest] = self.objects.open(digest)
+        return self._opened[digest]
 
     @cached_property
     def _tensors(self) -> Mapping[str, VocabularyTensor]:
@@ -291,7 +291,7 @@ class StoredRows:
         """Return a row of a tensor, rounded once where the tensor has another dtype than it had.
 
         Raises:
-            UndoError: No record holds it, or it cannot be given in the dtype of today.
+            UndoError: No record holds it, its object is damaged, or it cannot be given in the dtype of today.
         """
         tensor = self._tensors[name]
         undo = self.undone.get(recipe.record) if isinstance(recipe, RestoredRow) else None
@@ -299,7 +299,7 @@ class StoredRows:
         if isinstance(recipe, RestoredRow) and undo is not None and name in undo.saved:
             dtype = undo.dtypes[name]
             size = tensor.row_bytes * ITEM_BITS[dtype] // ITEM_BITS[tensor.dtype]
-            held = self.opened[undo.saved[name]].read(recipe.slot * size, size)
+            held = self._open(undo.saved[name]).read(recipe.slot * size, size)
         if not held:
             raise UndoError("the undo data holds no row of it", where=name, hint="restore the model from a backup")
         if dtype == tensor.dtype:
