@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -13,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from blake3 import blake3
@@ -260,3 +262,12 @@ def test_what_is_missing_is_not_opened(store: ObjectStore) -> None:
     for ask in (store.open, store.require):
         with pytest.raises(UndoError, match="missing"):
             ask(digest)
+
+
+def test_what_cannot_be_unpacked_is_said(store: ObjectStore) -> None:
+    digest = store.put(COMPRESSIBLE * 200)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with patch("tempfile.TemporaryFile", side_effect=full), pytest.raises(StorageError) as caught:
+        store.open(digest)
+    assert "cannot be unpacked: No space left on device" in caught.value.message
+    assert "free space" in str(caught.value.hint)

@@ -67,7 +67,7 @@ class ObjectStore:
         if _is_raw(self._path(digest)):
             self.check(digest)
             return OpenObject(self._path(digest).open("rb"), len(RAW))
-        with _storage(self.root):
+        with _storage(self.root, "unpacked"):
             unpacked = OpenObject(tempfile.TemporaryFile(dir=self.root))  # noqa: SIM115 - closed with what is given
             for data in self._stream(digest):
                 unpacked.file.write(data)
@@ -298,12 +298,12 @@ def _unpack(file: BinaryIO) -> Iterator[bytes]:
 
 
 @contextmanager
-def _storage(root: Path) -> Iterator[None]:
+def _storage(root: Path, failed: str = "kept") -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise StorageError(
-            f"undo data cannot be kept: {error.strerror}",
+            f"undo data cannot be {failed}: {error.strerror}",
             where=str(error.filename or root),
             hint="check the free space and the permissions of the folder, then try again",
         ) from error
