@@ -23,7 +23,15 @@ from typing import BinaryIO
 from blake3 import blake3
 
 from tokmigrate.errors import StorageError, UndoError
-from tokmigrate.files import MissingFileError, fsync_directory, has_directory, has_file, open_for_reading, read_file
+from tokmigrate.files import (
+    MissingFileError,
+    fsync_directory,
+    has_directory,
+    has_file,
+    open_file,
+    open_for_reading,
+    read_file,
+)
 from tokmigrate.state.packing import RAW, ZLIB, Blocks, compress, pack
 
 _CHUNK = 1 << 20
@@ -66,7 +74,7 @@ class ObjectStore:
         del held
         if _is_raw(self._path(digest)):
             self.check(digest)
-            return OpenObject(self._path(digest).open("rb"), len(RAW))
+            return OpenObject(os.fdopen(open_file(self._path(digest)), "rb"), len(RAW))
         with _storage(self.root, "unpacked"):
             unpacked = OpenObject(tempfile.TemporaryFile(dir=self.root))  # noqa: SIM115 - closed with what is given
             for data in self._stream(digest):
