@@ -211,7 +211,7 @@ def _movements(
         and made.revision == revision
         and made.label in held.new
         # The record of another run of the migration may hold other rows.
-        and known.fingerprints(made).get(side, held.mark(made.label)) == held.mark(made.label)
+        and known.fingerprints(made).get(side) in (None, held.mark(made.label))
     }
     recorded = {**held.spare, **held.sample}
     origins = sorted(recorded)

@@ -46,7 +46,7 @@ _ROWS = 4
 """So few rows have no common direction."""
 _MOST = 1024
 """So many rows are enough to find the common direction."""
-_BLOCK_NUMBERS = 1 << 19
+_BLOCK_NUMBERS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def find_movements(rows: Tracked, *, is_output: bool) -> tuple[Movement, ...]:
 
 
 def _blocks(rows: Tracked, places: Places) -> Iterator[_Block]:
-    """Yield rows in blocks of a few megabytes, in the order of their places."""
+    """Yield rows in blocks of about a megabyte, in the order of their places."""
     size = max(1, _BLOCK_NUMBERS // max(1, rows.now[places[:1]].size)) if len(places) else 1
     for start in range(0, len(places), size):
         part = places[start : start + size]
