@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tokmigrate.errors import FileProblems, TokmigrateError, UsageError
-from tokmigrate.model.worker.corpus_files import CorpusFile, open_corpus, read_blocks, read_examples
+from tokmigrate.model.worker import corpus_files
+from tokmigrate.model.worker.corpora import open_corpus
+from tokmigrate.model.worker.corpus_files import CorpusFile, read_blocks, read_examples
 
 SUFFIXES = [".jsonl", ".ndjson.gz", ".jsonl.zst", ".parquet", ".arrow"]
 
@@ -84,6 +86,33 @@ def test_a_large_file_is_read_in_blocks(tmp_path: Path, suffix: str) -> None:
     blocks = list(read_blocks(CorpusFile(str(path), "a")))
     assert len(blocks) > 5
     assert [text for block in blocks for text in block.texts] == list(enumerate(texts, 1))
+
+
+@pytest.mark.parametrize("suffix", [".txt", *SUFFIXES])
+@given(
+    texts=st.lists(st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\r\n")), max_size=8),
+    times=st.integers(1, 400),
+    shares=st.integers(2, 4),
+    ending=st.booleans(),
+)
+def test_readers_share_a_file(suffix: str, texts: list[str | None], times: int, shares: int, ending: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus_files, "BLOCK", 100)
+        path = Path(folder) / f"a{suffix}"
+        if suffix == ".txt":
+            path.write_text("\n".join(text or "" for text in texts * times) + "\n" * ending, "utf-8")
+        else:
+            write(path, texts * times)
+        whole = list(read_blocks(CorpusFile(str(path), "a")))
+        found = [list(read_blocks(CorpusFile(str(path), "a", share=each, shares=shares))) for each in range(shares)]
+        assert sum(block.read for share in found for block in share) == path.stat().st_size
+    # In turn, and the rest of the file is the first one's.
+    texts_of = [[block.texts for block in share if block.texts or block.empty] for share in found]
+    expected = [block.texts for block in whole if block.texts or block.empty]
+    assert texts_of == [expected[each::shares] for each in range(shares)]
+    for count in ("empty", "text_bytes"):
+        counted = sum(getattr(block, count) for share in found for block in share)
+        assert counted == sum(getattr(block, count) for block in whole)
 
 
 def test_a_record_may_have_a_number_that_python_does_not_read(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ import tokmigrate
 from tokmigrate.apply.temporary_folder import open_temporary_folder
 from tokmigrate.errors import BusyError
 from tokmigrate.events import ActivityStarted, Event
-from tokmigrate.model.worker.corpus_files import Corpus, CorpusFile
+from tokmigrate.model.worker.corpora import Corpus
+from tokmigrate.model.worker.corpus_files import CorpusFile
 from tokmigrate.settings import ModelEntry, read_workspace
 from tokmigrate.training.aligned_windows import cut_windows, tokenize
 from tokmigrate.training.evaluate import evaluate as measure

@@ -24,7 +24,8 @@ from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.tokenizer.tokenizer_json import merges_of
-from tokmigrate.model.worker.worker import stream_worker
+from tokmigrate.model.worker.corpora import stream_shares
+from tokmigrate.model.worker.worker import Question
 from tokmigrate.operations.token_choice import Wanted, choose_tokens
 from tokmigrate.operations.token_closure import MergeTrees
 from tokmigrate.state.rows import TokenEventType
@@ -287,11 +288,11 @@ def test_another_choice_is_made_without_counting_again(
     model = shared_model(tmp_path / "w", BPE[-1])
     counted: list[str] = []
 
-    def count(question: str, *request: Any) -> dict[str, Any]:
+    def count(question: Question, *request: Any) -> list[dict[str, Any]]:
         counted.append(question)
-        return stream_worker(question, *request)
+        return stream_shares(question, *request)
 
-    monkeypatch.setattr(token_selection, "stream_worker", count)
+    monkeypatch.setattr(token_selection, "stream_shares", count)
     monkeypatch.setattr(token_selection, "_RACY_NS", 0)
 
     def choose(tokens: int) -> tuple[dict[str, Any], list[str]]:

@@ -14,7 +14,7 @@ from real_tokenizers import available, real
 from tokmigrate.errors import TokenizerError
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.model.worker.corpus_files import open_corpus
+from tokmigrate.model.worker.corpora import open_corpus
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
 
 NAME = available("phi-2", "mistral-chat")[0]

@@ -21,7 +21,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from workspaces import REPOSITORY, Workspace, command_line, contents, environment, make_workspace, on_terminal
 
-from tokmigrate.model.worker.corpus_files import open_corpus
+from tokmigrate.model.worker.corpora import open_corpus
 from tokmigrate.render.train import loss_curve
 from tokmigrate.training import new_rows, trainer
 from tokmigrate.training import train as training

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar
 from threading import Event
 from typing import Generic, Self, TypeVar
@@ -121,6 +121,32 @@ class BackgroundCall(Generic[Result]):
         error = self._future.exception() if self._future.done() else None
         if error is not None and not isinstance(error, CancelledError):
             raise error
+
+
+def run_together(works: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Call all at once, each in a thread of its own, and return their results in order.
+
+    The first error stops the others: `is_stopped` is true in them, and it is raised when all have ended.
+    """
+    if len(works) == 1:
+        return [works[0]()]
+    stopped = Event()
+
+    def run(work: Callable[[], Result]) -> Result:
+        _stopped.set(stopped)
+        return work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        futures = [pool.submit(run, work) for work in works]
+        try:
+            while (found := wait(futures, timeout=_SIGNAL_S, return_when=FIRST_EXCEPTION)).not_done:
+                for future in found.done:
+                    future.result()
+                if is_stopped():
+                    raise CancelledError
+        finally:
+            stopped.set()
+        return [future.result() for future in futures]
 
 
 def is_stopped() -> bool:

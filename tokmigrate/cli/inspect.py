@@ -28,7 +28,7 @@ from tokmigrate.commands import tag as tags
 from tokmigrate.errors import DriftError, UnknownNameError, UsageError
 from tokmigrate.files import has_directory
 from tokmigrate.model.documents import stamp as stamps
-from tokmigrate.model.worker import corpus_files
+from tokmigrate.model.worker import corpora
 from tokmigrate.render import check as check_report
 from tokmigrate.render import diff as diff_report
 from tokmigrate.render import status as status_report
@@ -180,7 +180,7 @@ def diff(
     code = 1 if exit_code and found.differences else 0
     content, shown = diff_report.comparison_content(found), [diff_report.comparison_text(found)]
     if corpus:
-        with corpus_files.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
+        with corpora.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
             audited = vocabulary_audit.audit(*sides, texts, on_progress)
         content["audit"] = diff_report.audit_content(audited)
         shown += diff_report.audit_text(audited)

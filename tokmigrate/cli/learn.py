@@ -20,7 +20,7 @@ from tokmigrate.commands import learn_transplant as transplanting
 from tokmigrate.commands import lock as locking
 from tokmigrate.commands import token_selection
 from tokmigrate.errors import UsageError
-from tokmigrate.model.worker import corpus_files
+from tokmigrate.model.worker import corpora
 from tokmigrate.operations import token_choice
 from tokmigrate.render import learn as learn_report
 from tokmigrate.render import terminal
@@ -74,7 +74,7 @@ def extend(
     """
     with (
         _open_for_learning(model, message) as (workspace, _, side),
-        corpus_files.open_corpus(corpus, field) as texts,
+        corpora.open_corpus(corpus, field) as texts,
         terminal.progress() as on_progress,
     ):
         limits = extending.MergeLimits(min_count, max_length, script or ())
@@ -167,7 +167,7 @@ def prune(
     wanted = token_choice.Wanted(tokens, 1 if unused else min_count, coverage)
     with (
         _open_for_learning(model, message) as (workspace, _, side),
-        corpus_files.open_corpus(corpus, field, _read_weights(weight or [])) as texts,
+        corpora.open_corpus(corpus, field, _read_weights(weight or [])) as texts,
         terminal.progress() as on_progress,
     ):
         if replace is not None:
@@ -240,7 +240,7 @@ def transplant(
     """
     with (
         _open_for_learning(model, message) as (workspace, entry, side),
-        corpus_files.open_corpus(corpus, field) if corpus else nullcontext() as texts,
+        corpora.open_corpus(corpus, field) if corpus else nullcontext() as texts,
         terminal.progress() as on_progress,
     ):
         learned = transplanting.learn_transplant(

@@ -25,7 +25,7 @@ from tokmigrate.commands import bake as baking
 from tokmigrate.commands import evaluations, models
 from tokmigrate.commands import lock as locking
 from tokmigrate.errors import StorageError, UsageError
-from tokmigrate.model.worker import corpus_files
+from tokmigrate.model.worker import corpora
 from tokmigrate.operations import token_lists
 from tokmigrate.render import evaluation, terminal
 from tokmigrate.render import train as report
@@ -103,7 +103,7 @@ def train(
     chosen = TrainSettings(choose_tokens(tokens, token or []), steps, rate, batch_size, max_length, seed, lora)
     with (
         open_for_training(model, message) as (workspace, entry),
-        corpus_files.open_corpus(data, field) as texts,
+        corpora.open_corpus(data, field) as texts,
         terminal.progress() as on_progress,
     ):
         if lora is not None and output is None:
@@ -159,7 +159,7 @@ def distil(
     chosen = DistilSettings(choose_tokens(tokens, token or []), steps, rate, batch_size, snippets, seed)
     with (
         open_for_training(model, message) as (workspace, entry),
-        corpus_files.open_corpus(corpus, field) if corpus else nullcontext() as texts,
+        corpora.open_corpus(corpus, field) if corpus else nullcontext() as texts,
         terminal.progress() as on_progress,
     ):
         done = distilling.distil_rows(workspace, entry, texts, message, chosen, on_progress)
@@ -255,7 +255,7 @@ def evaluate(
         raise UsageError("--old and --to both say what to compare with", hint="give one of them")
     workspace = open_workspace()
     entry = select_model(workspace, model)
-    with corpus_files.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
+    with corpora.open_corpus(corpus, field) as texts, terminal.progress() as on_progress:
         found = measuring.evaluate(workspace, entry, texts, old=old, to=to, limit=limit, on_progress=on_progress)
     content, notes = evaluation.evaluation_content(found), []
     if to is None:

@@ -17,7 +17,7 @@ from tokmigrate.formatting import format_bytes
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, find_spaced, model_kind
-from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.model.worker.corpora import Corpus
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.extend_vocab import SUBTOKENS, Reuse, reachable_merges
 from tokmigrate.operations.operation import Context

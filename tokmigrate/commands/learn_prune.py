@@ -19,7 +19,7 @@ from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.dummy_model import lacks_weights
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, continuing_prefix, model_kind, product
-from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.model.worker.corpora import Corpus
 from tokmigrate.operations.extend_vocab import SUBTOKENS
 from tokmigrate.operations.operation import Context, Operation
 from tokmigrate.operations.registry import operation_types

@@ -20,7 +20,7 @@ from tokmigrate.model.documents.reading import read_tokenizer_files
 from tokmigrate.model.documents.state import CONFIG
 from tokmigrate.model.dummy_model import lacks_weights
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, view
-from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.model.worker.corpora import Corpus
 from tokmigrate.operations.operation import Context
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.operations.transplant import match_documents

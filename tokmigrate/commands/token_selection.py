@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ from tokmigrate.files import exists, read_file, read_if_present, storage_errors
 from tokmigrate.model.documents.chat_template import find_literals, read_chat_templates
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.model.worker.corpus_files import STDIN, Corpus
-from tokmigrate.model.worker.worker import stream_worker
+from tokmigrate.model.worker.corpora import STDIN, Corpus, stream_shares
 from tokmigrate.operations.token_choice import Reason, Wanted, choose_tokens
 from tokmigrate.operations.token_lists import read_tokens
 from tokmigrate.operations.token_patterns import find_matches, is_pattern
@@ -152,14 +152,27 @@ def _count(
     if isinstance(kept, dict) and kept.get("digest") == digest:
         count_bytes(corpus.size)
         return dict(kept["answer"])
-    request = {"files": corpus.request(), "document": state.documents[FILE]}
-    learned = stream_worker("count_tokens", request, count_bytes, state.traits.worker)
+    request = {"document": state.documents[FILE]}
+    learned = _add_up(stream_shares("count_tokens", corpus, request, count_bytes, state.traits.worker))
     if digest:
         # Without the file the next command counts again.
         with suppress(StorageError), storage_errors("write the file", path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_durably(path, json.dumps({"digest": digest, "answer": learned}).encode())
     return learned
+
+
+def _add_up(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how often each token occurs in all shares of a corpus, weighted, and the bytes of their texts."""
+    found: dict[float, Counter[int]] = {}
+    for weight, held in chain.from_iterable(answer["counts"] for answer in answers):
+        found.setdefault(weight, Counter()).update(dict(held))
+    counts: defaultdict[int, float] = defaultdict(int)
+    # Sums of fractions depend on their order.
+    for weight, occurrences in sorted(found.items()):
+        for number, count in occurrences.items():
+            counts[number] += count * weight
+    return {"counts": sorted(counts.items()), "text_bytes": sum(answer["text_bytes"] for answer in answers)}
 
 
 def _describe_counting(corpus: Corpus, document: Mapping[str, Any]) -> str | None:

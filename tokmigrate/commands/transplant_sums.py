@@ -25,7 +25,7 @@ from tokmigrate.model.tokenizer.token_meaning import Spelling
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.undertrained import find_undertrained
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.model.worker.corpora import Corpus
 from tokmigrate.model.worker.embed_tokens import PASSES
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.transplant import find_pieces

@@ -20,7 +20,7 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.token_meaning import TokenTexts
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES
-from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.model.worker.corpora import Corpus
 from tokmigrate.operations.token_checks import find_lost, find_unreachable
 from tokmigrate.plan.token_growth import CorpusGrowth, measure_growth
 from tokmigrate.vocabulary.ids import runs

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.model.worker.corpus_files import Corpus
-from tokmigrate.model.worker.worker import stream_worker
+from tokmigrate.model.worker.corpora import Corpus, stream_shares
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,18 @@ def measure_growth(
 ) -> CorpusGrowth:
     """Return what two tokenizers make of a corpus, or of its texts that are held out; raises as `stream_worker`."""
     documents = {"before": before.documents[FILE], "after": after.documents[FILE]}
-    request = {"files": corpus.request(), **documents, "held_out_alone": held_out_alone}
-    answer = stream_worker("compare_tokens", request, count_bytes, before.traits.worker)
-    groups = {(file, script): Growth(**counts) for file, script, counts in answer["groups"]}
-    return CorpusGrowth(groups, answer["unexpected"] and tuple(answer["unexpected"]))
+    request = {**documents, "held_out_alone": held_out_alone}
+    answers = stream_shares("compare_tokens", corpus, request, count_bytes, before.traits.worker)
+    found: defaultdict[tuple[str, str], list[Growth]] = defaultdict(list)
+    for file, script, counts in chain.from_iterable(answer["groups"] for answer in answers):
+        found[file, script].append(Growth(**counts))
+    places = {file.name: place for place, file in enumerate(corpus.files)}
+    # Workers share files, and the first text that they find comes in any order.
+    groups = {key: _sum(found[key]) for key in sorted(found, key=lambda key: (places[key[0]], key[1]))}
+    unexpected = [
+        (file, number) for file, number in (answer["unexpected"] for answer in answers if answer["unexpected"])
+    ]
+    return CorpusGrowth(groups, min(unexpected, key=lambda found: (places[found[0]], found[1]), default=None))
 
 
 def _sum(growths: Iterable[Growth]) -> Growth:

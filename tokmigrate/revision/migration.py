@@ -17,7 +17,8 @@ from pydantic import Field, PrivateAttr, ValidationError
 from tokmigrate.errors import FileProblems, OperationError, Problem, TokmigrateError, suggest
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.worker.corpus_files import Corpus, CorpusFile, read_blocks
+from tokmigrate.model.worker.corpora import Corpus
+from tokmigrate.model.worker.corpus_files import CorpusFile, read_blocks
 from tokmigrate.operations.operation import Item, Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.settings import ModelEntry

@@ -17,7 +17,8 @@ from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_list
 from tokmigrate.init.file_strategy import LOSSES
 from tokmigrate.model.tokenizer.library import open_tokenizer
-from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
+from tokmigrate.model.worker.corpora import Corpus
+from tokmigrate.model.worker.corpus_files import read_blocks
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.training import distillation
 from tokmigrate.training.loaded_model import Kind, LoadedModel, load_models

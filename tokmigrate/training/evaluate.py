@@ -21,7 +21,8 @@ from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.files import has_directory
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.worker.corpus_files import Corpus, read_blocks
+from tokmigrate.model.worker.corpora import Corpus
+from tokmigrate.model.worker.corpus_files import read_blocks
 from tokmigrate.plan.plan import Plan
 from tokmigrate.revision.migration import KlAtMost
 from tokmigrate.settings import ModelEntry, Workspace

@@ -10,7 +10,8 @@ from itertools import chain
 from typing import Any
 
 from tokmigrate.errors import FileProblems, ModelError, Problem, UsageError, in_one_line
-from tokmigrate.model.worker.corpus_files import Corpus, read_examples
+from tokmigrate.model.worker.corpora import Corpus
+from tokmigrate.model.worker.corpus_files import read_examples
 from tokmigrate.training.loaded_model import LoadedModel, silence_libraries
 from tokmigrate.training.trainer import choose_examples
 

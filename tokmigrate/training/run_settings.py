@@ -11,7 +11,7 @@ from typing import Any
 from blake3 import blake3
 
 from tokmigrate.files import open_for_reading
-from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.model.worker.corpora import Corpus
 
 UNTRAINED, NEW = "untrained", "new"
 

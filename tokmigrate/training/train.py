@@ -17,7 +17,7 @@ from tokmigrate.errors import ModelError, StoppedError, UsageError
 from tokmigrate.events import OnProgress, no_progress, report_activity
 from tokmigrate.formatting import format_count, format_list, format_quoted
 from tokmigrate.init.file_strategy import LOSSES, find_provenance
-from tokmigrate.model.worker.corpus_files import Corpus
+from tokmigrate.model.worker.corpora import Corpus
 from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.training.adapter import LORA_RATE, RATE, read_adapter_provenance, save_adapter

@@ -1,4 +1,4 @@
-"""The files of a corpus, and the texts in them, a block at a time.
+"""A file of a corpus, and the texts in it, a block at a time.
 
 A file has a text in each line; or it is JSON Lines (`.jsonl`, `.ndjson`), Parquet (`.parquet`) or Arrow as the datasets
 library saves it (`.arrow`), with a text in a field of each record. Lines may be compressed (`.gz`, `.zst`). A line ends
@@ -9,26 +9,22 @@ counted and passed over.
 from __future__ import annotations
 
 import codecs
-import glob
 import gzip
 import importlib.util
 import io
 import json
 import os
-import shutil
-import sys
-import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tokmigrate.errors import FileProblems, Problem, StorageError, UsageError
-from tokmigrate.files import exists, has_directory, open_for_reading, storage_error, storage_errors
+from tokmigrate.files import open_for_reading
 from tokmigrate.formatting import format_list
 
 BLOCK = 2**19
@@ -43,12 +39,9 @@ FIELD = "text"
 MESSAGES = "messages"
 """The field of a record that has the messages of a chat where no other is given."""
 
-STDIN = "-"
-"""What stands for standard input in a list of files."""
-
 _JSON, _PARQUET, _TABLES, _COMPRESSED = (".jsonl", ".ndjson"), ".parquet", (".parquet", ".arrow"), (".gz", ".zst")
 _SUFFIXES = (".txt", ".md", *_JSON)
-_KNOWN = (*_SUFFIXES, *_TABLES, *(f"{suffix}{packed}" for suffix in _SUFFIXES for packed in _COMPRESSED))
+KNOWN = (*_SUFFIXES, *_TABLES, *(f"{suffix}{packed}" for suffix in _SUFFIXES for packed in _COMPRESSED))
 _JSON_LINES = "JSON Lines have an object in each line"
 _ROWS = 256
 """How many rows of a table are held at once."""
@@ -58,7 +51,8 @@ _ROWS = 256
 class CorpusFile:
     """A file of a corpus; `name` is what a user calls it, and each text of it counts `weight` times.
 
-    With `chats` a record may have the messages of a chat, a list, in place of a text.
+    With `chats` a record may have the messages of a chat, a list, in place of a text. Several readers may share a file:
+    each of `shares` has its own `share` of the blocks.
     """
 
     path: str
@@ -66,6 +60,8 @@ class CorpusFile:
     field: str = FIELD
     weight: float = 1
     chats: bool = False
+    share: int = 0
+    shares: int = 1
 
     def choose_field(self, fields: Sequence[str]) -> str:
         """Return the field of a record that is read; the messages of a chat where there is no text."""
@@ -84,104 +80,6 @@ class CorpusFile:
         except StorageError as error:
             hint = "correct the path; text has a line for each, JSON Lines a record; - reads standard input"
             raise UsageError(error.message, where=self.name, hint=hint) from error
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The files of a corpus; `name` is what a user calls all of them."""
-
-    name: str
-    files: tuple[CorpusFile, ...]
-
-    @cached_property
-    def size(self) -> int:
-        """The bytes of all files; raises UsageError where one cannot be read."""
-        return sum(file.size for file in self.files)
-
-    def request(self) -> list[dict[str, Any]]:
-        """Return the files as a worker takes them."""
-        return [asdict(file) for file in self.files]
-
-
-@contextmanager
-def open_corpus(
-    words: Sequence[str], field: str | None = None, weights: Mapping[str, float] | None = None
-) -> Iterator[Corpus]:
-    """Give the corpus that words name: files, directories, patterns, and `-` for standard input.
-
-    Standard input is kept in a temporary file, since it is read twice; it is JSON Lines where a field is given. A
-    directory gives the files in and below it whose suffixes are known, sorted by name, without hidden ones and links to
-    directories.
-
-    Args:
-        field: The field of a record that has the text.
-        weights: How often each text of a file, or of the files below a directory, counts; the last that fits holds.
-
-    Raises:
-        UsageError: A file cannot be read, a word or a weight names none, or pyarrow is missing for one.
-    """
-    with ExitStack() as kept:
-        paths: dict[str, str] = {}
-        for word in dict.fromkeys(words):
-            if word == STDIN:
-                suffix = ".jsonl" if field else ".txt"
-                paths[kept.enter_context(_spool_stdin(suffix))] = STDIN
-            else:
-                paths |= {path: path for path in map(str, _expand(word))}
-        found = tuple(CorpusFile(path, name, field or FIELD) for path, name in paths.items())
-        for word, weight in (weights or {}).items():
-            chosen = {file.path for file in found if _names(word, file)}
-            if not chosen:
-                hint = "name a file of the corpus, or a directory with some"
-                raise UsageError("a weight is given for it, and it is not in the corpus", where=word, hint=hint)
-            found = tuple(replace(file, weight=weight) if file.path in chosen else file for file in found)
-        corpus = Corpus(format_list(words), found)
-        # What cannot be read is an error before anything is computed.
-        _ = corpus.size
-        yield corpus
-
-
-@contextmanager
-def _spool_stdin(suffix: str) -> Iterator[str]:
-    """Give the path of a temporary file with what standard input has."""
-    with tempfile.NamedTemporaryFile(prefix="tokmigrate-", suffix=suffix) as file:
-        with storage_errors("keep standard input", Path(file.name)):
-            shutil.copyfileobj(sys.stdin.buffer, file)
-            file.flush()
-        yield file.name
-
-
-def _names(word: str, file: CorpusFile) -> bool:
-    path = Path(file.path)
-    return word == file.name if STDIN in (word, file.name) else Path(word) in (path, *path.parents)
-
-
-def _expand(word: str) -> Iterator[Path]:
-    path = Path(word)
-    if has_directory(path):
-        found = list(_list_known(path))
-        if not found:
-            hint = f"name files, or a pattern such as '{word.rstrip('/')}/*'; known suffixes: {', '.join(_KNOWN)}"
-            raise UsageError("the directory has no file with a known suffix", where=word, hint=hint)
-        yield from found
-    elif any(letter in word for letter in "*?[") and not exists(path):
-        # Path.glob takes hidden files too.
-        matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207
-        if not matches:
-            raise UsageError("no file matches the pattern", where=word, hint="correct it, and quote it for the shell")
-        for match in matches:
-            yield from _list_known(Path(match)) if Path(match).is_dir() else (Path(match),)
-    else:
-        yield path
-
-
-def _list_known(directory: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise storage_error("list the directory", Path(error.filename), error)
-
-    for folder, inner, names in os.walk(directory, onerror=refuse):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(names) if name.endswith(_KNOWN) and not name.startswith("."))
 
 
 @dataclass(frozen=True)
@@ -204,7 +102,7 @@ def read_examples(file: CorpusFile) -> Iterator[tuple[int, str | list[Any]]]:
     """
     with open_for_reading(Path(file.path)) as raw:
         read = _read_table if file.path.endswith(_TABLES) else _read_lines
-        values = chain.from_iterable(values for values, _ in read(replace(file, chats=True), raw))
+        values = chain.from_iterable(block.read() for block in read(replace(file, chats=True), raw))
         for number, value in enumerate(values, 1):
             if isinstance(value, str):
                 _measure_text(file, number, value)
@@ -213,15 +111,20 @@ def read_examples(file: CorpusFile) -> Iterator[tuple[int, str | list[Any]]]:
 
 
 def read_blocks(file: CorpusFile) -> Iterator[Block]:
-    """Yield the texts of a file in blocks; raises FileProblems for what is no text, or longer than `LONGEST_LINE`."""
+    """Yield the texts of a file, or of its share, in blocks.
+
+    Raises FileProblems for what is no text, or longer than `LONGEST_LINE`.
+    """
     first, start = 1, 0
     with open_for_reading(Path(file.path)) as raw:
         read = _read_table if file.path.endswith(_TABLES) else _read_lines
-        for texts, place in read(file, raw):
-            held = tuple((number, text) for number, text in enumerate(texts, first) if text)
-            yield Block(held, len(texts) - len(held), _measure(file, first, texts), place - start)
-            first, start = first + len(texts), place
-    if file.size > start:
+        for number, block in enumerate(read(file, raw)):
+            if number % file.shares == file.share:
+                texts = block.read()
+                held = tuple((number, text) for number, text in enumerate(texts, first) if text)
+                yield Block(held, len(texts) - len(held), _measure(file, first, texts), block.place - start)
+            first, start = first + block.count, block.place
+    if file.size > start and file.share == 0:
         yield Block((), 0, 0, file.size - start)
 
 
@@ -249,20 +152,36 @@ def _measure_text(file: CorpusFile, number: int, text: str) -> int:
     return size
 
 
-_Texts = Iterator[tuple[Sequence[Any], int]]
-"""Texts, or the messages of chats, that follow each other, about `BLOCK` bytes, and how far the file is read."""
+@dataclass(frozen=True)
+class _Unread:
+    """Texts, or the messages of chats, that follow each other, about `BLOCK` bytes.
+
+    Args:
+        count: How many there are.
+        read: Gives them.
+        place: How far the file is read.
+    """
+
+    count: int
+    read: Callable[[], Sequence[Any]]
+    place: int
 
 
-def _read_lines(file: CorpusFile, raw: BinaryIO) -> _Texts:
-    is_json = file.path.removesuffix(".gz").removesuffix(".zst").endswith(_JSON)
+def _read_lines(file: CorpusFile, raw: BinaryIO) -> Iterator[_Unread]:
     lines, first = _decompress(file, raw), 1
     while data := _read_whole_lines(file, first, lines):
-        texts = _decode(file, first, data.removeprefix(codecs.BOM_UTF8) if first == 1 else data)
-        if is_json:
-            records = enumerate(texts, first)
-            texts = [_text_of_record(file, number, text) if text.strip() else text for number, text in records]
-        yield texts, raw.tell()
-        first += len(texts)
+        count = data.count(b"\n") + (not data.endswith(b"\n"))
+        yield _Unread(count, partial(_read_texts, file, first, data), raw.tell())
+        first += count
+
+
+def _read_texts(file: CorpusFile, first: int, data: bytes) -> list[Any]:
+    """Return the texts of lines, of which the first has that number."""
+    texts = _decode(file, first, data.removeprefix(codecs.BOM_UTF8) if first == 1 else data)
+    if not file.path.removesuffix(".gz").removesuffix(".zst").endswith(_JSON):
+        return texts
+    records = enumerate(texts, first)
+    return [_text_of_record(file, number, text) if text.strip() else text for number, text in records]
 
 
 def _read_whole_lines(file: CorpusFile, first: int, lines: BinaryIO) -> bytes:
@@ -347,7 +266,7 @@ def _as_text(file: CorpusFile, number: int, value: Any) -> Any:
     return value
 
 
-def _read_table(file: CorpusFile, raw: BinaryIO) -> _Texts:
+def _read_table(file: CorpusFile, raw: BinaryIO) -> Iterator[_Unread]:
     import pyarrow  # noqa: PLC0415 - an extra
 
     texts: list[Any] = []
@@ -360,13 +279,13 @@ def _read_table(file: CorpusFile, raw: BinaryIO) -> _Texts:
                 texts.append(text)
                 size += len(text.encode()) if isinstance(text, str) else 0
                 if max(size, place - start) >= BLOCK:
-                    yield texts, place
+                    yield _Unread(len(texts), partial(list, texts), place)
                     texts, size, start = [], 0, place
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         what = f"the file is not {'Parquet' if file.path.endswith(_PARQUET) else 'Arrow'}: {error}"
         raise _problem(file, number + 1, 1, what) from error
     if texts:
-        yield texts, place
+        yield _Unread(len(texts), partial(list, texts), place)
 
 
 def _read_parquet(file: CorpusFile, raw: BinaryIO) -> Iterator[tuple[Any, int]]:

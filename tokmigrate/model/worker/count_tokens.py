@@ -2,9 +2,9 @@
 
 Request: `files`, those of the corpus, as `Corpus.request` gives them; `document`, a tokenizer.json.
 
-Streamed answer, progress in bytes read: `counts`, `[id, count]` of each token that occurs in the texts to learn from,
-as often as the weights of their files say; `text_bytes` of these texts. Every tenth text of a file is held out and not
-counted.
+Streamed answer, progress in bytes read: `counts`, for each weight that a file has the weight, and `[id, count]` of each
+token that occurs in the texts to learn from; `text_bytes` of these texts. Every tenth text of a file is held out and
+not counted.
 
 Most tokenizers separate words at single spaces, many also before punctuation, and then a word has the same tokens
 wherever it stands: it is tokenized once for all places. Whether a tokenizer does is asked of the library, with pairs
@@ -82,19 +82,18 @@ _TOGETHER = 256
 
 def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     tokenizer = open_tokenizer(request["document"])
-    counts: dict[int, float] = defaultdict(int)
+    counters: dict[float, TokenCounter] = {}
     text_bytes = 0
     with text_alone(tokenizer):
         for file in (CorpusFile(**each) for each in request["files"]):
-            of_file = TokenCounter(tokenizer)
+            counter = counters.setdefault(file.weight, TokenCounter(tokenizer))
             for block in read_blocks(file):
                 texts = [text for number, text in block.texts if not is_held_out(number)]
                 text_bytes += len("".join(texts).encode())
-                of_file.add(texts)
+                counter.add(texts)
                 tell(block.read)
-            for number, count in of_file.counts().items():
-                counts[number] += count * file.weight
-    return {"counts": sorted(counts.items()), "text_bytes": text_bytes}
+        counts = [[weight, sorted(counter.counts().items())] for weight, counter in counters.items()]
+    return {"counts": counts, "text_bytes": text_bytes}
 
 
 def is_held_out(number: int) -> bool:

@@ -23,7 +23,7 @@ from typing import IO, Any, Literal
 
 from tokmigrate.errors import FileProblems, LimitError, Problem, TokenizerError, TokmigrateError, VerificationError
 from tokmigrate.formatting import format_count
-from tokmigrate.parallel import is_stopped
+from tokmigrate.parallel import count_cores, is_stopped
 from tokmigrate.settings import WorkerLimits
 
 Question = Literal[
@@ -189,6 +189,9 @@ def _environment() -> dict[str, str]:
     return environment
 
 
+# What the tokenizers library reads as no (`utils/parallelism.rs`).
+_OFF = ("", "off", "false", "f", "no", "n", "0")
+
 DEFAULT_LIMITS = WorkerLimits()
 
 SECONDS = 600.0
@@ -220,19 +223,32 @@ def call_worker(
     return answer
 
 
+def count_threads() -> int:
+    """Return how many threads the tokenizers library may use: all cores, unless its variables say otherwise."""
+    if os.environ.get("TOKENIZERS_PARALLELISM", "true").lower() in _OFF:
+        return 1
+    wanted = os.environ.get("RAYON_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) else count_cores()
+
+
 def stream_worker(
     question: Question,
     request: Mapping[str, Any],
     on_progress: Callable[[int], None],
     limits: WorkerLimits = DEFAULT_LIMITS,
+    *,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Ask a worker whose answer takes as long as its work is large, and hear how much more is done.
 
-    It may use all processors, unless TOKENIZERS_PARALLELISM or RAYON_NUM_THREADS says otherwise, and the memory of
-    `limits` for each. Raises what `call_worker` raises, and FileProblems where a file that it reads is no text.
+    It may use all processors, or so many `threads`, unless TOKENIZERS_PARALLELISM or RAYON_NUM_THREADS says otherwise,
+    and the memory of `limits` for each processor. Raises what `call_worker` raises, and FileProblems where a file that
+    it reads is no text.
     """
     answer: dict[str, Any] | None = None
     parallel = {"TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true")}
+    if threads is not None:
+        parallel["RAYON_NUM_THREADS"] = str(threads)
     limits = limits.model_copy(update={"memory_mib": limits.memory_mib * (os.cpu_count() or 1)})
     for said in _replies(question, request, limits, parallel, None):
         answer = said.get("answer")
@@ -296,11 +312,11 @@ def _lines(file: IO[bytes], deadline: float | None, longest: int) -> Iterator[by
     """Yield lines as they come; raise TimeoutError at the deadline, CancelledError where they are not wanted."""
     held = b""
     while True:
-        while not select.select([file], [], [], _POLL_S)[0]:
-            if is_stopped():
-                raise CancelledError
+        while not is_stopped() and not select.select([file], [], [], _POLL_S)[0]:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError
+        if is_stopped():
+            raise CancelledError
         block = os.read(file.fileno(), 1 << 20)
         *whole, held = (held + block).split(b"\n")
         if len(held) > longest:
