@@ -16,7 +16,7 @@ from real_tokenizers import available, real
 from shared_models import shared_model
 
 from tokmigrate.errors import FileProblems
-from tokmigrate.model.worker import corpora, count_tokens
+from tokmigrate.model.worker import corpora, count_tokens, text_parts
 from tokmigrate.model.worker.corpora import open_corpus, stream_shares
 from tokmigrate.model.worker.corpus_files import BLOCK, CorpusFile
 from tokmigrate.model.worker.worker import DEFAULT_LIMITS
@@ -147,13 +147,13 @@ def test_the_variables_of_the_library_limit_the_workers(
 
 def test_a_tokenizer_is_asked_once_where_it_separates_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    is_separated = count_tokens._is_separated
+    is_separated = text_parts.is_separated
 
-    def ask(tokenizer: Any, texts: Any, cut: Any) -> bool:
+    def ask(tokenizer: Any, texts: Any, separation: Any) -> bool:
         asked.append(len(texts))
-        return is_separated(tokenizer, texts, cut)
+        return is_separated(tokenizer, texts, separation)
 
-    monkeypatch.setattr(count_tokens, "_is_separated", ask)
+    monkeypatch.setattr(text_parts, "is_separated", ask)
     files = []
     for number in range(30):
         path = tmp_path / f"{number}.txt"

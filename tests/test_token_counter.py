@@ -15,8 +15,11 @@ from real_tokenizers import available, real
 from test_properties import thorough
 
 from tokmigrate.model.tokenizer.library import open_tokenizer
-from tokmigrate.model.worker import count_tokens
-from tokmigrate.model.worker.count_tokens import _SPACES, _WORDS, TokenCounter
+from tokmigrate.model.worker import compare_tokens, count_tokens
+from tokmigrate.model.worker.compare_tokens import Change, Comparison
+from tokmigrate.model.worker.count_tokens import TokenCounter
+from tokmigrate.model.worker.text_parts import SPACES as AT_SPACES
+from tokmigrate.model.worker.text_parts import WORDS as AT_WORDS
 
 # What separates words at spaces, and what also before punctuation; in the others a text is one word.
 SPACES = available("bert-base-uncased", "oromo-t5", "t5-small", "deepseek")
@@ -50,7 +53,8 @@ def test_parts_are_tokenized_where_the_library_says_so(name: str, monkeypatch: p
     counter = TokenCounter(library(name))
     for start in range(0, len(TEXTS), 100):
         counter.add(TEXTS[start : start + 100])
-    assert counter._cut == (_SPACES if name in SPACES else _WORDS if name in WORDS else None)
+    cut = counter._separation.cut if counter._separation else None
+    assert cut == (AT_SPACES if name in SPACES else AT_WORDS if name in WORDS else None)
     assert counter.counts() == count(library(name), TEXTS)
 
 
@@ -66,9 +70,67 @@ def test_any_texts(texts: list[str]) -> None:
         counter = TokenCounter(library(name))
         # What the first test shows is not asked again.
         known = first_counter(name)
-        counter._is_asked, counter._cut, counter._whole = True, known._cut, known._whole
+        counter._is_asked, counter._separation = True, known._separation
         counter.add(texts)
         assert counter.counts() == count(library(name), texts), name
+
+
+@functools.cache
+def pruned(name: str) -> Any:
+    """Return the tokenizer without many of the words that end in a vowel or in `t`."""
+    document = json.loads((real(name) / "tokenizer.json").read_text("utf-8"))
+    model, added = document["model"], {token["content"] for token in document["added_tokens"]}
+    names = [token if isinstance(token, str) else token[0] for token in model["vocab"]]
+    gone = {token for token in names if len(token) > 3 and token[-1] in "aeout"} - added
+    if isinstance(model["vocab"], list):
+        model["vocab"] = [entry for entry in model["vocab"] if entry[0] not in gone]
+    else:
+        model["vocab"] = {token: number for token, number in model["vocab"].items() if token not in gone}
+    if "merges" in model:
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        model["merges"] = [pair for pair in pairs if not {*pair, "".join(pair)} & gone]
+    tokenizer = open_tokenizer(document)
+    tokenizer.post_processor = None
+    return tokenizer
+
+
+def changes(before: Any, after: Any, texts: list[str]) -> list[Change]:
+    """Return what tokenizing whole texts says."""
+    found = []
+    sides = (side.encode_batch(texts, add_special_tokens=False) for side in (before, after))
+    for was, now in zip(*sides, strict=True):
+        expected = [after.token_to_id(token) for token in map(before.id_to_token, was.ids)]
+        differs = expected != now.ids
+        found.append(Change(len(was), len(now), differs, differs and None in expected))
+    return found
+
+
+@functools.cache
+def first_comparison(name: str) -> Comparison:
+    comparison = Comparison(library(name), pruned(name))
+    comparison.compare(TEXTS[:100])
+    return comparison
+
+
+@pytest.mark.parametrize("name", [*SPACES, *WORDS, *WHOLE])
+def test_two_tokenizers_are_compared_by_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_tokens, "_PARTS", 500)
+    monkeypatch.setattr(compare_tokens, "_TOGETHER", 300)
+    comparison = Comparison(library(name), pruned(name))
+    found = [change for start in range(0, len(TEXTS), 100) for change in comparison.compare(TEXTS[start : start + 100])]
+    assert (comparison._separation is None) == (name in WHOLE)
+    assert found == changes(library(name), pruned(name), TEXTS)
+    assert {change.has_removed for change in found} == {False, True}
+
+
+@given(texts=st.lists(st.lists(st.one_of(LETTERS, st.sampled_from(["the", " said", "note"]))).map("".join), max_size=8))
+@thorough(200)
+def test_any_texts_are_compared(texts: list[str]) -> None:
+    for name in (*SPACES, *WORDS):
+        comparison = first_comparison(name)
+        assert comparison._separation is not None
+        comparison._known.clear()
+        assert comparison.compare(texts) == changes(library(name), pruned(name), texts), name
 
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "(1)"])
@@ -81,7 +143,7 @@ def test_an_added_token_that_takes_the_space_behind_it(token: str) -> None:
     for text in texts:
         counter.add([text])
     # A text with the first is not taken apart; the second is found out next to letters.
-    assert counter._cut == (_WORDS if token == "<|im_end|>" else None)
+    assert (counter._separation is not None) == (token == "<|im_end|>")
     assert counter.counts() == count(tokenizer, texts)
 
 
@@ -105,5 +167,6 @@ def test_an_added_token_over_punctuation(token: str) -> None:
     counter = TokenCounter(tokenizer)
     texts = ["one, two.", f"a{token}b {token} {token}.", f"x{token}x, {token[:2]}", "three"]
     counter.add(texts)
-    assert counter._cut is _WORDS
+    assert counter._separation is not None
+    assert counter._separation.cut is AT_WORDS
     assert counter.counts() == count(tokenizer, texts)
