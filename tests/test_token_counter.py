@@ -20,6 +20,7 @@ from tokmigrate.model.worker.compare_tokens import Change, Comparison
 from tokmigrate.model.worker.count_tokens import TokenCounter
 from tokmigrate.model.worker.text_parts import SPACES as AT_SPACES
 from tokmigrate.model.worker.text_parts import WORDS as AT_WORDS
+from tokmigrate.model.worker.text_parts import Separator
 
 # What separates words at spaces, and what also before punctuation; in the others a text is one word.
 SPACES = available("bert-base-uncased", "oromo-t5", "t5-small", "deepseek")
@@ -41,19 +42,20 @@ def count(tokenizer: Any, texts: list[str]) -> Counter[int]:
 
 
 @functools.cache
-def first_counter(name: str) -> TokenCounter:
-    counter = TokenCounter(library(name))
-    counter.add(TEXTS[:100])
-    return counter
+def first_separator(name: str) -> Separator:
+    separator = Separator(library(name))
+    separator.find(TEXTS[:100])
+    return separator
 
 
 @pytest.mark.parametrize("name", [*SPACES, *WORDS, *WHOLE])
 def test_parts_are_tokenized_where_the_library_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(count_tokens, "_PARTS", 500)
-    counter = TokenCounter(library(name))
+    separator = Separator(library(name))
+    counter = TokenCounter(library(name), separator)
     for start in range(0, len(TEXTS), 100):
         counter.add(TEXTS[start : start + 100])
-    cut = counter._separation.cut if counter._separation else None
+    cut = separator.found.cut if separator.found else None
     assert cut == (AT_SPACES if name in SPACES else AT_WORDS if name in WORDS else None)
     assert counter.counts() == count(library(name), TEXTS)
 
@@ -67,10 +69,8 @@ LETTERS = st.sampled_from(
 @thorough(200)
 def test_any_texts(texts: list[str]) -> None:
     for name in (*SPACES, *WORDS):
-        counter = TokenCounter(library(name))
         # What the first test shows is not asked again.
-        known = first_counter(name)
-        counter._is_asked, counter._separation = True, known._separation
+        counter = TokenCounter(library(name), first_separator(name))
         counter.add(texts)
         assert counter.counts() == count(library(name), texts), name
 
@@ -118,7 +118,7 @@ def test_two_tokenizers_are_compared_by_parts(name: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(compare_tokens, "_TOGETHER", 300)
     comparison = Comparison(library(name), pruned(name))
     found = [change for start in range(0, len(TEXTS), 100) for change in comparison.compare(TEXTS[start : start + 100])]
-    assert (comparison._separation is None) == (name in WHOLE)
+    assert (comparison._separator.found is None) == (name in WHOLE)
     assert found == changes(library(name), pruned(name), TEXTS)
     assert {change.has_removed for change in found} == {False, True}
 
@@ -128,7 +128,7 @@ def test_two_tokenizers_are_compared_by_parts(name: str, monkeypatch: pytest.Mon
 def test_any_texts_are_compared(texts: list[str]) -> None:
     for name in (*SPACES, *WORDS):
         comparison = first_comparison(name)
-        assert comparison._separation is not None
+        assert comparison._separator.found is not None
         comparison._known.clear()
         assert comparison.compare(texts) == changes(library(name), pruned(name), texts), name
 
@@ -138,12 +138,14 @@ def test_an_added_token_that_takes_the_space_behind_it(token: str) -> None:
     document = json.loads((real("gpt2-chatml") / "tokenizer.json").read_text("utf-8"))
     document["added_tokens"][-1] |= {"rstrip": True, "content": token}
     tokenizer = open_tokenizer(document)
-    counter = TokenCounter(tokenizer)
+    separator = Separator(tokenizer)
+    counter = TokenCounter(tokenizer, separator)
     texts = ["one two", f"one{token} two"]
     for text in texts:
         counter.add([text])
     # A text with the first is not taken apart; the second is found out next to letters.
-    assert (counter._separation is not None) == (token == "<|im_end|>")
+    cut = separator.found.cut if separator.found else None
+    assert cut == (AT_WORDS if token == "<|im_end|>" else None)
     assert counter.counts() == count(tokenizer, texts)
 
 
@@ -152,7 +154,8 @@ def test_a_token_of_two_words_that_the_first_texts_do_not_have() -> None:
     tokens = [*"catdog ", *("".join(pair) for pair in merges)]
     model = {"type": "BPE", "vocab": {token: number for number, token in enumerate(dict.fromkeys(tokens))}}
     tokenizer = open_tokenizer({"version": "1.0", "added_tokens": [], "model": {**model, "merges": merges}})
-    counter = TokenCounter(tokenizer)
+    separator = Separator(tokenizer)
+    counter = TokenCounter(tokenizer, separator)
     for texts in (["a dog", "a cat"], ["cat dog"]):
         counter.add(texts)
     assert counter.counts() == count(tokenizer, ["a dog", "a cat", "cat dog"])
@@ -164,9 +167,10 @@ def test_an_added_token_over_punctuation(token: str) -> None:
     size = len(document["model"]["vocab"]) + len(document["added_tokens"])
     document["added_tokens"].append({**document["added_tokens"][0], "id": size, "content": token})
     tokenizer = open_tokenizer(document)
-    counter = TokenCounter(tokenizer)
+    separator = Separator(tokenizer)
+    counter = TokenCounter(tokenizer, separator)
     texts = ["one, two.", f"a{token}b {token} {token}.", f"x{token}x, {token[:2]}", "three"]
     counter.add(texts)
-    assert counter._separation is not None
-    assert counter._separation.cut is AT_WORDS
+    assert separator.found is not None
+    assert separator.found.cut is AT_WORDS
     assert counter.counts() == count(tokenizer, texts)

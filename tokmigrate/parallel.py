@@ -128,8 +128,8 @@ def run_together(works: Sequence[Callable[[], Result]]) -> list[Result]:
 
     The first error stops the others: `is_stopped` is true in them, and it is raised when all have ended.
     """
-    if len(works) == 1:
-        return [works[0]()]
+    if len(works) < 2:
+        return [work() for work in works]
     stopped = Event()
 
     def run(work: Callable[[], Result]) -> Result:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.model.worker.corpus_files import CorpusFile, read_blocks
 from tokmigrate.model.worker.count_tokens import is_held_out
-from tokmigrate.model.worker.text_parts import Separation, find_separation
+from tokmigrate.model.worker.text_parts import Separator
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
 from tokmigrate.vocabulary.scripts import find_main_script
 
@@ -81,20 +81,17 @@ class Comparison:
         self._before, self._after = before, after
         ids = after.get_vocab(with_added_tokens=True)
         self._new = {number: ids.get(token) for token, number in before.get_vocab(with_added_tokens=True).items()}
-        self._separation: Separation | None = None
-        self._is_asked = False
+        self._separator = Separator(before, after)
         self._known: dict[str, Change] = {}
         self._letters = 0
 
     def compare(self, texts: Sequence[str]) -> list[Change]:
         """Return the change of each text."""
-        if not self._is_asked and texts:
-            self._is_asked = True
-            self._separation = find_separation([self._before, self._after], texts)
-        if self._separation is None:
+        separation = self._separator.find(texts)
+        if separation is None:
             return self._tokenize(texts)
-        apart = {*self._separation.set_apart(texts)[0]}
-        parts = [[text] if text in apart else self._separation.cut.split(text) for text in texts]
+        whole = {*separation.set_apart(texts)[0]}
+        parts = [[text] if text in whole else separation.cut.split(text) for text in texts]
         self._learn(chain.from_iterable(parts))
         return [self._add_up(text, each) for text, each in zip(texts, parts, strict=True)]
 

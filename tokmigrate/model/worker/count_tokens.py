@@ -18,7 +18,7 @@ from typing import Any
 
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.model.worker.corpus_files import CorpusFile, read_blocks
-from tokmigrate.model.worker.text_parts import Separation, count_ids, count_parts, find_separation
+from tokmigrate.model.worker.text_parts import Separator, count_ids, count_parts
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
 
 HELD_OUT = 10
@@ -30,11 +30,12 @@ _PARTS, _LETTERS = 2**18, 2**24
 
 def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     tokenizer = open_tokenizer(request["document"])
+    separator = Separator(tokenizer)
     counters: dict[float, TokenCounter] = {}
     text_bytes = 0
     with text_alone(tokenizer):
         for file in (CorpusFile(**each) for each in request["files"]):
-            counter = counters.setdefault(file.weight, TokenCounter(tokenizer))
+            counter = counters.setdefault(file.weight, TokenCounter(tokenizer, separator))
             for block in read_blocks(file):
                 texts = [text for number, text in block.texts if not is_held_out(number)]
                 text_bytes += len("".join(texts).encode())
@@ -52,25 +53,21 @@ def is_held_out(number: int) -> bool:
 class TokenCounter:
     """Counts the tokens of texts; memory does not grow with them."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._separation: Separation | None = None
-        self._is_asked = False
+    def __init__(self, tokenizer: Any, separator: Separator) -> None:
+        self._tokenizer, self._separator = tokenizer, separator
         self._counts: Counter[int] = Counter()
         self._parts: Counter[str] = Counter()
         self._letters = 0
 
     def add(self, texts: Sequence[str]) -> None:
         """Count the tokens of further texts."""
-        if not self._is_asked and texts:
-            self._is_asked = True
-            self._separation = find_separation([self._tokenizer], texts)
-        if self._separation is None:
+        separation = self._separator.find(texts)
+        if separation is None:
             self._counts += count_ids(self._tokenizer, texts)
             return
-        whole, others = self._separation.set_apart(texts)
+        whole, others = separation.set_apart(texts)
         self._counts += count_ids(self._tokenizer, whole)
-        self._parts.update(chain.from_iterable(map(self._separation.cut.split, others)))
+        self._parts.update(chain.from_iterable(map(separation.cut.split, others)))
         self._letters += sum(map(len, others))
         if self._letters > _LETTERS:
             self._letters = sum(map(len, self._parts))
@@ -83,8 +80,8 @@ class TokenCounter:
         return self._counts
 
     def _tokenize_parts(self) -> None:
-        if self._separation is not None:
-            self._counts += count_parts(self._tokenizer, self._parts, self._separation.cut)
+        if self._parts and (separation := self._separator.found):
+            self._counts += count_parts(self._tokenizer, self._parts, separation.cut)
         self._parts, self._letters = Counter(), 0
 
 

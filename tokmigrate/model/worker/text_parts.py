@@ -63,7 +63,7 @@ _OTHERS = [*"e1.", *"\u00e9\u00df\u0131\u03c2\u044f\u05d0\u0627\u0915\u0e01\u304
 
 _TRIED = 2**17
 """How many letters of the first texts are tokenized to try whether texts can be taken apart."""
-TOGETHER = 256
+_TOGETHER = 256
 """How many parts make a text, and how many texts are tokenized at a time: what the library returns is large."""
 
 
@@ -88,16 +88,25 @@ class Separation:
         return whole, [text for text in texts if not any(word in text for word in held)]
 
 
-def find_separation(tokenizers: Sequence[Any], texts: Sequence[str]) -> Separation | None:
-    """Return where texts can be taken apart for all these tokenizers; None where they cannot.
+class Separator:
+    """Finds out where texts can be taken apart for some tokenizers of the library, all without a post-processor."""
 
-    Args:
-        tokenizers: Those of the library, without a post-processor.
-        texts: The first ones, to try it with.
-    """
+    def __init__(self, *tokenizers: Any) -> None:
+        self._tokenizers = tokenizers
+        self._is_asked = False
+        self.found: Separation | None = None
+
+    def find(self, texts: Sequence[str]) -> Separation | None:
+        """Return it, None where they cannot; the first texts are tried, and the answer holds for all others."""
+        if texts and not self._is_asked:
+            self._is_asked, self.found = True, _find_separation(self._tokenizers, texts)
+        return self.found
+
+
+def _find_separation(tokenizers: Sequence[Any], texts: Sequence[str]) -> Separation | None:
     for cut in (WORDS, SPACES):
         found = [_separate(tokenizer, cut) for tokenizer in tokenizers]
-        if all(is_separated(tokenizer, texts, each) for tokenizer, each in zip(tokenizers, found, strict=True)):
+        if all(_is_separated(tokenizer, texts, each) for tokenizer, each in zip(tokenizers, found, strict=True)):
             return Separation(cut, tuple(sorted({word for each in found for word in each.whole})))
     return None
 
@@ -110,8 +119,8 @@ def _separate(tokenizer: Any, cut: Cut) -> Separation:
 def count_ids(tokenizer: Any, texts: Sequence[str]) -> Counter[int]:
     """Return how often each token id is in texts."""
     found: Counter[int] = Counter()
-    for start in range(0, len(texts), TOGETHER):
-        some = texts[start : start + TOGETHER]
+    for start in range(0, len(texts), _TOGETHER):
+        some = texts[start : start + _TOGETHER]
         encodings = tokenizer.encode_batch_fast(some, add_special_tokens=False)
         found.update(chain.from_iterable(encoding.ids for encoding in encodings))
     return found
@@ -128,13 +137,13 @@ def count_parts(tokenizer: Any, parts: Counter[str], cut: Cut) -> Counter[int]:
     for times, rows in groups.items():
         texts = rows.pop(None, [])
         for row in rows.values():
-            texts += ("".join(row[start : start + TOGETHER]) for start in range(0, len(row), TOGETHER))
+            texts += ("".join(row[start : start + _TOGETHER]) for start in range(0, len(row), _TOGETHER))
         for number, count in count_ids(tokenizer, texts).items():
             found[number] += count * times
     return found
 
 
-def is_separated(tokenizer: Any, texts: Sequence[str], separation: Separation) -> bool:
+def _is_separated(tokenizer: Any, texts: Sequence[str], separation: Separation) -> bool:
     """Return whether texts have the tokens of their parts."""
     cut, whole = separation.cut, separation.whole
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
@@ -152,12 +161,12 @@ def is_separated(tokenizer: Any, texts: Sequence[str], separation: Separation) -
     for some in ([*_CONTRACTIONS, *of_words] if cut is WORDS else [], probes):
         if not _have_tokens_of_parts(tokenizer, separation.set_apart(some)[1], cut):
             return False
-    _, others = separation.set_apart(_first(texts))
+    _, others = separation.set_apart(_take_first(texts))
     parts = Counter(chain.from_iterable(map(cut.split, others)))
     return count_ids(tokenizer, others) == count_parts(tokenizer, parts, cut)
 
 
-def _first(texts: Sequence[str]) -> Sequence[str]:
+def _take_first(texts: Sequence[str]) -> Sequence[str]:
     """Return the first texts, as many as are worth the time to tokenize them twice."""
     sizes = accumulate(map(len, texts))
     return [text for text, size in zip(texts, sizes, strict=True) if size - len(text) < _TRIED]

@@ -312,11 +312,12 @@ def _lines(file: IO[bytes], deadline: float | None, longest: int) -> Iterator[by
     """Yield lines as they come; raise TimeoutError at the deadline, CancelledError where they are not wanted."""
     held = b""
     while True:
-        while not is_stopped() and not select.select([file], [], [], _POLL_S)[0]:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError
         if is_stopped():
             raise CancelledError
+        if not select.select([file], [], [], _POLL_S)[0]:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError
+            continue
         block = os.read(file.fileno(), 1 << 20)
         *whole, held = (held + block).split(b"\n")
         if len(held) > longest:
